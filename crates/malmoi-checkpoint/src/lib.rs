@@ -1,0 +1,1 @@
+//! Model directories, safetensors, hub cache and atomic run directories.

@@ -1,0 +1,2 @@
+//! The malmoi command.
+fn main() {}

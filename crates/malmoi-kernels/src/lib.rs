@@ -1,0 +1,1 @@
+//! Transformer kernels on slices for the CPU.

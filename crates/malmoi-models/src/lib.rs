@@ -1,0 +1,1 @@
+//! Architectures: configuration, forward pass and weight names of each.

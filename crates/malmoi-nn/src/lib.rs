@@ -1,0 +1,1 @@
+//! Transformer blocks and fused differentiable operations.

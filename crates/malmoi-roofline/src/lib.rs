@@ -1,0 +1,1 @@
+//! Bench workloads and the cost model.

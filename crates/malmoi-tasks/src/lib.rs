@@ -1,0 +1,1 @@
+//! Examples, labels, spans and metrics on the host.

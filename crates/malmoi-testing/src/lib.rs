@@ -1,0 +1,1 @@
+//! Case tables and tolerances for tests.

@@ -1,0 +1,1 @@
+//! Tokenizers, Hangul-safe normalisation, corpora and data-set readers.

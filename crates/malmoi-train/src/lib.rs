@@ -1,0 +1,1 @@
+//! Objectives, training loop, optimisers, schedules and resume.

@@ -1,0 +1,1 @@
+//! The malmoi library: one import for all parts.

@@ -1,0 +1,2 @@
+//! Tasks of the repository: test, check, tidy, golden, bench-compare.
+fn main() {}
