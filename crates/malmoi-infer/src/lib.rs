@@ -1,1 +1,3 @@
 //! Generation, sampling and pipelines.
+
+pub mod sampling;

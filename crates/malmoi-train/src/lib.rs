@@ -1,1 +1,4 @@
 //! Objectives, training loop, optimisers, schedules and resume.
+
+pub mod objectives;
+pub mod optim;

@@ -1,0 +1,13 @@
+//! Fixtures of sampling.
+
+use crate::report::CaseOutcome;
+use crate::{Fixture, FixtureReport};
+
+/// Checks a fixture of sampling.
+pub fn check(fixture: &Fixture) -> FixtureReport {
+    let mut report = FixtureReport::new(&fixture.name);
+    for name in fixture.cases.keys() {
+        report.record(name, CaseOutcome::Unsupported("not implemented".into()));
+    }
+    report
+}
