@@ -1,0 +1,565 @@
+#!/usr/bin/env python3
+"""Make golden fixtures of any shape and seed for `malmoi verify`.
+
+    python3 golden/generate.py --list
+    python3 golden/generate.py gpt2-lm --out /tmp/fresh --seed 7 --set n_embd=48 --set n_head=6 --batch 4 --length 17
+    python3 golden/generate.py --all --out /tmp/fresh --seed 100
+
+Needs torch, transformers, safetensors and numpy. The layout of what it writes is described in golden/README.md. Expected values come from a
+float64 run of the float32 weights; a second run in float32 gives `f32_dev`, from which the tolerances are derived (see `tolerance`).
+"""
+
+import argparse
+import copy
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+LR, DECAY, BETAS, EPS, STEPS = 1e-3, 0.01, (0.9, 0.999), 1e-8, 3
+RTOL = 1e-5
+# A twentieth of one learning rate: a parameter that rounding alone moves by more says nothing about an implementation.
+NOISE = LR / 20
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Case:
+    """One entry of `cases`: `inputs` by name, `outputs` by name, and what `cases.json` says about it."""
+
+    kind: str
+    desc: str
+    inputs: dict
+    options: dict = field(default_factory=dict)
+    extra: dict = field(default_factory=dict)
+
+
+@dataclass
+class Family:
+    """How a fixture is made: model class, default configuration, notes, and a function from a random generator to its cases."""
+
+    cls: str
+    config: str
+    settings: dict
+    cases: Callable
+    train_on: str | None
+    notes: list
+    loss: Callable = lambda out: out.loss
+    generate: Callable | None = None
+
+
+def one_two_five(value):
+    """The smallest of 1, 2, 5 times a power of ten that is at least `value`."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(float(f"{step * power:.0e}") for step in (1, 2, 5, 10) if step * power >= value * 0.999999)
+
+
+def tolerance(f32_dev, max_abs):
+    """Absolute tolerance of a tensor.
+
+    A float32 implementation that sums in another order errs like the reference's own float32 run, so 16 times that deviation is generous
+    to an honest one. A lucky run may deviate by almost nothing, so half of what rounding every value once at its full scale costs over a
+    hundred-term sum (4e-6 of the largest magnitude) is the floor, and 1e-6 below that.
+    """
+    return one_two_five(max(16.0 * f32_dev, 4e-6 * max_abs, 1e-6))
+
+
+class Recorder:
+    """Collects tensors for `cases.safetensors` and their entries in `cases.json`."""
+
+    def __init__(self):
+        self.tensors, self.entries = {}, {}
+
+    def integers(self, name, value, exact=False):
+        value = value.detach().cpu().contiguous()
+        self.tensors[name] = value.to(torch.int64).clone()
+        self.entries[name] = {"shape": list(value.shape), "dtype": "i64"} | ({"exact": True} if exact else {})
+
+    def given(self, name, value):
+        """An input: integers stay integers, other values are float32."""
+        if value.dtype.is_floating_point:
+            self.tensors[name] = value.to(torch.float32).clone().contiguous()
+            self.entries[name] = {"shape": list(value.shape), "dtype": "f32"}
+        else:
+            self.integers(name, value)
+
+    def measured(self, name, f64, f32, what=None, extra=None):
+        f64, f32 = f64.detach().double(), f32.detach().double()
+        if not torch.isfinite(f64).all():
+            raise SystemExit(f"{name} is not finite in float64: use smaller weights or another seed")
+        dev = (f64 - f32).abs().max().item() if f64.numel() else 0.0
+        top = f64.abs().max().item() if f64.numel() else 0.0
+        self.tensors[name] = f64.to(torch.float32).contiguous()
+        entry = {"shape": list(f64.shape), "dtype": "f32", "max_abs": float(f"{top:.6g}"), "f32_dev": float(f"{dev:.3g}")}
+        entry |= {"atol": tolerance(dev, top), "rtol": RTOL} | (extra or {})
+        self.entries[name] = entry | ({"what": what} if what else {})
+
+
+# --- weights and models -----------------------------------------------------------------------------------------------------------------
+
+
+def randomise(model, rng):
+    """Large random weights: matrices with a spread of about 1.4 / sqrt(fan-in), norms around one, biases and embeddings away from zero."""
+    for name, parameter in model.named_parameters():
+        noise = torch.from_numpy(rng.standard_normal(tuple(parameter.shape)).astype(np.float32))
+        if parameter.ndim == 1:
+            is_norm = name.endswith("weight")
+            value = 1.0 + 0.2 * noise if is_norm else 0.1 * noise
+        elif "embed" in name or name.endswith(("wte.weight", "wpe.weight")):
+            value = 0.3 * noise
+        else:
+            value = (1.4 / math.sqrt(parameter.shape[0 if "c_" in name else 1])) * noise
+        parameter.data.copy_(value)
+
+
+def tied_names(model, stored):
+    """Groups of names that are one tensor, the stored name first."""
+    groups = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(parameter.data_ptr(), []).append(name)
+    return [sorted(g, key=lambda n: n not in stored) for g in groups.values() if len(g) > 1]
+
+
+def at(model, dtype):
+    """A copy of the model in `dtype`, dropout off."""
+    return copy.deepcopy(model).to(dtype).eval()
+
+
+def cast(inputs, dtype):
+    return {k: v.to(dtype) if v.dtype.is_floating_point else v for k, v in inputs.items()}
+
+
+def flatten_outputs(out, with_cache):
+    """Named tensors of a model output, in network order for hidden states and attention probabilities."""
+    flat = {}
+    for key, value in out.items():
+        if key == "past_key_values":
+            if with_cache:
+                for i, layer in enumerate(value.layers):
+                    flat[f"past.{i}.key"], flat[f"past.{i}.value"] = layer.keys, layer.values
+        elif isinstance(value, (tuple, list)):
+            flat |= {f"{key}.{i}": v for i, v in enumerate(value)}
+        elif isinstance(value, torch.Tensor):
+            flat[key] = value
+    return flat
+
+
+# --- cases ------------------------------------------------------------------------------------------------------------------------------
+
+
+def forward_case(record, models, name, case):
+    flat = {}
+    for dtype, model in models.items():
+        with torch.no_grad():
+            flat[dtype] = flatten_outputs(model(**cast(case.inputs, dtype), **case.options), case.options.get("use_cache", False))
+    for key, value in case.inputs.items():
+        record.given(f"{name}.in.{key}", value)
+    for key, value in flat[torch.float64].items():
+        record.measured(f"{name}.out.{key}", value, flat[torch.float32][key])
+    entry = {"kind": "forward", "desc": case.desc, "options": case.options, "inputs": list(case.inputs), "outputs": list(flat[torch.float64])}
+    return entry | case.extra
+
+
+def three_steps(model, inputs, loss_of):
+    """Losses before each step and after the last, gradients of step 1, and the parameters after the steps."""
+    params = dict(model.named_parameters())
+    optimizer = torch.optim.AdamW(params.values(), lr=LR, betas=BETAS, eps=EPS, weight_decay=DECAY)
+    losses, grads = [], None
+    for _ in range(STEPS):
+        optimizer.zero_grad(set_to_none=True)
+        loss = loss_of(model(**inputs))
+        loss.backward()
+        losses.append(loss.item())
+        if grads is None:
+            grads = {n: None if p.grad is None else p.grad.clone() for n, p in params.items()}
+        optimizer.step()
+    with torch.no_grad():
+        losses.append(loss_of(model(**inputs)).item())
+    return torch.tensor(losses, dtype=torch.float64), grads, params
+
+
+def step_noise(grad64, grad32):
+    """How far rounding noise in a gradient can move each element in three Adam steps.
+
+    Adam divides a gradient by its own magnitude, so an element that is all noise (a key bias, whose gradient is zero) still moves by the
+    learning rate. The float32 run's root-mean-square deviation stands for the noise of another implementation. An element that is exactly
+    zero in both runs (an unused embedding row) has none.
+    """
+    noise = (grad64 - grad32.double()).square().mean().sqrt()
+    moved = STEPS * LR * torch.clamp(noise / (grad64.abs() + EPS), max=1.0)
+    return torch.where((grad64 == 0) & (grad32 == 0), torch.zeros_like(moved), moved)
+
+
+def train_case(record, models, inputs, inputs_from, loss_of):
+    start = {n: p.detach().clone() for n, p in models[torch.float64].named_parameters()}
+    runs = {d: three_steps(m, cast(inputs, d), loss_of) for d, m in models.items()}
+    (loss64, grad64, after64), (loss32, grad32, after32) = runs[torch.float64], runs[torch.float32]
+    names = [n for n, g in grad64.items() if g is not None]
+    without = [n for n, g in grad64.items() if g is None]
+
+    dominated, after_extra = [], {}
+    for n in names:
+        moved = step_noise(grad64[n], grad32[n])
+        deviation = (after64[n] - after32[n].double()).abs()
+        base = tolerance(deviation.flatten().quantile(0.9).item(), after64[n].abs().max().item())
+        if deviation.max().item() > NOISE or (moved > NOISE).double().mean().item() > 0.10:
+            dominated.append(n)
+        elif moved.max().item() > base:
+            after_extra[n] = {"atol": one_two_five(moved.max().item()), "atol_90_percent": base}
+    kept = [n for n in names if n not in dominated]
+
+    norm = lambda values: torch.stack([v.detach().double().norm() for v in values])
+    record.measured("train.losses", loss64, loss32, "loss before step 1, 2, 3 and after step 3")
+    record.measured("train.grad_norms", norm(grad64[n] for n in names), norm(grad32[n] for n in names),
+                    "L2 norm of the step-1 gradient of each parameter in param_names order")
+    record.measured("train.delta_norms", norm(after64[n] - start[n] for n in kept), norm(after32[n].double() - start[n] for n in kept),
+                    "L2 norm of (parameter after 3 steps - initial), delta_param_names order")
+    for n in names:
+        record.measured(f"train.grad.{n}", grad64[n], grad32[n], "d loss / d parameter at the initial weights")
+        if n in kept:
+            record.measured(f"train.adamw.{n}", after64[n], after32[n], "parameter after 3 AdamW steps on this batch", after_extra.get(n))
+    optimizer = {"name": "AdamW", "lr": LR, "weight_decay": DECAY, "beta1": BETAS[0], "beta2": BETAS[1], "eps": EPS, "steps": STEPS,
+                 "decay_applies_to": "every parameter with a gradient (biases and norms too)", "clipping": None, "schedule": "constant"}
+    return {"kind": "train", "desc": "gradients of the loss and three AdamW steps, dropout off", "inputs_from": inputs_from,
+            "optimizer": optimizer, "param_names": names, "delta_param_names": "= param_names without rounding_dominated",
+            "rounding_dominated": dominated, "params_without_gradient": without}
+
+
+def run_generate(model, inputs, options):
+    keep = {k: v for k, v in options.items() if v is not None}
+    settings = transformers.GenerationConfig(**keep, use_cache=type(model).__name__ != "OpenAIGPTLMHeadModel")
+    # A missing end token must stay missing: the library would fill it in from the model's own configuration.
+    model.generation_config = transformers.GenerationConfig(pad_token_id=options["pad_token_id"])
+    return model.generate(**inputs, generation_config=settings, return_dict_in_generate=True, output_scores=True, output_logits=True)
+
+
+def generate_cases(record, models, inputs, new_tokens):
+    """Greedy and beam search. Returns None when float32 and float64 disagree, so that the caller draws other prompts."""
+    prompt, rows = inputs["input_ids"].shape[1], inputs["input_ids"].shape[0]
+    plain = {"eos_token_id": None, "do_sample": False, "num_beams": 1, "max_new_tokens": new_tokens, "pad_token_id": 0}
+    first = run_generate(models[torch.float64], inputs, plain)
+    # An end token that some row meets half-way and that isn't in every row at once.
+    eos = int(first.sequences[0, prompt + new_tokens // 2])
+    ends = plain | {"eos_token_id": eos}
+    beams = ends | {"num_beams": 3, "length_penalty": 1.0, "early_stopping": False}
+    table = {
+        "greedy": ("greedy, no end token", plain),
+        "greedy_eos": ("greedy, rows end at eos_token_id and are padded", ends),
+        "beam": ("beam search, 3 beams", beams),
+        "beam_all": ("beam search, all three hypotheses of each row, best first; early stopping",
+                     beams | {"num_return_sequences": 3, "length_penalty": 0.6, "early_stopping": True}),
+        "greedy_penalised": ("greedy with repetition_penalty, no_repeat_ngram_size and min_new_tokens (step_logits are the raw logits before the "
+                             "processors)", ends | {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 4}),
+    }
+    found = {}
+    for name, (desc, options) in table.items():
+        out = {d: run_generate(m, inputs, options) for d, m in models.items()}
+        if not torch.equal(out[torch.float64].sequences, out[torch.float32].sequences):
+            return None
+        found[name] = (desc, options, out)
+    entries = {}
+    for name, (desc, options, out) in found.items():
+        for key, value in inputs.items():
+            record.given(f"{name}.in.{key}", value)
+        f64, f32 = out[torch.float64], out[torch.float32]
+        record.integers(f"{name}.out.sequences", f64.sequences, exact=True)
+        entry = {"kind": "generate", "desc": desc, "options": options, "inputs": list(inputs), "outputs": ["sequences"]}
+        if name == "greedy":
+            logits = torch.stack(f64.logits, 1)
+            record.measured("greedy.out.step_logits", logits, torch.stack(f32.logits, 1))
+            best = logits.topk(2, dim=-1).values
+            margin = (best[..., 0] - best[..., 1]).min().item()
+            if margin < 1e-3:
+                return None
+            entry["outputs"].append("step_logits")
+            entry["min_top1_margin"] = float(f"{margin:.4g}")
+        if name.startswith("beam"):
+            record.measured(f"{name}.out.sequences_scores", f64.sequences_scores, f32.sequences_scores)
+            entry["outputs"].append("sequences_scores")
+        entries[name] = entry
+    assert entries["greedy"] and rows == found["greedy"][2][torch.float64].sequences.shape[0]
+    return entries
+
+
+# --- families ---------------------------------------------------------------------------------------------------------------------------
+
+
+class Draw:
+    """Random inputs of one fixture: `batch` rows of at most `length` tokens of a vocabulary, everything from one generator."""
+
+    def __init__(self, rng, config, batch, length):
+        self.rng, self.batch, self.length = rng, batch, length
+        self.vocab = config.vocab_size
+        self.labels = getattr(config, "num_labels", 2)
+
+    def ids(self, *shape):
+        # Token 0 is the padding token of every family here, so it never occurs as a real one.
+        return torch.from_numpy(self.rng.integers(1, self.vocab, shape))
+
+    def choose(self, high, *shape):
+        return torch.from_numpy(self.rng.integers(0, high, shape))
+
+    def mask(self, side="right"):
+        """Lengths fall from the full row to about half of it."""
+        lengths = np.linspace(self.length, max(2, self.length // 2), self.batch).astype(int)
+        mask = torch.zeros(self.batch, self.length, dtype=torch.int64)
+        for row, n in enumerate(lengths):
+            mask[row, :n] = 1
+        return mask if side == "right" else mask.flip(1)
+
+    def padded(self, side="right"):
+        mask = self.mask(side)
+        return {"input_ids": self.ids(self.batch, self.length) * mask, "attention_mask": mask}
+
+    def segments(self, mask):
+        """Second segment after a cut in the middle of each row's real tokens; zero where padded."""
+        middle = torch.div(mask.sum(1, keepdim=True), 2, rounding_mode="floor")
+        return ((torch.arange(mask.shape[1]) >= middle) & (mask == 1)).to(torch.int64)
+
+    def token_labels(self, mask, keep):
+        """Random labels on a share `keep` of the real positions, at least one in each row, -100 elsewhere."""
+        chosen = torch.from_numpy(self.rng.random(mask.shape) < keep) & (mask == 1)
+        chosen[:, 1] = True
+        return torch.where(chosen, self.ids(*mask.shape), torch.full(mask.shape, -100))
+
+
+def bert_base(draw):
+    inputs = draw.padded()
+    return inputs | {"token_type_ids": draw.segments(inputs["attention_mask"])}
+
+
+def bert_masked_lm(draw):
+    inputs = bert_base(draw)
+    inputs["labels"] = draw.token_labels(inputs["attention_mask"], 0.3)
+    backwards = torch.arange(draw.length - 1, -1, -1).expand(draw.batch, -1).contiguous()
+    return {
+        "padded": Case("forward", "MLM", inputs, {"output_hidden_states": True}),
+        "positions": Case("forward", "explicit position_ids (reversed), no mask",
+                          {"input_ids": draw.ids(draw.batch, draw.length), "position_ids": backwards}),
+    }
+
+
+def bert_pretraining(draw):
+    inputs = bert_base(draw)
+    inputs["labels"] = draw.token_labels(inputs["attention_mask"], 0.3)
+    inputs["next_sentence_label"] = draw.choose(2, draw.batch)
+    both = {"output_hidden_states": True, "output_attentions": True}
+    return {
+        "padded": Case("forward", "batch with padding, segment ids, MLM and NSP labels", inputs, both),
+        "plain": Case("forward", "no mask, no token types, one short row", {"input_ids": draw.ids(1, max(2, draw.length // 2))}),
+    }
+
+
+def bert_with_labels(desc, labels, options=None):
+    def cases(draw):
+        inputs = bert_base(draw)
+        return {"padded": Case("forward", desc, inputs | labels(draw, inputs["attention_mask"]), options or {})}
+
+    return cases
+
+
+def question_labels(draw, mask):
+    start = draw.choose(draw.length // 2, draw.batch)
+    start[-1] = draw.length + 3  # out of range: ignored by the loss
+    return {"start_positions": start, "end_positions": torch.clamp(start + 1, max=draw.length + 3)}
+
+
+def token_class_labels(draw, mask):
+    return {"labels": torch.where(mask == 1, draw.choose(draw.labels, *mask.shape), torch.full(mask.shape, -100))}
+
+
+def bert_multiple_choice(draw, choices=3):
+    inner = Draw(draw.rng, argparse.Namespace(vocab_size=draw.vocab), draw.batch * choices, draw.length)
+    inputs = {k: v.view(draw.batch, choices, draw.length) for k, v in bert_base(inner).items()}
+    inputs["labels"] = draw.choose(choices, draw.batch)
+    return {"padded": Case("forward", "inputs are [batch, choices, time]; logits [batch, choices]", inputs)}
+
+
+def causal_labels(ids, mask):
+    return torch.where(mask == 1, ids, torch.full_like(ids, -100))
+
+
+def gpt_lm(draw):
+    inputs = draw.padded()
+    inputs["labels"] = causal_labels(inputs["input_ids"], inputs["attention_mask"])
+    both = {"output_hidden_states": True, "output_attentions": True}
+    return {"padded": Case("forward", "right-padded batch with labels", inputs, both)}
+
+
+def gpt2_lm(draw):
+    left = draw.padded("left")
+    mask = left["attention_mask"]
+    left["position_ids"] = torch.where(mask == 1, mask.cumsum(1) - 1, torch.ones_like(mask))
+    return gpt_lm(draw) | {
+        "left": Case("forward", "left-padded with explicit positions; key/value cache returned", left, {"use_cache": True},
+                     {"compare_only_where": "attention_mask == 1"}),
+        "types": Case("forward", "token_type_ids are looked up in the token embedding and added",
+                      {"input_ids": draw.ids(1, draw.length), "token_type_ids": draw.ids(1, draw.length)}),
+    }
+
+
+def gpt2_classes(draw):
+    labels = {"labels": draw.choose(draw.labels, draw.batch)}
+    return {
+        "padded": Case("forward", "right padding", draw.padded() | labels, {"output_hidden_states": True}),
+        "left": Case("forward", "left padding (positions are NOT shifted: 0..T-1)", draw.padded("left")),
+    }
+
+
+def double_heads(draw, choices=2):
+    ids = draw.ids(draw.batch, choices, draw.length)
+    ends = draw.choose(draw.length - 2, draw.batch, choices) + 1
+    labels = torch.where(torch.arange(draw.length) <= ends[..., None], ids, torch.full_like(ids, -100))
+    inputs = {"input_ids": ids, "mc_token_ids": ends, "labels": labels, "mc_labels": draw.choose(choices, draw.batch)}
+    return {"choices": Case("forward", "language modelling + multiple choice", inputs)}
+
+
+def prompts(left_padded):
+    def draw_prompts(draw):
+        inputs = {"input_ids": draw.ids(draw.batch, 6)}
+        if left_padded:
+            mask = torch.ones(draw.batch, 6, dtype=torch.int64)
+            mask[1:, :2] = 0
+            mask[2:, :3] = 0
+            inputs = {"input_ids": inputs["input_ids"] * mask, "attention_mask": mask}
+        return inputs
+
+    return draw_prompts
+
+
+BERT = dict(hidden_size=32, num_attention_heads=4, num_hidden_layers=2, intermediate_size=64, vocab_size=120, max_position_embeddings=40)
+GPT = dict(n_embd=32, n_head=4, n_layer=2, n_positions=40, vocab_size=100)
+SHIFT = "labels are shifted inside the model: logits[t] predicts labels[t+1]; -100 ignored; loss is the mean over the counted positions"
+POST = "post-norm blocks: n = LN1(x + attn(x)); h = LN2(n + mlp(n)); no final norm"
+PADS = "Padded query positions are defined too, but an implementation need only match where attention_mask is 1."
+TRANSPOSED = "linear layers are stored transposed: y = x @ weight + bias with weight [in, out]; c_attn packs query, key, value"
+
+
+def bert(head, cases, notes=(), train_on="padded", **settings):
+    return Family(f"BertFor{head}", "BertConfig", BERT | settings, cases, train_on, [PADS, *notes])
+
+
+FAMILIES = {
+    "bert-masked-lm": bert("MaskedLM", bert_masked_lm),
+    "bert-pretraining": bert("PreTraining", bert_pretraining, ["loss = mean MLM cross-entropy over labels != -100 + mean NSP cross-entropy"]),
+    "bert-sequence-classification": bert("SequenceClassification", bert_with_labels(
+        "cross-entropy over num_labels classes from the pooled first token", lambda d, m: {"labels": d.choose(d.labels, d.batch)},
+        {"output_hidden_states": True}), num_labels=3, problem_type="single_label_classification"),
+    "bert-multilabel-classification": bert("SequenceClassification", bert_with_labels(
+        "binary cross-entropy with logits, mean over rows and labels", lambda d, m: {"labels": d.choose(2, d.batch, d.labels).float()}),
+        num_labels=4, problem_type="multi_label_classification"),
+    "bert-sequence-regression": bert("SequenceClassification", bert_with_labels(
+        "mean squared error", lambda d, m: {"labels": torch.from_numpy(d.rng.standard_normal(d.batch).astype(np.float32))}),
+        num_labels=1, problem_type="regression"),
+    "bert-token-classification": bert("TokenClassification", bert_with_labels("one class a token", token_class_labels), num_labels=5),
+    "bert-question-answering": bert("QuestionAnswering", bert_with_labels(
+        "span start/end logits; the last row has an out-of-range answer (ignored in the loss)", question_labels),
+        ["positions outside the sequence are clamped to seq_len and ignored; loss = (start CE + end CE) / 2"]),
+    "bert-multiple-choice": bert("MultipleChoice", bert_multiple_choice),
+    "openai-gpt-lm": Family("OpenAIGPTLMHeadModel", "OpenAIGPTConfig", GPT | {"afn": "gelu"}, gpt_lm, "padded",
+                            [SHIFT, POST, "afn 'gelu' means the tanh approximation in this family"], generate=prompts(False)),
+    "openai-gpt-double-heads": Family(
+        "OpenAIGPTDoubleHeadsModel", "OpenAIGPTConfig", GPT | {"afn": "gelu", "num_labels": 1}, double_heads, "choices",
+        [SHIFT, POST, "inputs are [batch, choices, time]; mc_logits are read at mc_token_ids", "training objective here: loss + 2 * mc_loss"],
+        loss=lambda out: out.loss + 2 * out.mc_loss),
+    "gpt2-lm": Family("GPT2LMHeadModel", "GPT2Config", GPT | {"bos_token_id": 98, "eos_token_id": 98}, gpt2_lm, "padded",
+                      [SHIFT, TRANSPOSED, "generate: prompts are left-padded; position_ids of a prompt = cumulative sum of attention_mask - 1"],
+                      generate=prompts(True)),
+    "gpt2-sequence-classification": Family(
+        "GPT2ForSequenceClassification", "GPT2Config",
+        GPT | {"bos_token_id": 98, "eos_token_id": 98, "pad_token_id": 0, "num_labels": 3, "problem_type": "single_label_classification"},
+        gpt2_classes, "padded", ["the score is read at the last token of each row that differs from pad_token_id", "score has no bias"]),
+}
+
+
+# --- one fixture ------------------------------------------------------------------------------------------------------------------------
+
+
+def write_fixture(kind, folder, seed, overrides, batch, length, new_tokens):
+    family = FAMILIES[kind]
+    config = getattr(transformers, family.config)(**(family.settings | overrides))
+    config._attn_implementation = "eager"
+    model = getattr(transformers, family.cls)(config)
+    rng = np.random.default_rng(seed)
+    randomise(model, rng)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    stored = load_file(folder / "model.safetensors")
+    tied = tied_names(model, stored)
+
+    record = Recorder()
+    models = {d: at(model, d) for d in (torch.float64, torch.float32)}
+    cases = family.cases(Draw(rng, config, batch, length))
+    entries = {name: forward_case(record, models, name, case) for name, case in cases.items()}
+    if family.generate:
+        for attempt in range(50):
+            found = generate_cases(record, models, family.generate(Draw(rng, config, batch, length)), new_tokens)
+            if found:
+                break
+        else:
+            raise SystemExit(f"{kind}: 50 prompts in a row decode differently in float32 and float64; use another seed")
+    if family.train_on:
+        fresh = {d: at(model, d) for d in models}
+        entries["train"] = train_case(record, fresh, cases[family.train_on].inputs, family.train_on, family.loss)
+    if family.generate:
+        entries |= found
+
+    about = {
+        "name": folder.name, "architecture": family.cls, "computed_in": "float64 (stored as float32), weights read from model.safetensors",
+        "library": {"torch": torch.__version__, "transformers": transformers.__version__, "numpy": np.__version__}, "seed": seed,
+        "tied_parameters": tied, "notes": family.notes, "cases": entries, "tensors": record.entries,
+    }
+    save_file(record.tensors, folder / "cases.safetensors")
+    (folder / "cases.json").write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    print(f"{folder}: {len(entries)} cases, {len(record.tensors)} tensors")
+
+
+def parse_value(text):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help="what to make; see --list")
+    parser.add_argument("--all", action="store_true", help="make every kind")
+    parser.add_argument("--list", action="store_true", help="list the kinds and stop")
+    parser.add_argument("--out", type=Path, help="folder that receives one sub-folder a fixture")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and inputs (default 0)")
+    parser.add_argument("--name", help="folder name, when one kind is made (default KIND)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of config.json")
+    parser.add_argument("--batch", type=int, default=3, help="rows (default 3)")
+    parser.add_argument("--length", type=int, default=12, help="tokens of the longest row (default 12)")
+    parser.add_argument("--new-tokens", type=int, default=10, help="tokens to generate (default 10)")
+    args = parser.parse_args()
+    if args.list:
+        print("\n".join(FAMILIES))
+        return
+    kinds = list(FAMILIES) if args.all else args.kinds
+    unknown = [k for k in kinds if k not in FAMILIES]
+    if unknown or not kinds or args.out is None:
+        parser.error(f"unknown kind {unknown[0]}; --list shows them" if unknown else "give --out DIR and at least one KIND (or --all)")
+    if args.name and len(kinds) > 1:
+        parser.error("--name needs exactly one KIND")
+    if min(args.batch, 1) < 1 or args.length < 4:
+        parser.error("--batch must be at least 1 and --length at least 4")
+    overrides = {key: parse_value(value) for key, _, value in (item.partition("=") for item in args.set)}
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for kind in kinds:
+        write_fixture(kind, args.out / (args.name or kind), args.seed, overrides, args.batch, args.length, args.new_tokens)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
