@@ -1,0 +1,48 @@
+//! Read-only memory maps: the only unsafe code of this crate.
+//!
+//! A checkpoint of several gigabytes is opened in microseconds and only the pages that are read
+//! come into memory. Mapping is unsafe in Rust because another process could change the file
+//! while we hold a reference into it. The exception is kept to this module.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// A whole file, mapped read-only. An empty file is an empty slice.
+#[derive(Debug)]
+pub struct MappedFile {
+    // `None` for an empty file, which the operating system refuses to map.
+    map: Option<memmap2::Mmap>,
+}
+
+impl MappedFile {
+    /// Maps the file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file can't be opened, isn't a regular file or can't be mapped.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        let meta = file.metadata().map_err(|e| Error::io("inspect", path, e))?;
+        if !meta.is_file() {
+            let kind =
+                std::io::Error::new(std::io::ErrorKind::InvalidInput, "it isn't a regular file");
+            return Err(Error::io("map", path, kind));
+        }
+        if meta.len() == 0 {
+            return Ok(Self { map: None });
+        }
+        // SAFETY: the map is private to this value, read-only, and lives as long as the slices
+        // borrowed from it. A writer that truncates the file in place would make reads fault; all
+        // writers of this crate (and Python's) write a new file and rename it over the old one,
+        // which leaves the mapped one as it was.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
+        Ok(Self { map: Some(map) })
+    }
+
+    /// The bytes of the file.
+    pub fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or(&[])
+    }
+}
