@@ -1,0 +1,145 @@
+//! Matrix products `c = a · b`, optionally added to what `c` holds, with a bias and an activation applied at the end.
+
+use crate::activation::Activation;
+use crate::naive;
+
+/// A matrix over a slice. Element (i, j) is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mat<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub cols: usize,
+    /// Elements from one row to the next.
+    pub row_stride: usize,
+    /// Elements from one column to the next.
+    pub col_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// A dense matrix whose rows lie one after the other.
+    ///
+    /// # Panics
+    /// When `data` does not hold exactly `rows * cols` elements.
+    #[must_use]
+    pub fn row_major(data: &'a [f32], rows: usize, cols: usize) -> Mat<'a> {
+        assert_eq!(
+            data.len(),
+            rows * cols,
+            "a {rows}x{cols} matrix needs that many elements"
+        );
+        Mat {
+            data,
+            rows,
+            cols,
+            row_stride: cols,
+            col_stride: 1,
+        }
+    }
+
+    /// A matrix whose rows are `row_stride` elements apart, for a slice of the columns of a wider one.
+    ///
+    /// # Panics
+    /// When `data` is too short for the last row.
+    #[must_use]
+    pub fn with_row_stride(
+        data: &'a [f32],
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> Mat<'a> {
+        let mat = Mat {
+            data,
+            rows,
+            cols,
+            row_stride,
+            col_stride: 1,
+        };
+        mat.check();
+        mat
+    }
+
+    /// The transpose: the same elements, rows and columns exchanged. Nothing moves.
+    #[must_use]
+    pub fn t(self) -> Mat<'a> {
+        Mat {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+
+    fn check(&self) {
+        if self.rows > 0 && self.cols > 0 {
+            let last = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride;
+            assert!(
+                last < self.data.len(),
+                "a {}x{} matrix with strides {} and {} reaches element {last}, the slice holds {}",
+                self.rows,
+                self.cols,
+                self.row_stride,
+                self.col_stride,
+                self.data.len()
+            );
+        }
+    }
+}
+
+/// What happens to a finished element of the product: `activation(c + bias[column])`.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a> {
+    /// One value a column.
+    pub bias: Option<&'a [f32]>,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+impl Epilogue<'_> {
+    /// The plain product.
+    pub const NONE: Epilogue<'static> = Epilogue {
+        bias: None,
+        activation: Activation::Identity,
+    };
+}
+
+impl<'a> Epilogue<'a> {
+    /// Adds a bias, when there is one.
+    #[must_use]
+    pub fn bias(bias: Option<&'a [f32]>) -> Epilogue<'a> {
+        Epilogue {
+            bias,
+            activation: Activation::Identity,
+        }
+    }
+}
+
+/// `c = epilogue(a · b)`, or `c = epilogue(c + a · b)` when `accumulate`.
+///
+/// Shapes: `a` [m, k], `b` [k, n], `c` [m, n] row-major. With k = 0 the product is zero.
+///
+/// # Panics
+/// When shapes or lengths disagree.
+pub fn gemm(a: Mat, b: Mat, c: &mut [f32], accumulate: bool, epilogue: Epilogue) {
+    assert_eq!(
+        a.cols, b.rows,
+        "gemm: a has {} columns, b has {} rows",
+        a.cols, b.rows
+    );
+    assert_eq!(
+        c.len(),
+        a.rows * b.cols,
+        "gemm: c must hold {} x {}",
+        a.rows,
+        b.cols
+    );
+    if let Some(bias) = epilogue.bias {
+        assert_eq!(bias.len(), b.cols, "gemm: one bias a column");
+    }
+    a.check();
+    b.check();
+    naive::gemm::gemm(a, b, c, accumulate, epilogue);
+}

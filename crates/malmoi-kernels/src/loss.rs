@@ -1,0 +1,181 @@
+//! Softmax, cross-entropy, and the vocabulary projection fused with both.
+
+use crate::naive;
+
+/// Sums over the rows of a batch. Divide `loss` by `weight` for the mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LossSum {
+    /// Σ weight · (-log p(target)), in nats.
+    pub loss: f64,
+    /// Σ weight.
+    pub weight: f64,
+    /// Σ weight over the rows whose largest logit (the first of equals) is the target's.
+    pub correct: f64,
+}
+
+impl std::ops::AddAssign for LossSum {
+    fn add_assign(&mut self, other: LossSum) {
+        self.loss += other.loss;
+        self.weight += other.weight;
+        self.correct += other.correct;
+    }
+}
+
+/// Weighted cross-entropy of `logits` [m, vocab] against `targets` [m] with `weights` [m].
+///
+/// Rows of weight 0 are ignored, whatever their target. `dlogits` [m, vocab], when given, receives
+/// `weight · (softmax - one-hot)`, the gradient of the summed loss.
+///
+/// # Panics
+/// When lengths disagree, or a row with weight has a target outside the vocabulary.
+pub fn cross_entropy_forward(
+    logits: &[f32],
+    targets: &[u32],
+    weights: &[f32],
+    dlogits: Option<&mut [f32]>,
+) -> LossSum {
+    let vocab = check_targets("cross_entropy_forward", logits.len(), targets, weights);
+    assert!(
+        dlogits.as_ref().is_none_or(|d| d.len() == logits.len()),
+        "cross_entropy_forward: dlogits is as long as logits"
+    );
+    naive::loss::cross_entropy_forward(logits, vocab, targets, weights, dlogits)
+}
+
+fn check_targets(name: &str, logits: usize, targets: &[u32], weights: &[f32]) -> usize {
+    let m = targets.len();
+    assert_eq!(weights.len(), m, "{name}: one weight a target");
+    if m == 0 {
+        assert_eq!(logits, 0, "{name}: one target a row");
+        return 1;
+    }
+    assert!(
+        logits.is_multiple_of(m),
+        "{name}: {logits} logits are not {m} rows"
+    );
+    let vocab = logits / m;
+    for (row, (&target, &weight)) in targets.iter().zip(weights).enumerate() {
+        assert!(
+            weight == 0.0 || (target as usize) < vocab,
+            "{name}: target {target} of row {row} is outside a vocabulary of {vocab}"
+        );
+    }
+    vocab
+}
+
+/// The input of [`linear_cross_entropy`].
+#[derive(Clone, Copy, Debug)]
+pub struct LinearCrossEntropy<'a> {
+    /// Hidden states [m, d].
+    pub x: &'a [f32],
+    /// Vocabulary projection [vocab, d].
+    pub w: &'a [f32],
+    /// Its bias [vocab], when there is one.
+    pub bias: Option<&'a [f32]>,
+    /// Target ids [m].
+    pub targets: &'a [u32],
+    /// Weight of each row [m]; rows of weight 0 are ignored.
+    pub weights: &'a [f32],
+    /// Width of the hidden states.
+    pub d: usize,
+}
+
+/// Where [`linear_cross_entropy`] puts gradients of the summed loss.
+#[derive(Debug)]
+pub struct LinearCrossEntropyGradients<'a> {
+    /// With respect to `x` [m, d]; overwritten.
+    pub dx: &'a mut [f32],
+    /// With respect to `w` [vocab, d], when it is trained; added to what it holds.
+    pub dw: Option<&'a mut [f32]>,
+    /// With respect to the bias [vocab]; added to what it holds.
+    pub dbias: Option<&'a mut [f32]>,
+}
+
+/// Cross-entropy of `x · wᵀ + bias` against the targets, and its gradients in the same pass when asked. The logits exist
+/// only for a block of rows at a time.
+///
+/// # Panics
+/// When lengths disagree, or a row with weight has a target outside the vocabulary.
+pub fn linear_cross_entropy(
+    input: LinearCrossEntropy,
+    gradients: Option<LinearCrossEntropyGradients>,
+) -> LossSum {
+    let LinearCrossEntropy {
+        x,
+        w,
+        bias,
+        targets,
+        weights,
+        d,
+    } = input;
+    assert!(
+        d > 0 && w.len().is_multiple_of(d),
+        "linear_cross_entropy: w is [vocab, d]"
+    );
+    let vocab = w.len() / d;
+    assert_eq!(
+        x.len(),
+        targets.len() * d,
+        "linear_cross_entropy: x is [m, d]"
+    );
+    assert!(
+        bias.is_none_or(|b| b.len() == vocab),
+        "linear_cross_entropy: bias is [vocab]"
+    );
+    check_targets(
+        "linear_cross_entropy",
+        targets.len() * vocab,
+        targets,
+        weights,
+    );
+    if let Some(g) = &gradients {
+        assert_eq!(
+            g.dx.len(),
+            x.len(),
+            "linear_cross_entropy: dx is as long as x"
+        );
+        assert!(
+            g.dw.as_ref().is_none_or(|dw| dw.len() == w.len()),
+            "linear_cross_entropy: dw is as long as w"
+        );
+        assert!(
+            g.dbias.as_ref().is_none_or(|db| db.len() == vocab),
+            "linear_cross_entropy: dbias is [vocab]"
+        );
+    }
+    naive::loss::linear_cross_entropy(input, gradients)
+}
+
+/// Softmax of each row of width `d`.
+///
+/// # Panics
+/// When lengths disagree.
+pub fn softmax_rows(x: &[f32], d: usize, y: &mut [f32]) {
+    check_rows("softmax_rows", x, d, y);
+    naive::loss::softmax_rows(x, d, y);
+}
+
+/// Logarithm of the softmax of each row of width `d`.
+///
+/// # Panics
+/// When lengths disagree.
+pub fn log_softmax_rows(x: &[f32], d: usize, y: &mut [f32]) {
+    check_rows("log_softmax_rows", x, d, y);
+    naive::loss::log_softmax_rows(x, d, y);
+}
+
+fn check_rows(name: &str, x: &[f32], d: usize, y: &[f32]) {
+    assert!(
+        d > 0 && x.len().is_multiple_of(d),
+        "{name}: {} elements are not rows of {d}",
+        x.len()
+    );
+    assert_eq!(x.len(), y.len(), "{name}: x and y have the same length");
+}
+
+/// The `k` largest elements (all of them when the row is shorter) with their places, largest first, the earlier of equals
+/// first. Not-a-number counts as smaller than everything.
+#[must_use]
+pub fn top_k(row: &[f32], k: usize) -> Vec<(u32, f32)> {
+    naive::loss::top_k(row, k)
+}
