@@ -1,1 +1,293 @@
-//! sampling.
+//! From one row of logits to the next token: penalties, cut-offs, and a draw.
+//!
+//! The draw is a function of the key, the row and the position, so the same seed gives the same text whatever else is
+//! generated at the same time.
+
+mod filters;
+#[cfg(test)]
+mod tests;
+
+pub use filters::{Filter, History, softmax};
+
+use malmoi_kernels::random::{Key, Purpose};
+use serde::{Deserialize, Serialize};
+
+/// Why no token can be chosen.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SamplingError {
+    /// A setting is outside its range.
+    #[error("{name} is {value}: expected {expected}")]
+    Setting {
+        /// Name of the setting.
+        name: &'static str,
+        /// The value given.
+        value: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// The model produced a value that is no number.
+    #[error(
+        "the model produced {value} as the logit of token {id}: its weights or its input are damaged"
+    )]
+    NotFinite {
+        /// The token.
+        id: usize,
+        /// The logit.
+        value: f32,
+    },
+    /// The rules removed every token.
+    #[error(
+        "every token is excluded by the sampling rules: allow repeated n-grams or shorten the list of bad words"
+    )]
+    NothingLeft,
+}
+
+/// How the next token is chosen. Unset rules do not apply; the default is greedy choice.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplingSettings {
+    /// Draw from the distribution; otherwise take the most probable token.
+    pub do_sample: bool,
+    /// Factor on the logits of ids already seen, above 0; 1 has no effect.
+    pub repetition_penalty: Option<f64>,
+    /// Length of the n-grams that must not occur twice.
+    pub no_repeat_ngram_size: Option<usize>,
+    /// Sequences of ids that must not be produced.
+    pub bad_words_ids: Vec<Vec<u32>>,
+    /// Tokens to generate before an end token is allowed.
+    pub min_new_tokens: Option<usize>,
+    /// Divisor of the logits, above 0.
+    pub temperature: Option<f64>,
+    /// Number of tokens to keep.
+    pub top_k: Option<usize>,
+    /// Probability mass to keep, in (0, 1].
+    pub top_p: Option<f64>,
+    /// Fraction of the largest probability that a token needs, in [0, 1].
+    pub min_p: Option<f64>,
+    /// Mass of the most typical tokens to keep, in (0, 1].
+    pub typical_p: Option<f64>,
+    /// Probability that a token needs, in [0, 1).
+    pub epsilon_cutoff: Option<f64>,
+    /// Entropy-dependent cut-off, in [0, 1).
+    pub eta_cutoff: Option<f64>,
+}
+
+fn check(
+    name: &'static str,
+    value: Option<f64>,
+    valid: impl Fn(f64) -> bool,
+    expected: &'static str,
+) -> Result<(), SamplingError> {
+    match value {
+        Some(value) if !valid(value) => Err(SamplingError::Setting {
+            name,
+            value: value.to_string(),
+            expected,
+        }),
+        _ => Ok(()),
+    }
+}
+
+impl SamplingSettings {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`SamplingError::Setting`] names the first setting that is out of range.
+    pub fn validate(&self) -> Result<(), SamplingError> {
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let share = |x: f64| x > 0.0 && x <= 1.0;
+        check(
+            "repetition_penalty",
+            self.repetition_penalty,
+            positive,
+            "a number above 0",
+        )?;
+        check(
+            "temperature",
+            self.temperature,
+            positive,
+            "a number above 0 (greedy choice: leave sampling off)",
+        )?;
+        check("top_p", self.top_p, share, "a number above 0, at most 1")?;
+        check(
+            "min_p",
+            self.min_p,
+            |x| (0.0..=1.0).contains(&x),
+            "a number from 0 to 1",
+        )?;
+        check(
+            "typical_p",
+            self.typical_p,
+            share,
+            "a number above 0, at most 1",
+        )?;
+        check(
+            "epsilon_cutoff",
+            self.epsilon_cutoff,
+            |x| (0.0..1.0).contains(&x),
+            "a number from 0, below 1",
+        )?;
+        check(
+            "eta_cutoff",
+            self.eta_cutoff,
+            |x| (0.0..1.0).contains(&x),
+            "a number from 0, below 1",
+        )?;
+        let at_least_one = |x: f64| x >= 1.0;
+        check(
+            "top_k",
+            self.top_k.map(|k| k as f64),
+            at_least_one,
+            "1 or more",
+        )?;
+        check(
+            "no_repeat_ngram_size",
+            self.no_repeat_ngram_size.map(|n| n as f64),
+            at_least_one,
+            "1 or more",
+        )?;
+        if self.bad_words_ids.iter().any(Vec::is_empty) {
+            return Err(SamplingError::Setting {
+                name: "bad_words_ids",
+                value: "an empty sequence".into(),
+                expected: "sequences of at least one id",
+            });
+        }
+        Ok(())
+    }
+
+    /// The rules that hold for every way of choosing (greedy, beams, sampling), in their order: repetition penalty, n-gram
+    /// blocking, bad words, minimum of new tokens.
+    pub fn constraints(&self, end_ids: &[u32]) -> Vec<Filter> {
+        let mut filters = Vec::new();
+        filters.extend(self.repetition_penalty.map(Filter::RepetitionPenalty));
+        filters.extend(self.no_repeat_ngram_size.map(Filter::NoRepeatNgram));
+        if !self.bad_words_ids.is_empty() {
+            filters.push(Filter::BadWords(self.bad_words_ids.clone()));
+        }
+        filters.extend(self.min_new_tokens.map(|count| Filter::MinNewTokens {
+            count,
+            end_ids: end_ids.to_vec(),
+        }));
+        filters
+    }
+
+    /// The rules that shape the distribution to draw from, in their order: temperature, top-k, top-p, min-p, typical, cut-offs.
+    pub fn shaping(&self) -> Vec<Filter> {
+        let mut filters = Vec::new();
+        filters.extend(self.temperature.map(Filter::Temperature));
+        filters.extend(self.top_k.map(Filter::TopK));
+        filters.extend(self.top_p.map(Filter::TopP));
+        filters.extend(self.min_p.map(Filter::MinP));
+        filters.extend(self.typical_p.map(Filter::TypicalP));
+        filters.extend(self.epsilon_cutoff.map(Filter::EpsilonCutoff));
+        filters.extend(self.eta_cutoff.map(Filter::EtaCutoff));
+        filters
+    }
+}
+
+/// Applies rules in order to a copy of one row of logits.
+///
+/// # Errors
+/// [`SamplingError::NotFinite`] for a NaN or plus infinity (minus infinity is a token the model itself excludes).
+pub fn filtered(
+    logits: &[f32],
+    filters: &[Filter],
+    history: &History<'_>,
+) -> Result<Vec<f64>, SamplingError> {
+    if let Some((id, &value)) = logits
+        .iter()
+        .enumerate()
+        .find(|(_, x)| x.is_nan() || **x == f32::INFINITY)
+    {
+        return Err(SamplingError::NotFinite { id, value });
+    }
+    let mut row: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
+    filters
+        .iter()
+        .for_each(|filter| filter.apply(&mut row, history));
+    Ok(row)
+}
+
+/// The index of the largest value, the first of several; `None` when all are minus infinity or there is none.
+pub fn argmax(row: &[f64]) -> Option<usize> {
+    let mut best: Option<usize> = None;
+    for (i, &x) in row.iter().enumerate() {
+        if x > best.map_or(f64::NEG_INFINITY, |b| row[b]) {
+            best = Some(i);
+        }
+    }
+    best
+}
+
+/// The token at `uniform` (in [0, 1)) of the cumulative distribution. Tokens of probability 0 are never chosen; `None` when all
+/// are. `probs` need not sum to 1.
+pub fn sample(probs: &[f64], uniform: f64) -> Option<usize> {
+    let total: f64 = probs.iter().sum();
+    let target = uniform * total;
+    let mut cumulative = 0.0;
+    let mut last = None;
+    for (i, &p) in probs.iter().enumerate().filter(|(_, p)| **p > 0.0) {
+        cumulative += p;
+        last = Some(i);
+        if cumulative > target {
+            break;
+        }
+    }
+    // Where rounding leaves the sum below the target, the last possible token is it.
+    last
+}
+
+/// Chooses tokens.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    do_sample: bool,
+    filters: Vec<Filter>,
+    key: Key,
+}
+
+impl Sampler {
+    /// A sampler with these settings; `end_ids` are the tokens that `min_new_tokens` holds back.
+    ///
+    /// # Errors
+    /// [`SamplingError::Setting`] when a setting is out of range.
+    pub fn new(
+        settings: &SamplingSettings,
+        end_ids: &[u32],
+        seed: u64,
+    ) -> Result<Self, SamplingError> {
+        settings.validate()?;
+        let mut filters = settings.constraints(end_ids);
+        if settings.do_sample {
+            filters.extend(settings.shaping());
+        }
+        Ok(Self {
+            do_sample: settings.do_sample,
+            filters,
+            key: Key::new(seed, Purpose::Sampling, 0),
+        })
+    }
+
+    /// The next token of row `row` of a batch, from its logits (`[V]`) and its history. The same arguments give the same token.
+    ///
+    /// # Errors
+    /// [`SamplingError::NotFinite`] or [`SamplingError::NothingLeft`].
+    pub fn choose(
+        &self,
+        logits: &[f32],
+        history: &History<'_>,
+        row: u64,
+    ) -> Result<u32, SamplingError> {
+        let filtered = filtered(logits, &self.filters, history)?;
+        let choice = if self.do_sample {
+            let uniform = self
+                .key
+                .fold(row)
+                .uniform_f64_at(history.new_tokens() as u64);
+            sample(&softmax(&filtered), uniform)
+        } else {
+            argmax(&filtered)
+        };
+        choice.map(|id| id as u32).ok_or(SamplingError::NothingLeft)
+    }
+}
