@@ -1,1 +1,5 @@
 //! Examples, labels, spans and metrics on the host.
+
+pub mod inputs;
+pub mod metrics;
+pub mod qa;
