@@ -1,2 +1,84 @@
-//! Tasks of the repository: test, check, tidy, golden, bench-compare.
-fn main() {}
+//! Tasks of the repository: `cargo xtask test|check|tidy|golden|bench-compare`.
+
+mod bench_compare;
+mod golden;
+mod minilm;
+mod prerequisites;
+mod readme;
+mod shell;
+mod summary;
+mod test_command;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", about)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that must hold: format, lints, tidy, all tests, golden references, a real model, the README's commands.
+    Test {
+        /// Only these steps, by name (fmt, clippy, tidy, tests, golden, real-model, readme); all of them without this flag.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+    },
+    /// Format, lints, tidy, and licences and advisories of the dependencies (cargo deny).
+    Check,
+    /// The rules of the repository: layers, file sizes, documentation, data sizes.
+    Tidy,
+    /// `malmoi verify` on golden/, and, with a Python that has torch and transformers, on fresh fixtures of another seed and shape.
+    Golden {
+        /// Python interpreter that makes fresh fixtures with golden/generate.py.
+        #[arg(long)]
+        python: Option<PathBuf>,
+        /// Seed of the fresh fixtures.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Compare two files of JSON lines from `malmoi bench --json` and fail when a workload became slower.
+    BenchCompare {
+        /// Measurements before the change.
+        before: PathBuf,
+        /// Measurements after the change.
+        after: PathBuf,
+        /// Loss that counts as noise, as a fraction.
+        #[arg(long, default_value_t = 0.05)]
+        tolerance: f64,
+    },
+}
+
+/// The repository's root: the folder above this package.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+fn main() -> ExitCode {
+    let root = root();
+    let passed = match Arguments::parse().task {
+        Task::Test { only } => test_command::run(&root, &only),
+        Task::Check => test_command::check(&root),
+        Task::Tidy => tidy::run(&root).report(),
+        Task::Golden { python, seed } => golden::run(&root, python.as_deref(), seed),
+        Task::BenchCompare {
+            before,
+            after,
+            tolerance,
+        } => bench_compare::run(&before, &after, tolerance),
+    };
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,111 @@
+//! Running other programs and finding what they built.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Prints the command, runs it with its output going to the terminal, and says whether it succeeded.
+pub fn succeeds(command: &mut Command) -> bool {
+    println!("$ {}", display(command));
+    match command.status() {
+        Ok(status) => status.success(),
+        Err(error) => {
+            eprintln!("cannot start {}: {error}", display(command));
+            false
+        }
+    }
+}
+
+/// Runs the command, printing its standard output line by line while handing each line to `see`. Returns whether it succeeded.
+pub fn succeeds_with_lines(command: &mut Command, mut see: impl FnMut(&str)) -> bool {
+    println!("$ {}", display(command));
+    let mut child = match command.stdout(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("cannot start {}: {error}", display(command));
+            return false;
+        }
+    };
+    if let Some(output) = child.stdout.take() {
+        // Lossy: a test may print bytes that are not UTF-8, and that must not end the count.
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            see(&line);
+        }
+    }
+    child.wait().is_ok_and(|status| status.success())
+}
+
+/// Runs the command and returns its standard output, or what went wrong as a message.
+pub fn output_of(command: &mut Command) -> Result<String, String> {
+    let shown = display(command);
+    let output = command
+        .output()
+        .map_err(|error| format!("cannot start {shown}: {error}"))?;
+    if output.status.success() {
+        String::from_utf8(output.stdout)
+            .map_err(|_| format!("{shown} printed bytes that are not UTF-8"))
+    } else {
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        Err(format!(
+            "{shown} failed with {}: {}",
+            output.status,
+            complaint.trim()
+        ))
+    }
+}
+
+/// Whether a program can be started at all; its output is thrown away.
+pub fn exists(program: &str, arguments: &[&str]) -> bool {
+    Command::new(program)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// The command as a user would type it.
+fn display(command: &Command) -> String {
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(
+        command
+            .get_args()
+            .map(|word| word.to_string_lossy().into_owned()),
+    );
+    words.join(" ")
+}
+
+/// A `cargo` command in the repository's root.
+pub fn cargo(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root).args(arguments);
+    command
+}
+
+/// The folder that receives build outputs, as cargo itself resolves it.
+pub fn target_directory(root: &Path) -> PathBuf {
+    cargo_metadata::MetadataCommand::new()
+        .current_dir(root)
+        .no_deps()
+        .exec()
+        .map_or_else(
+            |_| root.join("target"),
+            |metadata| metadata.target_directory.into_std_path_buf(),
+        )
+}
+
+/// Builds the command-line program and returns where it is.
+///
+/// # Errors
+/// The build failed; cargo has already said why.
+pub fn malmoi(root: &Path) -> Result<PathBuf, String> {
+    if succeeds(&mut cargo(root, &["build", "--release", "--quiet"])) {
+        Ok(target_directory(root)
+            .join("release")
+            .join(format!("malmoi{}", std::env::consts::EXE_SUFFIX)))
+    } else {
+        Err("building the malmoi program failed".into())
+    }
+}
