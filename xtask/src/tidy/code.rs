@@ -35,7 +35,7 @@ pub fn unsafe_code(tree: &Tree) -> Vec<Finding> {
             Some(start) if allows_with_reason(file) => exceptions.push(start),
             Some(_) => found.push(Finding::error(
                 place,
-                "unsafe code without `allow(unsafe_code, reason = \"…\")` in this module",
+                "unsafe code without `#![allow(unsafe_code, reason = \"…\")]` in this module",
             )),
             None => found.push(Finding::error(place, "unsafe code outside malmoi-kernels")),
         }
@@ -50,17 +50,19 @@ fn first_unsafe(file: &File) -> Option<usize> {
         .map(|(number, _)| number)
 }
 
+/// Whether the module allows itself unsafe code and says why, in the attribute or in the module's documentation above it.
 fn allows_with_reason(file: &File) -> bool {
     let text = file.text.as_deref().unwrap_or_default();
-    text.find("allow(unsafe_code")
-        .or_else(|| text.find("expect(unsafe_code"))
-        .is_some_and(|start| {
-            let attribute = &text[start..];
-            attribute
-                .split(']')
-                .next()
-                .is_some_and(|inside| inside.contains("reason"))
-        })
+    let start = text
+        .find("allow(unsafe_code")
+        .or_else(|| text.find("expect(unsafe_code"));
+    start.is_some_and(|start| {
+        let documented = text[..start]
+            .lines()
+            .any(|line| line.starts_with("//!") && line.contains("unsafe"));
+        let attribute = text[start..].split(']').next().unwrap_or_default();
+        documented || attribute.contains("reason")
+    })
 }
 
 /// A line without its comment and without what stands in quotes. Good enough for the rules here; raw strings over several lines are not followed.

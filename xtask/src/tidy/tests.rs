@@ -104,12 +104,16 @@ fn unsafe_code_is_found_outside_the_kernels() {
 #[test]
 fn memory_mapping_is_one_module_with_a_reason() {
     let allowed = "#![allow(unsafe_code, reason = \"mapping\")]\nfn f() { unsafe { map() } }\n";
+    let documented =
+        "//! The only unsafe code: a map.\n#![allow(unsafe_code)]\nfn f() { unsafe { map() } }\n";
     let bare = "fn f() { unsafe { map() } }\n";
     assert!(code::unsafe_code(&files(&[("crates/malmoi-text/src/mapped.rs", allowed)])).is_empty());
     assert_eq!(
         code::unsafe_code(&files(&[("crates/malmoi-text/src/mapped.rs", bare)])).len(),
         1
     );
+    let tree = files(&[("crates/malmoi-text/src/mapped.rs", documented)]);
+    assert!(code::unsafe_code(&tree).is_empty());
     let twice = files(&[
         ("crates/malmoi-text/src/a.rs", allowed),
         ("crates/malmoi-text/src/b.rs", allowed),
