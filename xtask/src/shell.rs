@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 /// Prints the command, runs it with its output going to the terminal, and says whether it succeeded.
 pub fn succeeds(command: &mut Command) -> bool {
     println!("$ {}", display(command));
@@ -84,16 +86,14 @@ pub fn cargo(root: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The folder that receives build outputs, as cargo itself resolves it.
-pub fn target_directory(root: &Path) -> PathBuf {
-    cargo_metadata::MetadataCommand::new()
-        .current_dir(root)
-        .no_deps()
-        .exec()
-        .map_or_else(
-            |_| root.join("target"),
-            |metadata| metadata.target_directory.into_std_path_buf(),
-        )
+/// What `cargo metadata` says about the workspace, without its outside dependencies.
+///
+/// # Errors
+/// Cargo refuses a manifest, or prints something that is not JSON.
+pub fn metadata(root: &Path) -> Result<Value, String> {
+    let arguments = ["metadata", "--no-deps", "--format-version", "1"];
+    let printed = output_of(&mut cargo(root, &arguments))?;
+    serde_json::from_str(&printed).map_err(|error| format!("cargo metadata: {error}"))
 }
 
 /// Builds the command-line program and returns where it is.
@@ -101,11 +101,13 @@ pub fn target_directory(root: &Path) -> PathBuf {
 /// # Errors
 /// The build failed; cargo has already said why.
 pub fn malmoi(root: &Path) -> Result<PathBuf, String> {
-    if succeeds(&mut cargo(root, &["build", "--release", "--quiet"])) {
-        Ok(target_directory(root)
-            .join("release")
-            .join(format!("malmoi{}", std::env::consts::EXE_SUFFIX)))
-    } else {
-        Err("building the malmoi program failed".into())
+    if !succeeds(&mut cargo(root, &["build", "--release", "--quiet"])) {
+        return Err("building the malmoi program failed".into());
     }
+    let metadata = metadata(root)?;
+    let target = metadata["target_directory"]
+        .as_str()
+        .ok_or("cargo metadata names no target_directory")?;
+    let name = format!("malmoi{}", std::env::consts::EXE_SUFFIX);
+    Ok(Path::new(target).join("release").join(name))
 }

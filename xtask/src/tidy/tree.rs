@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use cargo_metadata::{DependencyKind, MetadataCommand};
+use serde_json::Value;
 
-use crate::shell::output_of;
+use crate::shell::{metadata, output_of};
 
 /// A file of the repository.
 #[derive(Debug, Clone)]
@@ -135,25 +135,29 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<String>) -> std::io::Result<
 }
 
 fn packages(root: &Path) -> Result<Vec<Package>, String> {
-    let metadata = MetadataCommand::new()
-        .current_dir(root)
-        .no_deps()
-        .exec()
-        .map_err(|error| error.to_string())?;
-    let read = |package: &cargo_metadata::Package| {
-        let names = |wanted: fn(DependencyKind) -> bool| {
-            let of_kind = package
-                .dependencies
+    let metadata = metadata(root)?;
+    let listed = metadata["packages"]
+        .as_array()
+        .ok_or("cargo metadata lists no packages")?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let read = |package: &Value| {
+        let names = |development: bool| {
+            let all = package["dependencies"]
+                .as_array()
+                .map_or(&[][..], Vec::as_slice);
+            let of_kind = all
                 .iter()
-                .filter(|dependency| wanted(dependency.kind));
-            of_kind.map(|dependency| dependency.name.clone()).collect()
+                .filter(|dependency| (dependency["kind"] == "dev") == development);
+            of_kind
+                .filter_map(|dependency| text(&dependency["name"]))
+                .collect()
         };
         Package {
-            name: package.name.to_string(),
-            description: package.description.clone(),
-            dependencies: names(|kind| kind != DependencyKind::Development),
-            dev_dependencies: names(|kind| kind == DependencyKind::Development),
+            name: text(&package["name"]).unwrap_or_default(),
+            description: text(&package["description"]),
+            dependencies: names(false),
+            dev_dependencies: names(true),
         }
     };
-    Ok(metadata.packages.iter().map(read).collect())
+    Ok(listed.iter().map(read).collect())
 }
