@@ -1,1 +1,30 @@
-//! Architectures: configuration, forward pass and weight names of each.
+//! Architectures: configuration, forward pass and weight names of each, and one [`Model`] over all of them.
+//!
+//! A folder an architecture: `config.rs` reads and writes the published configuration, `model.rs` spells out the layers,
+//! `weights.rs` is the table of published names. [`Model`] opens, runs, trains and saves any of them with plain vectors
+//! in and out.
+
+pub mod bert;
+pub mod config;
+mod config_keys;
+pub mod error;
+pub mod gpt1;
+pub mod gpt2;
+pub mod head;
+pub mod info;
+pub mod labels;
+mod loss;
+pub mod model;
+pub mod names;
+mod save;
+
+pub use config::ModelConfig;
+pub use error::ModelError;
+pub use head::{Head, ProblemType};
+pub use info::ModelInfo;
+pub use labels::{ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets};
+pub use loss::NamedGradient;
+pub use malmoi_nn::parameters::{Mode, ParameterInfo};
+pub use malmoi_nn::{BatchError, KeyRows, KvCache, PackedBatch, Pass};
+pub use model::{Model, OpenOptions};
+pub use save::SaveOptions;

@@ -1,0 +1,9 @@
+//! BERT: Devlin et al. (2018), "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding".
+
+mod config;
+mod model;
+mod weights;
+
+pub use config::BertConfig;
+pub use model::Bert;
+pub use weights::{is_redundant, table};

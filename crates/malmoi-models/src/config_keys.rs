@@ -1,0 +1,145 @@
+//! Readers of keys that several published configurations share.
+
+use malmoi_checkpoint::{ConfigError, ConfigReader};
+use malmoi_nn::Activation;
+use serde_json::{Map, Value};
+
+use crate::head::ProblemType;
+
+type Result<T> = std::result::Result<T, ConfigError>;
+
+/// Published names of activations. Where several stand for one, the first is written.
+const ACTIVATIONS: &[(&str, Activation)] = &[
+    ("gelu", Activation::Gelu),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("relu", Activation::Relu),
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("tanh", Activation::Tanh),
+    ("sigmoid", Activation::Sigmoid),
+    ("quick_gelu", Activation::QuickGelu),
+    ("linear", Activation::Identity),
+];
+
+/// A size above zero; `default` stands in for an absent key.
+pub fn positive(read: &ConfigReader<'_>, key: &str, default: Option<usize>) -> Result<usize> {
+    let value = match default {
+        Some(default) => read.usize_or(key, default)?,
+        None => read.usize(key)?,
+    };
+    if value == 0 {
+        Err(read.wrong_type(key, &Value::from(0), "a number above 0"))
+    } else {
+        Ok(value)
+    }
+}
+
+/// A dropout rate in `[0, 1)`.
+pub fn rate(read: &ConfigReader<'_>, key: &str, default: f64) -> Result<f32> {
+    let value = read.f64_or(key, default)?;
+    if (0.0..1.0).contains(&value) {
+        Ok(value as f32)
+    } else {
+        Err(read.wrong_type(key, &Value::from(value), "a rate of at least 0 and below 1"))
+    }
+}
+
+/// An activation by its published name.
+pub fn activation(read: &ConfigReader<'_>, key: &str, default: &str) -> Result<Activation> {
+    let name = read.optional_str(key)?.unwrap_or(default);
+    let found = ACTIVATIONS.iter().find(|(published, _)| *published == name);
+    found.map(|(_, activation)| *activation).ok_or_else(|| {
+        let names: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
+        read.unsupported(key, &Value::from(name), &names.join(", "))
+    })
+}
+
+/// The published name of an activation.
+pub fn activation_name(activation: Activation) -> &'static str {
+    let found = ACTIVATIONS.iter().find(|(_, known)| *known == activation);
+    found.expect("every activation has a published name").0
+}
+
+/// Refuses a width that the heads do not divide.
+pub fn divisible(
+    read: &ConfigReader<'_>,
+    key: &str,
+    value: usize,
+    by_key: &str,
+    by: usize,
+) -> Result<()> {
+    if value.is_multiple_of(by) {
+        return Ok(());
+    }
+    Err(read.wrong_type(
+        key,
+        &Value::from(value),
+        &format!("a multiple of `{by_key}` = {by}"),
+    ))
+}
+
+/// What a config says about the outputs of a classifier.
+#[derive(Debug)]
+pub struct LabelSet {
+    /// How many.
+    pub n_labels: usize,
+    /// Their names; empty when the config names none.
+    pub labels: Vec<String>,
+    /// How they are read.
+    pub problem_type: Option<ProblemType>,
+}
+
+/// Reads `id2label`, `num_labels` and `problem_type`; two labels are the published default.
+pub fn labels(read: &ConfigReader<'_>) -> Result<LabelSet> {
+    let labels = read.labels()?.unwrap_or_default();
+    let problem_type = match read.optional_str("problem_type")? {
+        None => None,
+        Some("single_label_classification") => Some(ProblemType::SingleLabel),
+        Some("multi_label_classification") => Some(ProblemType::MultiLabel),
+        Some("regression") => Some(ProblemType::Regression),
+        Some(other) => {
+            let known = "single_label_classification, multi_label_classification or regression";
+            return Err(read.unsupported("problem_type", &Value::from(other), known));
+        }
+    };
+    Ok(LabelSet {
+        n_labels: if labels.is_empty() { 2 } else { labels.len() },
+        labels,
+        problem_type,
+    })
+}
+
+/// Writes what [`labels`] reads.
+pub fn write_labels(config: &mut Value, labels: &[String], problem_type: Option<ProblemType>) {
+    if !labels.is_empty() {
+        let by_id: Map<String, Value> = labels
+            .iter()
+            .enumerate()
+            .map(|(id, label)| (id.to_string(), label.clone().into()))
+            .collect();
+        let by_label: Map<String, Value> = labels
+            .iter()
+            .enumerate()
+            .map(|(id, label)| (label.clone(), id.into()))
+            .collect();
+        config["id2label"] = by_id.into();
+        config["label2id"] = by_label.into();
+    }
+    if let Some(problem_type) = problem_type {
+        config["problem_type"] = match problem_type {
+            ProblemType::SingleLabel => "single_label_classification",
+            ProblemType::MultiLabel => "multi_label_classification",
+            ProblemType::Regression => "regression",
+        }
+        .into();
+    }
+}
+
+/// The shortest decimal of an `f32`, so that 0.1 is written as 0.1 and not as its nearest double.
+pub fn decimal(value: f32) -> f64 {
+    value
+        .to_string()
+        .parse()
+        .expect("a float prints as a number")
+}

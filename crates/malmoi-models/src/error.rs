@@ -1,0 +1,57 @@
+//! What can go wrong with a model before it computes.
+
+use malmoi_nn::BatchError;
+
+use crate::head::Head;
+
+/// An error of opening, saving or running a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// An architecture that is not here.
+    #[error(
+        "config.json: `model_type` = \"{found}\" isn't supported, expected bert, openai-gpt or gpt2; \
+         use a model of one of these"
+    )]
+    UnknownArchitecture {
+        /// The `model_type` found.
+        found: String,
+    },
+    /// A class name that this architecture does not have here.
+    #[error("config.json: architecture \"{found}\" isn't supported, expected one of {expected}")]
+    UnknownHead {
+        /// The class name found.
+        found: String,
+        /// The supported ones.
+        expected: String,
+    },
+    /// A configuration that cannot be used.
+    #[error(transparent)]
+    Config(#[from] malmoi_checkpoint::ConfigError),
+    /// Files that cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] malmoi_checkpoint::Error),
+    /// A batch that does not fit the model.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// A model without the head that the work needs.
+    #[error("this model ends in {found:?}, but {work} needs {needed}: open a model with that head")]
+    WrongHead {
+        /// The model's head.
+        found: Head,
+        /// What was asked.
+        work: &'static str,
+        /// Heads that would do.
+        needed: &'static str,
+    },
+}
+
+impl ModelError {
+    /// Whether the input is at fault (exit code 2) rather than the work (exit code 1).
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Self::Checkpoint(error) => error.is_bad_input(),
+            _ => true,
+        }
+    }
+}

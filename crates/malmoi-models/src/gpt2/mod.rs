@@ -1,0 +1,10 @@
+//! GPT-2 and dense GPT-3: Radford et al. (2019), "Language Models are Unsupervised Multitask Learners"; Brown et al.
+//! (2020), "Language Models are Few-Shot Learners".
+
+mod config;
+mod model;
+mod weights;
+
+pub use config::Gpt2Config;
+pub use model::Gpt2;
+pub use weights::{is_redundant, table};

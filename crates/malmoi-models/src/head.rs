@@ -1,0 +1,38 @@
+//! The heads that published checkpoints put on a base model, by the name in `architectures`.
+
+/// What a model ends in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Head {
+    /// The base model.
+    None,
+    /// Masked language modelling.
+    MaskedLm,
+    /// Masked language modelling and next-sentence prediction.
+    Pretraining,
+    /// Next-sentence prediction alone.
+    NextSentence,
+    /// One vector of logits a sequence: classes, values (regression) or independent labels.
+    SequenceClassification,
+    /// One vector of logits a token.
+    TokenClassification,
+    /// Start and end logits a token.
+    QuestionAnswering,
+    /// One logit a sequence, compared across the choices of an example.
+    MultipleChoice,
+    /// Causal language modelling.
+    CausalLm,
+    /// Causal language modelling and multiple choice (GPT-1).
+    DoubleHeads,
+}
+
+/// How the labels of a sequence classifier are read; `problem_type` in a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemType {
+    /// Exactly one class: softmax cross-entropy.
+    SingleLabel,
+    /// Any number of classes: binary cross-entropy.
+    MultiLabel,
+    /// Values: mean squared error.
+    Regression,
+}

@@ -1,0 +1,151 @@
+//! What a model consists of, counted from its configuration without allocating it.
+
+use serde::Serialize;
+
+use crate::config::ModelConfig;
+use crate::head::Head;
+use crate::model::Model;
+
+/// Parameters, memory and arithmetic of a model.
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelInfo {
+    /// The published class name, such as `BertModel`.
+    pub architecture: &'static str,
+    /// The published `model_type`.
+    pub model_type: &'static str,
+    /// All parameters; tied ones count once.
+    pub parameters: u64,
+    /// The same by part, in module order.
+    pub parts: Vec<PartInfo>,
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Longest sequence.
+    pub max_len: usize,
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Blocks.
+    pub n_layers: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Width of a head.
+    pub d_head: usize,
+    /// Width of the feed-forward layer.
+    pub d_ff: usize,
+    /// Bytes of the weights in f32.
+    pub weight_bytes: u64,
+    /// Bytes of weights, gradients and both AdamW moments in f32.
+    pub training_bytes: u64,
+    /// Multiply-adds counted as two operations, for one token of a sequence of `max_len` in one forward pass, the vocabulary
+    /// projection included where the head has one.
+    pub forward_flops_per_token: u64,
+}
+
+/// Parameters of one part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PartInfo {
+    /// Name of the part, such as `embeddings` or `layers`.
+    pub name: String,
+    /// Its parameters.
+    pub parameters: u64,
+}
+
+impl ModelInfo {
+    /// Counts a model with `head`.
+    pub fn new(config: &ModelConfig, head: Head) -> Self {
+        let model = Model::blank(config.clone(), head);
+        let mut parts: Vec<PartInfo> = Vec::new();
+        for info in model.parameters() {
+            let name = part_name(&info.name);
+            let count = info.len() as u64;
+            match parts.iter_mut().find(|part| part.name == name) {
+                Some(part) => part.parameters += count,
+                None => parts.push(PartInfo {
+                    name,
+                    parameters: count,
+                }),
+            }
+        }
+        let parameters = parts.iter().map(|part| part.parameters).sum();
+        Self {
+            architecture: config.architecture_name(head),
+            model_type: config.model_type(),
+            parameters,
+            parts,
+            vocab_size: config.vocab_size(),
+            max_len: config.max_len(),
+            d_model: config.d_model(),
+            n_layers: config.n_layers(),
+            n_heads: config.n_heads(),
+            d_head: config.d_head(),
+            d_ff: config.d_ff(),
+            weight_bytes: 4 * parameters,
+            training_bytes: 16 * parameters,
+            forward_flops_per_token: forward_flops_per_token(config, head),
+        }
+    }
+}
+
+/// `layers.3.attention.query.weight` belongs to `layers: attention`; outside the stack the first part of the name counts.
+fn part_name(parameter: &str) -> String {
+    let parts: Vec<&str> = parameter.split('.').collect();
+    match parts[..] {
+        ["layers", _, part, ..] => format!("layers: {}", part.replace('_', " ")),
+        ["embeddings", part, ..] => format!("embeddings: {part}"),
+        ["token" | "position", ..] => format!("embeddings: {}", parts[0]),
+        _ => parts[0].replace('_', " "),
+    }
+}
+
+/// Two operations a weight of a dense layer; attention adds `4 · d_head · n_heads` a visible key, half of them on average
+/// when only the left is visible.
+fn forward_flops_per_token(config: &ModelConfig, head: Head) -> u64 {
+    let (d, width) = (
+        config.d_model() as u64,
+        (config.n_heads() * config.d_head()) as u64,
+    );
+    let visible = config.max_len() as u64 / if config.is_causal() { 2 } else { 1 };
+    let block = 2 * (4 * d * width + 2 * d * config.d_ff() as u64) + 4 * width * visible;
+    let projects = matches!(
+        head,
+        Head::MaskedLm | Head::Pretraining | Head::CausalLm | Head::DoubleHeads
+    );
+    config.n_layers() as u64 * block
+        + if projects {
+            2 * d * config.vocab_size() as u64
+        } else {
+            0
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(preset: &str, head: Head) -> u64 {
+        ModelInfo::new(&ModelConfig::preset(preset).expect("a preset"), head).parameters
+    }
+
+    #[test]
+    fn published_sizes_are_exact() {
+        assert_eq!(count("bert-base", Head::None), 109_482_240);
+        assert_eq!(count("bert-large", Head::None), 335_141_888);
+        assert_eq!(count("gpt1", Head::CausalLm), 116_534_784);
+        assert_eq!(count("gpt2", Head::CausalLm), 124_439_808);
+        assert_eq!(count("gpt2-xl", Head::CausalLm), 1_557_611_200);
+        let gpt3 = count("gpt3-175b", Head::CausalLm) as f64;
+        assert!((gpt3 / 175e9 - 1.0).abs() < 0.005, "{gpt3}");
+    }
+
+    #[test]
+    fn every_preset_is_valid_and_its_parts_add_up() {
+        for name in ModelConfig::preset_names() {
+            let config = ModelConfig::preset(name).expect("a listed preset");
+            let info = ModelInfo::new(&config, Head::None);
+            assert_eq!(
+                info.parts.iter().map(|part| part.parameters).sum::<u64>(),
+                info.parameters,
+                "{name}"
+            );
+        }
+    }
+}

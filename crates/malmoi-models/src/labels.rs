@@ -1,0 +1,103 @@
+//! What a loss is measured against, and what comes out of it.
+
+use std::sync::Arc;
+
+/// Vocabulary (or class) targets for chosen rows of a packed batch. The loss is `Σ weight · cross-entropy`, so a mean is a
+/// weight of `1 / count`, where the count may span several micro-batches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VocabularyTargets {
+    /// Rows of the batch, `[M]`.
+    pub rows: Arc<[u32]>,
+    /// Target ids, `[M]`.
+    pub targets: Arc<[u32]>,
+    /// Weights, `[M]`.
+    pub weights: Arc<[f32]>,
+}
+
+/// One class a sequence (or one choice an example).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassTargets {
+    /// Classes, `[B]`.
+    pub targets: Arc<[u32]>,
+    /// Weights, `[B]`.
+    pub weights: Arc<[f32]>,
+}
+
+impl ClassTargets {
+    /// Targets of equal weight, for a mean.
+    pub fn mean(targets: impl Into<Arc<[u32]>>) -> Self {
+        let targets = targets.into();
+        let weights = vec![1.0 / targets.len() as f32; targets.len()];
+        Self {
+            targets,
+            weights: weights.into(),
+        }
+    }
+}
+
+/// Start and end of an answer in each sequence, as positions in it. `None` where the answer lies outside; such a side
+/// is left out of its mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpanTargets {
+    /// First token of the answer, `[B]`.
+    pub starts: Vec<Option<u32>>,
+    /// Last token of the answer, `[B]`.
+    pub ends: Vec<Option<u32>>,
+}
+
+/// What a loss is measured against.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Labels {
+    /// Masked or causal language modelling.
+    Vocabulary(VocabularyTargets),
+    /// BERT pretraining: masked tokens and next sentence; the two losses are added.
+    Pretraining {
+        /// Masked tokens.
+        vocabulary: VocabularyTargets,
+        /// 0 for the true next sentence, 1 for another one.
+        next_sentence: ClassTargets,
+    },
+    /// One class a sequence; for multiple choice, the right choice of each group of `n_choices` sequences.
+    Classes(ClassTargets),
+    /// Independent labels, `[B · K]` in `[0, 1]`.
+    MultiLabel(Arc<[f32]>),
+    /// Values, `[B · K]`.
+    Values(Arc<[f32]>),
+    /// One class for each of some rows.
+    TokenClasses(VocabularyTargets),
+    /// Answer spans.
+    Spans(SpanTargets),
+    /// GPT-1's two heads.
+    DoubleHeads {
+        /// Next tokens.
+        vocabulary: VocabularyTargets,
+        /// Row of the batch at which each sequence is scored, `[B]`.
+        choice_rows: Arc<[u32]>,
+        /// The right choice of each example.
+        choices: ClassTargets,
+        /// Factor on the choice loss.
+        choice_weight: f32,
+    },
+}
+
+/// One term of a loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossPart {
+    /// `mlm`, `lm`, `nsp`, `class`, ….
+    pub name: &'static str,
+    /// `Σ weight · loss`.
+    pub loss: f64,
+    /// `Σ weight`.
+    pub weight: f64,
+    /// `Σ weight` over rows whose target came out on top; 0 where that has no meaning.
+    pub correct: f64,
+}
+
+/// A loss and its terms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LossReport {
+    /// The sum that is differentiated.
+    pub loss: f64,
+    /// Its terms.
+    pub parts: Vec<LossPart>,
+}

@@ -1,0 +1,329 @@
+//! Losses of every head, with and without gradients, and the outputs of classification heads.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use malmoi_nn::parameters::{self, ParameterInfo};
+use malmoi_nn::{PackedBatch, Pass, host, ops};
+
+use crate::config::{ModelConfig, each};
+use crate::error::ModelError;
+use crate::head::Head;
+use crate::labels::{ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets};
+use crate::model::{Model, Net};
+
+/// A loss `[1]` or `[2]` whose first element counts, and its terms.
+type Loss = (Tensor<1>, Vec<LossPart>);
+
+/// A parameter with its gradient; `None` where the loss does not depend on it.
+pub type NamedGradient = (ParameterInfo, Option<Vec<f32>>);
+
+impl Model {
+    /// The loss, without dropout and without a graph.
+    ///
+    /// # Errors
+    /// A batch or labels that do not fit the model.
+    pub fn loss(&self, batch: &PackedBatch, labels: &Labels) -> Result<LossReport, ModelError> {
+        Ok(self.loss_tensor(batch, labels, &Pass::inference())?.1)
+    }
+
+    /// The loss and the gradient of every parameter, in module order.
+    ///
+    /// # Errors
+    /// A batch or labels that do not fit the model.
+    ///
+    /// # Panics
+    /// When the model was opened for inference.
+    pub fn loss_and_gradients(
+        &self,
+        batch: &PackedBatch,
+        labels: &Labels,
+        pass: &Pass,
+    ) -> Result<(LossReport, Vec<NamedGradient>), ModelError> {
+        let (loss, report) = self.loss_tensor(batch, labels, pass)?;
+        let mut gradients = loss.backward();
+        drop(loss);
+        Ok((
+            report,
+            each!(&self.net, Net, net => parameters::gradients(net, &mut gradients)),
+        ))
+    }
+
+    /// What the head says: classes of each sequence `[B, K]`, classes of each token `[N, K]`, start and end logits of each
+    /// token `[N, 2]`, or one logit a sequence `[B, 1]`.
+    ///
+    /// # Errors
+    /// A batch that does not fit, or a model without such a head.
+    pub fn outputs(&self, batch: &PackedBatch) -> Result<Vec<f32>, ModelError> {
+        self.validate(batch)?;
+        let pass = Pass::inference();
+        let hidden = self.run(batch, &pass, |_| ());
+        let outputs = match (self.head, &self.net) {
+            (Head::NextSentence | Head::Pretraining, Net::Bert(net)) => net
+                .pool(hidden, batch)
+                .and_then(|pooled| net.next_sentence(pooled)),
+            (Head::TokenClassification | Head::QuestionAnswering, Net::Bert(net)) => {
+                net.classify(hidden, &pass)
+            }
+            _ => return Ok(host::values(self.sequence_outputs(hidden, batch, &pass)?)),
+        };
+        outputs
+            .map(host::values)
+            .ok_or_else(|| self.wrong_head("classification", "a classification head"))
+    }
+
+    /// Choice logits read at the rows `rows`, one a sequence (GPT-1's second head).
+    ///
+    /// # Errors
+    /// A batch that does not fit, or a model without such a head.
+    pub fn choice_logits(&self, batch: &PackedBatch, rows: &[u32]) -> Result<Vec<f32>, ModelError> {
+        self.validate(batch)?;
+        let pass = Pass::inference();
+        let hidden = self.run(batch, &pass, |_| ());
+        Ok(host::values(self.choice_scores(
+            hidden,
+            &rows.into(),
+            &pass,
+        )?))
+    }
+
+    fn choice_scores(
+        &self,
+        hidden: Tensor<2>,
+        rows: &Arc<[u32]>,
+        pass: &Pass,
+    ) -> Result<Tensor<2>, ModelError> {
+        let scores = match &self.net {
+            Net::Gpt1(net) => net.score(ops::gather_rows(hidden, Arc::clone(rows)), pass),
+            _ => None,
+        };
+        scores.ok_or_else(|| self.wrong_head("choice scores", "GPT-1's double heads"))
+    }
+
+    /// One vector a sequence: from the pooled first token (BERT) or the last token that is not padding (GPT-2).
+    fn sequence_outputs(
+        &self,
+        hidden: Tensor<2>,
+        batch: &PackedBatch,
+        pass: &Pass,
+    ) -> Result<Tensor<2>, ModelError> {
+        let outputs = match (&self.net, &self.config) {
+            (Net::Bert(net), _) => net
+                .pool(hidden, batch)
+                .and_then(|pooled| net.classify(pooled, pass)),
+            (Net::Gpt2(net), ModelConfig::Gpt2(config)) => {
+                let rows = batch.sequences().map(|rows| {
+                    let last = rows
+                        .clone()
+                        .rev()
+                        .find(|row| Some(batch.ids[*row]) != config.pad_token_id);
+                    last.unwrap_or(rows.end - 1) as u32
+                });
+                net.classify(ops::gather_rows(hidden, rows.collect()))
+            }
+            _ => None,
+        };
+        outputs.ok_or_else(|| self.wrong_head("classification", "a classification head"))
+    }
+
+    fn loss_tensor(
+        &self,
+        batch: &PackedBatch,
+        labels: &Labels,
+        pass: &Pass,
+    ) -> Result<(Tensor<1>, LossReport), ModelError> {
+        self.validate(batch)?;
+        let hidden = self.run(batch, pass, |_| ());
+        let (loss, parts) = match labels {
+            Labels::Vocabulary(targets) => {
+                let name = if self.config.is_causal() { "lm" } else { "mlm" };
+                self.vocabulary_loss(name, hidden, targets)?
+            }
+            Labels::Pretraining {
+                vocabulary,
+                next_sentence,
+            } => {
+                let (mlm, mut parts) = self.vocabulary_loss("mlm", hidden.clone(), vocabulary)?;
+                let logits = match &self.net {
+                    Net::Bert(net) => net
+                        .pool(hidden, batch)
+                        .and_then(|pooled| net.next_sentence(pooled)),
+                    _ => None,
+                };
+                let logits = logits.ok_or_else(|| {
+                    self.wrong_head("next-sentence prediction", "pretraining heads")
+                })?;
+                let (nsp, part) = class_loss("nsp", logits, next_sentence);
+                parts.push(part);
+                (ops::weighted_sum(mlm, 1.0, nsp, 1.0), parts)
+            }
+            Labels::Classes(targets) => {
+                let outputs = self.sequence_outputs(hidden, batch, pass)?;
+                let (loss, part) = class_loss("class", by_choice(outputs, targets), targets);
+                (loss, vec![part])
+            }
+            Labels::MultiLabel(targets) => {
+                let outputs = self.sequence_outputs(hidden, batch, pass)?;
+                single(
+                    "labels",
+                    ops::binary_cross_entropy(outputs, Arc::clone(targets)),
+                )
+            }
+            Labels::Values(targets) => {
+                let outputs = self.sequence_outputs(hidden, batch, pass)?;
+                single(
+                    "value",
+                    ops::mean_squared_error(outputs, Arc::clone(targets)),
+                )
+            }
+            Labels::TokenClasses(targets) => {
+                let rows =
+                    ops::gather_rows(self.token_outputs(hidden, pass)?, Arc::clone(&targets.rows));
+                let classes = ClassTargets {
+                    targets: Arc::clone(&targets.targets),
+                    weights: Arc::clone(&targets.weights),
+                };
+                let (loss, part) = class_loss("token", rows, &classes);
+                (loss, vec![part])
+            }
+            Labels::Spans(targets) => span_loss(self.token_outputs(hidden, pass)?, batch, targets),
+            Labels::DoubleHeads {
+                vocabulary,
+                choice_rows,
+                choices,
+                choice_weight,
+            } => {
+                let (lm, mut parts) = self.vocabulary_loss("lm", hidden.clone(), vocabulary)?;
+                let scores = self.choice_scores(hidden, choice_rows, pass)?;
+                let (choice, part) = class_loss("choice", by_choice(scores, choices), choices);
+                parts.push(part);
+                (ops::weighted_sum(lm, 1.0, choice, *choice_weight), parts)
+            }
+        };
+        let value = f64::from(host::values(loss.clone())[0]);
+        Ok((loss, LossReport { loss: value, parts }))
+    }
+
+    fn token_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Result<Tensor<2>, ModelError> {
+        let outputs = match &self.net {
+            Net::Bert(net) => net.classify(hidden, pass),
+            _ => None,
+        };
+        outputs.ok_or_else(|| self.wrong_head("token classification", "a token-level head"))
+    }
+
+    fn vocabulary_loss(
+        &self,
+        name: &'static str,
+        hidden: Tensor<2>,
+        targets: &VocabularyTargets,
+    ) -> Result<Loss, ModelError> {
+        let projection = self.projection("a language-modelling loss")?;
+        let rows = ops::gather_rows(hidden, Arc::clone(&targets.rows));
+        let loss = ops::linear_cross_entropy(
+            self.vocabulary_input(rows),
+            projection,
+            Arc::clone(&targets.targets),
+            Arc::clone(&targets.weights),
+        );
+        let values = host::values(loss.clone());
+        let weight = targets.weights.iter().map(|w| f64::from(*w)).sum();
+        let part = LossPart {
+            name,
+            loss: values[0].into(),
+            weight,
+            correct: values[1].into(),
+        };
+        // A sum of one term: drops the second element, which carries no gradient.
+        let loss = ops::weighted_sum(loss.clone(), 1.0, loss, 0.0);
+        Ok((loss, vec![part]))
+    }
+}
+
+/// Scores of single outputs, laid out as one row of choices an example: `[B · C, 1]` → `[B, C]`.
+fn by_choice(outputs: Tensor<2>, targets: &ClassTargets) -> Tensor<2> {
+    let [rows, width] = outputs.dims();
+    if width == 1 {
+        let examples = targets.targets.len();
+        return outputs.reshape([examples, rows / examples]);
+    }
+    outputs
+}
+
+fn class_loss(
+    name: &'static str,
+    logits: Tensor<2>,
+    targets: &ClassTargets,
+) -> (Tensor<1>, LossPart) {
+    let [rows, width] = logits.dims();
+    let values = host::values(logits.clone());
+    let top = (0..rows).map(|row| argmax(&values[row * width..(row + 1) * width]));
+    let hits = top
+        .zip(&*targets.targets)
+        .zip(&*targets.weights)
+        .filter(|((top, target), _)| top == *target);
+    let correct = hits.map(|(_, weight)| f64::from(*weight)).sum();
+    let loss = ops::cross_entropy(
+        logits,
+        Arc::clone(&targets.targets),
+        Arc::clone(&targets.weights),
+    );
+    let weight = targets.weights.iter().map(|w| f64::from(*w)).sum();
+    let value = f64::from(host::values(loss.clone())[0]);
+    (
+        loss,
+        LossPart {
+            name,
+            loss: value,
+            weight,
+            correct,
+        },
+    )
+}
+
+fn single(name: &'static str, loss: Tensor<1>) -> Loss {
+    let value = f64::from(host::values(loss.clone())[0]);
+    (
+        loss,
+        vec![LossPart {
+            name,
+            loss: value,
+            weight: 1.0,
+            correct: 0.0,
+        }],
+    )
+}
+
+/// Half the sum of the mean cross-entropies of start and end, each a softmax over the tokens of its sequence.
+fn span_loss(outputs: Tensor<2>, batch: &PackedBatch, targets: &SpanTargets) -> Loss {
+    let mut total: Option<Tensor<1>> = None;
+    for (column, positions) in [&targets.starts, &targets.ends].into_iter().enumerate() {
+        let counted = positions.iter().flatten().count().max(1) as f32;
+        for (rows, position) in batch.sequences().zip(positions) {
+            let Some(position) = position else { continue };
+            let logits = outputs
+                .clone()
+                .slice([rows.clone(), column..column + 1])
+                .reshape([1, rows.len()]);
+            let weight = 0.5 / counted;
+            let loss = ops::cross_entropy(logits, [*position].into(), [weight].into());
+            total = Some(match total {
+                None => loss,
+                Some(sum) => ops::weighted_sum(sum, 1.0, loss, 1.0),
+            });
+        }
+    }
+    // Every answer out of range: nothing to learn from this batch.
+    let total = total.unwrap_or_else(|| outputs.slice([0..1, 0..1]).reshape([1]).mul_scalar(0.0));
+    single("span", total)
+}
+
+fn argmax(row: &[f32]) -> u32 {
+    let best = row
+        .iter()
+        .enumerate()
+        .fold((0, f32::NEG_INFINITY), |best, (i, &x)| {
+            if x > best.1 { (i, x) } else { best }
+        });
+    best.0 as u32
+}

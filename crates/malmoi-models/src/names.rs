@@ -1,0 +1,269 @@
+//! Weight names: one table an architecture, read in both directions.
+//!
+//! A rule says where a parameter of ours lives in the published checkpoint. `{}` stands for a layer number. Several of
+//! our parameters may be parts of one published tensor (GPT's packed query, key and value).
+
+use std::collections::BTreeMap;
+
+use malmoi_nn::parameters::ParameterInfo;
+
+/// How a parameter of ours lies in the published tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The same values in the same order.
+    Whole,
+    /// A matrix stored `[d_in, d_out]` where ours is `[d_out, d_in]`.
+    Transposed,
+    /// Column block `index` of `of` of a matrix stored `[d_in, of · d_out]`; for vectors, slice `index` of `of`.
+    Block {
+        /// Which block, from 0.
+        index: usize,
+        /// How many blocks.
+        of: usize,
+    },
+}
+
+/// One line of a table: our name, the published name and the layout there.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Our name, such as `layers.{}.attention.query`.
+    pub ours: &'static str,
+    /// The published name, such as `encoder.layer.{}.attention.self.query`.
+    pub theirs: &'static str,
+    /// The layout.
+    pub part: Part,
+}
+
+/// A line of a table.
+pub const fn rule(ours: &'static str, theirs: &'static str, part: Part) -> Rule {
+    Rule { ours, theirs, part }
+}
+
+/// A table together with the prefix that this checkpoint puts before the names of the base model.
+#[derive(Clone, Debug)]
+pub struct NameTable {
+    rules: Vec<Rule>,
+    prefix: String,
+    /// Rules whose published name starts with one of these carry no prefix: the heads.
+    heads: &'static [&'static str],
+}
+
+/// Where a parameter is found: the published name, its shape there and the layout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Published name.
+    pub name: String,
+    /// Shape of the published tensor.
+    pub shape: Vec<usize>,
+    /// Layout of our parameter in it.
+    pub part: Part,
+}
+
+impl NameTable {
+    /// A table whose base-model names start with `prefix`, except those under one of `heads`.
+    pub fn new(rules: &[&[Rule]], prefix: &str, heads: &'static [&'static str]) -> Self {
+        Self {
+            rules: rules.concat(),
+            prefix: prefix.to_owned(),
+            heads,
+        }
+    }
+
+    /// Where `parameter` lives.
+    ///
+    /// # Panics
+    /// When no rule covers it: a table that misses a parameter of its own model is a broken invariant.
+    pub fn place(&self, parameter: &ParameterInfo) -> Place {
+        let matched = self
+            .rules
+            .iter()
+            .find_map(|rule| Some((rule, captures(rule.ours, &parameter.name)?)));
+        let Some((rule, layer)) = matched else {
+            panic!(
+                "no published name for parameter {}: complete the table of its architecture",
+                parameter.name
+            )
+        };
+        let mut name = rule.theirs.to_owned();
+        if let Some(layer) = layer {
+            name = name.replace("{}", &layer);
+        }
+        if !self.heads.iter().any(|head| name.starts_with(head)) {
+            name.insert_str(0, &self.prefix);
+        }
+        let shape = match (rule.part, parameter.shape.as_slice()) {
+            (Part::Whole, shape) => shape.to_vec(),
+            (Part::Transposed, [d_out, d_in]) => vec![*d_in, *d_out],
+            (Part::Block { of, .. }, [d_out, d_in]) => vec![*d_in, of * d_out],
+            (Part::Block { of, .. }, [d_out]) => vec![of * d_out],
+            (part, shape) => panic!(
+                "{part:?} does not fit parameter {} of shape {shape:?}",
+                parameter.name
+            ),
+        };
+        Place {
+            name,
+            shape,
+            part: rule.part,
+        }
+    }
+
+    /// Published tensors for our parameters, in the order of their first part: name, shape, values.
+    pub fn publish(
+        &self,
+        parameters: &[(ParameterInfo, Vec<f32>)],
+    ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
+        let mut index = BTreeMap::new();
+        for (info, values) in parameters {
+            let place = self.place(info);
+            let at = *index.entry(place.name.clone()).or_insert_with(|| {
+                tensors.push((
+                    place.name.clone(),
+                    place.shape.clone(),
+                    vec![0.0; place.shape.iter().product()],
+                ));
+                tensors.len() - 1
+            });
+            scatter(info, values, place.part, &mut tensors[at].2);
+        }
+        tensors
+    }
+}
+
+/// Our parameter out of the published tensor's values.
+pub fn gather(info: &ParameterInfo, part: Part, published: &[f32]) -> Vec<f32> {
+    match (part, info.shape.as_slice()) {
+        (Part::Block { index, .. }, [d_out]) => {
+            published[index * d_out..(index + 1) * d_out].to_vec()
+        }
+        (Part::Transposed | Part::Block { .. }, [d_out, d_in]) => {
+            let (first, width) = columns(part, *d_out);
+            let mut values = vec![0.0; d_out * d_in];
+            for (i, row) in published.chunks_exact(width).enumerate() {
+                for (o, &value) in row[first..first + d_out].iter().enumerate() {
+                    values[o * d_in + i] = value;
+                }
+            }
+            values
+        }
+        _ => published.to_vec(),
+    }
+}
+
+fn scatter(info: &ParameterInfo, values: &[f32], part: Part, published: &mut [f32]) {
+    match (part, info.shape.as_slice()) {
+        (Part::Block { index, .. }, [d_out]) => {
+            published[index * d_out..(index + 1) * d_out].copy_from_slice(values)
+        }
+        (Part::Transposed | Part::Block { .. }, [d_out, d_in]) => {
+            let (first, width) = columns(part, *d_out);
+            for (i, row) in published.chunks_exact_mut(width).enumerate() {
+                for (o, value) in row[first..first + d_out].iter_mut().enumerate() {
+                    *value = values[o * d_in + i];
+                }
+            }
+        }
+        _ => published.copy_from_slice(values),
+    }
+}
+
+/// First column of our block and the width of a published row.
+fn columns(part: Part, d_out: usize) -> (usize, usize) {
+    match part {
+        Part::Block { index, of } => (index * d_out, of * d_out),
+        _ => (0, d_out),
+    }
+}
+
+/// Matches `name` against `pattern` by dot-separated parts; `{}` matches a number, which is returned.
+fn captures(pattern: &str, name: &str) -> Option<Option<String>> {
+    let (mut layer, mut parts) = (None, name.split('.'));
+    for expected in pattern.split('.') {
+        let part = parts.next()?;
+        if expected == "{}" && part.bytes().all(|b| b.is_ascii_digit()) {
+            layer = Some(part.to_owned());
+        } else if expected != part {
+            return None;
+        }
+    }
+    parts.next().is_none().then_some(layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: &[Rule] = &[
+        rule(
+            "layers.{}.q.weight",
+            "h.{}.c.weight",
+            Part::Block { index: 0, of: 2 },
+        ),
+        rule(
+            "layers.{}.k.weight",
+            "h.{}.c.weight",
+            Part::Block { index: 1, of: 2 },
+        ),
+        rule(
+            "layers.{}.k.bias",
+            "h.{}.c.bias",
+            Part::Block { index: 1, of: 2 },
+        ),
+        rule("head.weight", "score.weight", Part::Transposed),
+    ];
+
+    fn info(name: &str, shape: &[usize]) -> ParameterInfo {
+        ParameterInfo {
+            name: name.into(),
+            shape: shape.into(),
+        }
+    }
+
+    #[test]
+    fn packed_blocks_survive_a_round_trip() {
+        let table = NameTable::new(&[RULES], "base.", &["score"]);
+        let q = (
+            info("layers.3.q.weight", &[2, 3]),
+            (0..6).map(|x| x as f32).collect::<Vec<_>>(),
+        );
+        let k = (
+            info("layers.3.k.weight", &[2, 3]),
+            (6..12).map(|x| x as f32).collect::<Vec<_>>(),
+        );
+        let published = table.publish(&[q.clone(), k.clone()]);
+        assert_eq!(published.len(), 1);
+        let (name, shape, values) = &published[0];
+        assert_eq!(
+            (name.as_str(), shape.as_slice()),
+            ("base.h.3.c.weight", &[3, 4][..])
+        );
+        // Row i holds input i: the two outputs of q, then the two of k.
+        assert_eq!(
+            values,
+            &[0.0, 3.0, 6.0, 9.0, 1.0, 4.0, 7.0, 10.0, 2.0, 5.0, 8.0, 11.0]
+        );
+        for (info, original) in [q, k] {
+            assert_eq!(gather(&info, table.place(&info).part, values), original);
+        }
+    }
+
+    #[test]
+    fn heads_carry_no_prefix_and_transposes_swap_the_shape() {
+        let table = NameTable::new(&[RULES], "base.", &["score"]);
+        let place = table.place(&info("head.weight", &[2, 5]));
+        assert_eq!(
+            (place.name.as_str(), place.shape),
+            ("score.weight", vec![5, 2])
+        );
+    }
+
+    #[test]
+    fn a_vector_block_is_a_slice() {
+        let k = info("layers.0.k.bias", &[2]);
+        assert_eq!(
+            gather(&k, Part::Block { index: 1, of: 2 }, &[1.0, 2.0, 3.0, 4.0]),
+            [3.0, 4.0]
+        );
+    }
+}

@@ -1,0 +1,123 @@
+//! The small layers: dense, norm, embedding. Weights start as zeros (ones for scales) that are not even allocated
+//! until they are read; loading or initialisation fills them.
+
+use std::sync::Arc;
+
+use burn::module::{Module, Param, ParamId};
+use burn::tensor::{Device, Shape, Tensor};
+
+use crate::ops;
+use crate::pass::Pass;
+
+/// A parameter of a given shape filled with `value` on first use.
+pub fn parameter<const D: usize>(shape: [usize; D], value: f32) -> Param<Tensor<D>> {
+    Param::uninitialized(
+        ParamId::new(),
+        move |device: &Device, require_grad| {
+            let tensor = Tensor::full(shape, value, device);
+            if require_grad {
+                tensor.require_grad()
+            } else {
+                tensor
+            }
+        },
+        Device::flex(),
+        true,
+        Shape::from(shape),
+    )
+}
+
+/// `y = x Wᵀ + b`.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[d_out, d_in]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[d_out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// A layer from `d_in` to `d_out` columns.
+    pub fn new(d_in: usize, d_out: usize, bias: bool) -> Self {
+        Self {
+            weight: parameter([d_out, d_in], 0.0),
+            bias: bias.then(|| parameter([d_out], 0.0)),
+        }
+    }
+
+    /// `x [N, d_in]` → `[N, d_out]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+    }
+}
+
+/// Layer normalisation with a learned scale and shift.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// Scale, `[D]`.
+    pub gamma: Param<Tensor<1>>,
+    /// Shift, `[D]`.
+    pub beta: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    eps: f32,
+}
+
+impl LayerNorm {
+    /// A norm over `d` columns; `eps` is added to the variance.
+    pub fn new(d: usize, eps: f32) -> Self {
+        Self {
+            gamma: parameter([d], 1.0),
+            beta: Some(parameter([d], 0.0)),
+            eps,
+        }
+    }
+
+    /// `x [N, D]` → `[N, D]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        ops::layer_norm(
+            x,
+            self.gamma.val(),
+            self.beta.as_ref().map(Param::val),
+            self.eps,
+        )
+    }
+
+    /// `norm(dropout(branch) + residual)`, all `[N, D]`.
+    pub fn forward_residual(
+        &self,
+        branch: Tensor<2>,
+        residual: Tensor<2>,
+        dropout: f32,
+        pass: &Pass,
+    ) -> Tensor<2> {
+        let beta = self.beta.as_ref().map(Param::val);
+        match pass.dropout(dropout) {
+            None => ops::residual_layer_norm(branch, residual, self.gamma.val(), beta, self.eps),
+            Some(dropout) => {
+                let sum = ops::add_dropout(branch, residual, Some(dropout));
+                ops::layer_norm(sum, self.gamma.val(), beta, self.eps)
+            }
+        }
+    }
+}
+
+/// A table of vectors.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[V, D]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// A table of `n` vectors of width `d`.
+    pub fn new(n: usize, d: usize) -> Self {
+        Self {
+            weight: parameter([n, d], 0.0),
+        }
+    }
+
+    /// This table with the ids to look up in it, for [`ops::sum_of_embeddings`].
+    pub fn at(&self, ids: &Arc<[u32]>) -> (Tensor<2>, Arc<[u32]>) {
+        (self.weight.val(), Arc::clone(ids))
+    }
+}

@@ -1,0 +1,143 @@
+//! Scaled dot-product attention (Vaswani et al., 2017) over packed sequences, without a materialised score matrix.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use malmoi_kernels::attention as kernel;
+use malmoi_kernels::attention::{
+    AttentionShape, CachedShape, Dropout, Gradients, KvSlices, Mask, Saved,
+};
+
+use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::host;
+
+/// Everything about an attention call that is not a tensor.
+#[derive(Clone, Debug)]
+pub struct AttentionLayout {
+    /// Boundaries of the query sequences, `[B + 1]`.
+    pub cu_q: Arc<[u32]>,
+    /// Boundaries of the key sequences, `[B + 1]`.
+    pub cu_k: Arc<[u32]>,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads; a divisor of `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of a head.
+    pub d_head: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Which keys a query sees.
+    pub mask: Mask,
+    /// Dropout on the probabilities.
+    pub dropout: Option<Dropout>,
+}
+
+impl AttentionLayout {
+    fn shape(&self) -> AttentionShape<'_> {
+        let narrow = self.n_kv_heads * self.d_head;
+        AttentionShape {
+            n_kv_heads: self.n_kv_heads,
+            scale: self.scale,
+            k_stride: narrow,
+            v_stride: narrow,
+            dropout: self.dropout,
+            ..AttentionShape::new(&self.cu_q, &self.cu_k, self.n_heads, self.d_head, self.mask)
+        }
+    }
+}
+
+/// `softmax(scale · q kᵀ) v` per sequence and head: `q [Nq, n_heads·d_head]`, `k`, `v [Nk, n_kv_heads·d_head]` →
+/// `[Nq, n_heads·d_head]`.
+pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, layout: AttentionLayout) -> Tensor<2> {
+    apply(
+        Attention(layout),
+        [primitive(q), primitive(k), primitive(v)],
+    )
+}
+
+/// Probabilities of each sequence, `[n_heads, nq, nk]` one after another; a read-out, not part of the fused path.
+pub fn attention_probabilities(q: Tensor<2>, k: Tensor<2>, layout: &AttentionLayout) -> Vec<f32> {
+    let lengths = layout.cu_q.windows(2).zip(layout.cu_k.windows(2));
+    let total: usize = lengths
+        .map(|(q, k)| layout.n_heads * (q[1] - q[0]) as usize * (k[1] - k[0]) as usize)
+        .sum();
+    let mut probabilities = vec![0.0; total];
+    kernel::attention_probabilities(
+        &layout.shape(),
+        &host::values(q),
+        &host::values(k),
+        &mut probabilities,
+    );
+    probabilities
+}
+
+/// Attention of new queries over cached keys and values, one cache a sequence; inference only.
+pub fn attention_cached(
+    q: Tensor<2>,
+    caches: &[KvSlices<'_>],
+    layout: &AttentionLayout,
+) -> Tensor<2> {
+    let shape = q.dims();
+    let q = host::values(q);
+    let mut out = vec![0.0; q.len()];
+    let sizes = CachedShape {
+        cu_q: &layout.cu_q,
+        n_heads: layout.n_heads,
+        n_kv_heads: layout.n_kv_heads,
+        d_head: layout.d_head,
+        scale: layout.scale,
+        mask: layout.mask,
+        q_stride: shape[1],
+        bias: None,
+    };
+    kernel::attention_cached(&sizes, &q, caches, &mut out);
+    host::tensor(out, shape)
+}
+
+#[derive(Debug)]
+struct Attention(AttentionLayout);
+
+impl FusedOp for Attention {
+    fn forward(&self, inputs: &[Operand<'_>], track: bool) -> Forward {
+        let (q, k, v) = (inputs[0], inputs[1], inputs[2]);
+        let mut out = vec![0.0; q.data.len()];
+        let mut lse = vec![0.0; self.0.n_heads * q.shape[0]];
+        kernel::attention_forward(&self.0.shape(), q.data, k.data, v.data, &mut out, &mut lse);
+        Forward {
+            data: out,
+            shape: q.shape.to_vec(),
+            saved: if track { vec![lse] } else { Vec::new() },
+        }
+    }
+
+    fn keep(&self) -> Keep {
+        Keep {
+            inputs: &[0, 1, 2],
+            output: true,
+        }
+    }
+
+    fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
+        let [q, k, v] = [
+            pass.inputs[0].data,
+            pass.inputs[1].data,
+            pass.inputs[2].data,
+        ];
+        let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+        let saved = Saved {
+            q,
+            k,
+            v,
+            out: pass.output,
+            lse: &pass.saved[0],
+        };
+        let gradients = Gradients {
+            dq: &mut dq,
+            dk: &mut dk,
+            dv: &mut dv,
+            dbias: None,
+        };
+        kernel::attention_backward(&self.0.shape(), &saved, pass.grad, gradients);
+        vec![Some(dq), Some(dk), Some(dv)]
+    }
+}

@@ -1,0 +1,150 @@
+//! Cross-entropy losses: over given logits, and fused with the projection to the vocabulary.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use malmoi_kernels::loss as kernel;
+
+use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+
+/// Sum of weighted cross-entropies over rows: `logits [M, V]`, `targets [M]`, `weights [M]` → `[1]`.
+///
+/// Rows of weight 0 cost nothing and get no gradient. Divide the weights beforehand for a mean.
+pub fn cross_entropy(logits: Tensor<2>, targets: Arc<[u32]>, weights: Arc<[f32]>) -> Tensor<1> {
+    apply(CrossEntropy { targets, weights }, [primitive(logits)])
+}
+
+/// The last step of a language model: hidden states to vocabulary logits to loss.
+#[derive(Clone, Debug)]
+pub struct Projection {
+    /// `[V, D]`, usually the token embedding.
+    pub weight: Tensor<2>,
+    /// `[V]`.
+    pub bias: Option<Tensor<1>>,
+}
+
+/// Sum of weighted cross-entropies of `x [M, D]` projected by `projection`, and how many rows (by weight) have their
+/// target on top: `[2]`, the second without gradient.
+///
+/// The logits are never whole in memory; when a gradient is wanted it is computed in the same pass, so that the
+/// projection is multiplied three times a step and not four.
+pub fn linear_cross_entropy(
+    x: Tensor<2>,
+    projection: Projection,
+    targets: Arc<[u32]>,
+    weights: Arc<[f32]>,
+) -> Tensor<1> {
+    let op = LinearCrossEntropy { targets, weights };
+    match projection.bias {
+        Some(bias) => apply(
+            op,
+            [primitive(x), primitive(projection.weight), primitive(bias)],
+        ),
+        None => apply(op, [primitive(x), primitive(projection.weight)]),
+    }
+}
+
+#[derive(Debug)]
+struct CrossEntropy {
+    targets: Arc<[u32]>,
+    weights: Arc<[f32]>,
+}
+
+impl FusedOp for CrossEntropy {
+    fn forward(&self, inputs: &[Operand<'_>], track: bool) -> Forward {
+        let logits = inputs[0].data;
+        let mut dlogits = vec![0.0; if track { logits.len() } else { 0 }];
+        let sum = kernel::cross_entropy_forward(
+            logits,
+            &self.targets,
+            &self.weights,
+            track.then_some(dlogits.as_mut_slice()),
+        );
+        Forward {
+            data: vec![sum.loss as f32],
+            shape: vec![1],
+            saved: if track { vec![dlogits] } else { Vec::new() },
+        }
+    }
+
+    fn keep(&self) -> Keep {
+        Keep {
+            inputs: &[],
+            output: false,
+        }
+    }
+
+    fn backward(&self, mut pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
+        let mut dlogits = pass.saved.pop().expect("saved by the forward pass");
+        malmoi_kernels::optim::scale_in_place(&mut dlogits, pass.grad[0]);
+        vec![Some(dlogits)]
+    }
+}
+
+#[derive(Debug)]
+struct LinearCrossEntropy {
+    targets: Arc<[u32]>,
+    weights: Arc<[f32]>,
+}
+
+impl FusedOp for LinearCrossEntropy {
+    fn forward(&self, inputs: &[Operand<'_>], track: bool) -> Forward {
+        let (x, weight) = (inputs[0], inputs[1]);
+        let bias = inputs.get(2).map(|bias| bias.data);
+        let d = weight.shape[1];
+        assert_eq!(
+            x.shape[1], d,
+            "projection: hidden states have {} columns, the table {d}",
+            x.shape[1]
+        );
+        let mut saved = Vec::new();
+        if track {
+            saved = vec![
+                vec![0.0; x.data.len()],
+                vec![0.0; weight.data.len()],
+                vec![0.0; bias.map_or(0, <[f32]>::len)],
+            ];
+        }
+        let grads = match saved.as_mut_slice() {
+            [dx, dw, db] => Some(kernel::LinearCrossEntropyGradients {
+                dx,
+                dw: Some(dw),
+                dbias: bias.is_some().then_some(db.as_mut_slice()),
+            }),
+            _ => None,
+        };
+        let input = kernel::LinearCrossEntropy {
+            x: x.data,
+            w: weight.data,
+            bias,
+            targets: &self.targets,
+            weights: &self.weights,
+            d,
+        };
+        let sum = kernel::linear_cross_entropy(input, grads);
+        Forward {
+            data: vec![sum.loss as f32, sum.correct as f32],
+            shape: vec![2],
+            saved,
+        }
+    }
+
+    fn keep(&self) -> Keep {
+        Keep {
+            inputs: &[],
+            output: false,
+        }
+    }
+
+    fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
+        let (scale, with_bias) = (pass.grad[0], pass.inputs.len() == 3);
+        let mut gradients = pass.saved;
+        gradients.truncate(if with_bias { 3 } else { 2 });
+        for gradient in &mut gradients {
+            if scale != 1.0 {
+                malmoi_kernels::optim::scale_in_place(gradient, scale);
+            }
+        }
+        gradients.into_iter().map(Some).collect()
+    }
+}

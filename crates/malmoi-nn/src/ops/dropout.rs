@@ -1,0 +1,44 @@
+//! Dropout whose mask is a function of a key, so that the backward pass regenerates it.
+
+use burn::tensor::Tensor;
+use malmoi_kernels::dropout::dropout_forward;
+use malmoi_kernels::random::Key;
+
+use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+
+/// Zeroes each element of `x [N, D]` with probability `p` and scales the others by `1 / (1 - p)`.
+pub fn dropout(x: Tensor<2>, p: f32, key: Key) -> Tensor<2> {
+    if p == 0.0 {
+        x
+    } else {
+        apply(Dropout { p, key }, [primitive(x)])
+    }
+}
+
+#[derive(Debug)]
+struct Dropout {
+    p: f32,
+    key: Key,
+}
+
+impl FusedOp for Dropout {
+    fn forward(&self, inputs: &[Operand<'_>], _track: bool) -> Forward {
+        let x = inputs[0];
+        let mut y = vec![0.0; x.data.len()];
+        dropout_forward(x.data, self.p, self.key, &mut y);
+        Forward::new(y, x.shape)
+    }
+
+    fn keep(&self) -> Keep {
+        Keep {
+            inputs: &[],
+            output: false,
+        }
+    }
+
+    fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
+        let mut dx = vec![0.0; pass.grad.len()];
+        dropout_forward(pass.grad, self.p, self.key, &mut dx);
+        vec![Some(dx)]
+    }
+}

@@ -1,0 +1,78 @@
+//! Row look-ups: embedding tables, and the selection of rows that a head or a loss needs.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use malmoi_kernels::embedding::{embedding_sum, gather_rows as gather, scatter_add_rows};
+
+use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+
+/// Rows `ids` of `table [V, D]` → `[ids.len(), D]`.
+///
+/// # Panics
+/// When an id is not below V; batches are validated before they get here.
+pub fn gather_rows(table: Tensor<2>, ids: Arc<[u32]>) -> Tensor<2> {
+    apply(Gather { ids: vec![ids] }, [primitive(table)])
+}
+
+/// The sum of one row of each table: `Σ table_i[ids_i]` → `[N, D]`, for up to four tables (tokens, positions, segments, languages).
+///
+/// # Panics
+/// When there are no or more than four tables, or an id is out of range.
+pub fn sum_of_embeddings(tables: Vec<(Tensor<2>, Arc<[u32]>)>) -> Tensor<2> {
+    let (tensors, ids): (Vec<_>, Vec<_>) = tables
+        .into_iter()
+        .map(|(table, ids)| (primitive(table), ids))
+        .unzip();
+    let op = Gather { ids };
+    match tensors.len() {
+        1 => apply::<1, 2>(op, tensors.try_into().expect("one table")),
+        2 => apply::<2, 2>(op, tensors.try_into().expect("two tables")),
+        3 => apply::<3, 2>(op, tensors.try_into().expect("three tables")),
+        4 => apply::<4, 2>(op, tensors.try_into().expect("four tables")),
+        n => panic!("sum_of_embeddings takes one to four tables, got {n}"),
+    }
+}
+
+#[derive(Debug)]
+struct Gather {
+    ids: Vec<Arc<[u32]>>,
+}
+
+impl FusedOp for Gather {
+    fn forward(&self, inputs: &[Operand<'_>], _track: bool) -> Forward {
+        let (n, d) = (self.ids[0].len(), inputs[0].shape[1]);
+        let mut out = vec![0.0; n * d];
+        match inputs {
+            [table] => gather(table.data, d, &self.ids[0], &mut out),
+            tables => {
+                let pairs: Vec<(&[f32], &[u32])> = tables
+                    .iter()
+                    .zip(&self.ids)
+                    .map(|(table, ids)| (table.data, &ids[..]))
+                    .collect();
+                embedding_sum(&pairs, d, &mut out);
+            }
+        }
+        Forward::new(out, [n, d])
+    }
+
+    fn keep(&self) -> Keep {
+        Keep {
+            inputs: &[],
+            output: false,
+        }
+    }
+
+    fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
+        let each = pass.inputs.iter().zip(&self.ids).zip(&pass.needs);
+        each.map(|((table, ids), needed)| {
+            needed.then(|| {
+                let mut gradient = vec![0.0; table.shape[0] * table.shape[1]];
+                scatter_add_rows(pass.grad, table.shape[1], ids, &mut gradient);
+                gradient
+            })
+        })
+        .collect()
+    }
+}

@@ -1,0 +1,69 @@
+//! Residual connections, with dropout on the branch.
+
+use burn::tensor::Tensor;
+use malmoi_kernels::dropout::{add_dropout_residual, dropout_forward};
+use malmoi_kernels::optim::add_in_place;
+use malmoi_kernels::random::Key;
+
+use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+
+/// `branch + residual`, both `[N, D]`.
+pub fn add(branch: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
+    add_dropout(branch, residual, None)
+}
+
+/// `dropout(branch) + residual`, both `[N, D]`; `dropout` is the probability and the key of the mask.
+pub fn add_dropout(
+    branch: Tensor<2>,
+    residual: Tensor<2>,
+    dropout: Option<(f32, Key)>,
+) -> Tensor<2> {
+    let dropout = dropout.filter(|(p, _)| *p > 0.0);
+    apply(
+        AddDropout { dropout },
+        [primitive(branch), primitive(residual)],
+    )
+}
+
+#[derive(Debug)]
+struct AddDropout {
+    dropout: Option<(f32, Key)>,
+}
+
+impl FusedOp for AddDropout {
+    fn forward(&self, inputs: &[Operand<'_>], _track: bool) -> Forward {
+        let (x, residual) = (inputs[0], inputs[1]);
+        assert_eq!(
+            x.shape, residual.shape,
+            "a residual has the shape of its branch"
+        );
+        let mut y = vec![0.0; x.data.len()];
+        match self.dropout {
+            Some((p, key)) => add_dropout_residual(x.data, residual.data, p, key, &mut y),
+            None => {
+                y.copy_from_slice(x.data);
+                add_in_place(&mut y, residual.data);
+            }
+        }
+        Forward::new(y, x.shape)
+    }
+
+    fn keep(&self) -> Keep {
+        Keep {
+            inputs: &[],
+            output: false,
+        }
+    }
+
+    fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
+        let branch = pass.needs[0].then(|| match self.dropout {
+            Some((p, key)) => {
+                let mut dx = vec![0.0; pass.grad.len()];
+                dropout_forward(pass.grad, p, key, &mut dx);
+                dx
+            }
+            None => pass.grad.to_vec(),
+        });
+        vec![branch, pass.needs[1].then(|| pass.grad.to_vec())]
+    }
+}

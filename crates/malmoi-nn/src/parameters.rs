@@ -1,0 +1,244 @@
+//! The parameters of a module as named host values: listing, filling, reading, gradients and in-place updates.
+//!
+//! The name of a parameter is its path in the module, such as `layers.0.attention.query.weight`.
+
+use burn::backend::Flex;
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor};
+
+use crate::host;
+
+/// Name and shape of a parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterInfo {
+    /// Path in the module, parts separated by dots.
+    pub name: String,
+    /// Shape, outermost dimension first.
+    pub shape: Vec<usize>,
+}
+
+impl ParameterInfo {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What a module is for: training keeps a graph, inference does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Plain tensors; operations cost least.
+    Inference,
+    /// Every parameter is tracked.
+    Training,
+}
+
+/// Names and shapes in module order, without allocating any values.
+pub fn list<M: Module>(module: &M) -> Vec<ParameterInfo> {
+    let mut list = Vec::new();
+    visit(module, |info, _| list.push(info));
+    list
+}
+
+/// Fills every parameter with what `source` gives for it.
+///
+/// # Errors
+/// The first error of `source`.
+///
+/// # Panics
+/// When `source` returns another number of values than the shape has.
+pub fn fill<M: Module, E>(
+    module: M,
+    mode: Mode,
+    source: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
+) -> Result<M, E> {
+    let mut mapper = Fill {
+        path: Vec::new(),
+        mode,
+        source,
+        error: None,
+    };
+    let module = module.map(&mut mapper);
+    match mapper.error {
+        Some(error) => Err(error),
+        None => Ok(module),
+    }
+}
+
+/// Hands the values of every parameter to `f`, in module order.
+pub fn read<M: Module>(module: &M, mut f: impl FnMut(&ParameterInfo, &[f32])) {
+    visit(module, |info, value| f(&info, &value()));
+}
+
+/// Takes the gradient of every parameter out of `gradients`, in module order; `None` where the loss does not depend on it.
+pub fn gradients<M: Module>(
+    module: &M,
+    gradients: &mut Gradients,
+) -> Vec<(ParameterInfo, Option<Vec<f32>>)> {
+    struct Take<'a> {
+        path: Vec<String>,
+        gradients: &'a mut Gradients,
+        out: Vec<(ParameterInfo, Option<Vec<f32>>)>,
+    }
+    impl ModuleVisitor for Take<'_> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let info = ParameterInfo {
+                name: self.path.join("."),
+                shape: param.lazy_shape().to_vec(),
+            };
+            let gradient = param.val().grad_remove(self.gradients);
+            self.out.push((info, gradient.map(host::values)));
+        }
+    }
+    let mut take = Take {
+        path: Vec::new(),
+        gradients,
+        out: Vec::new(),
+    };
+    module.visit(&mut take);
+    take.out
+}
+
+/// Changes the values of every parameter in place, in module order.
+pub fn update<M: Module>(module: M, f: impl FnMut(&ParameterInfo, &mut [f32])) -> M {
+    module.map(&mut Update {
+        path: Vec::new(),
+        f,
+    })
+}
+
+fn visit<M: Module>(module: &M, f: impl FnMut(ParameterInfo, &dyn Fn() -> Vec<f32>)) {
+    struct Visit<F> {
+        path: Vec<String>,
+        f: F,
+    }
+    impl<F: FnMut(ParameterInfo, &dyn Fn() -> Vec<f32>)> ModuleVisitor for Visit<F> {
+        fn enter_module(&mut self, name: &str, _container: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let info = ParameterInfo {
+                name: self.path.join("."),
+                shape: param.lazy_shape().to_vec(),
+            };
+            (self.f)(info, &|| host::values(param.val()));
+        }
+    }
+    module.visit(&mut Visit {
+        path: Vec::new(),
+        f,
+    });
+}
+
+struct Fill<F, E> {
+    path: Vec<String>,
+    mode: Mode,
+    source: F,
+    error: Option<E>,
+}
+
+impl<F: FnMut(&ParameterInfo) -> Result<Vec<f32>, E>, E> ModuleMapper for Fill<F, E> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.error.is_some() {
+            return param;
+        }
+        let shape: [usize; D] = param
+            .lazy_shape()
+            .to_vec()
+            .try_into()
+            .expect("the rank of the parameter");
+        let info = ParameterInfo {
+            name: self.path.join("."),
+            shape: shape.to_vec(),
+        };
+        match (self.source)(&info) {
+            Ok(values) => {
+                assert_eq!(
+                    values.len(),
+                    info.len(),
+                    "values for {} {:?}",
+                    info.name,
+                    info.shape
+                );
+                let tensor = host::tensor(values, shape);
+                let tensor = match self.mode {
+                    Mode::Inference => tensor,
+                    Mode::Training => tensor.autodiff().require_grad(),
+                };
+                Param::initialized(param.id, tensor)
+            }
+            Err(error) => {
+                self.error = Some(error);
+                param
+            }
+        }
+    }
+}
+
+struct Update<F> {
+    path: Vec<String>,
+    f: F,
+}
+
+impl<F: FnMut(&ParameterInfo, &mut [f32])> ModuleMapper for Update<F> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let info = ParameterInfo {
+            name: self.path.join("."),
+            shape: param.lazy_shape().to_vec(),
+        };
+        let (id, tensor, _) = param.consume();
+        let tracked = tensor.is_autodiff();
+        let mut inner = tensor
+            .inner()
+            .try_into_primitive::<Flex>()
+            .expect("parameters live on the CPU device");
+        if inner.as_slice::<f32>().is_none() {
+            inner = inner.to_contiguous();
+        }
+        // In place when nothing else holds the values, which is the case between steps; a copy otherwise.
+        (self.f)(&info, inner.storage_mut::<f32>());
+        let tensor = Tensor::from_primitive::<Flex>(inner);
+        Param::initialized(
+            id,
+            if tracked {
+                tensor.autodiff().require_grad()
+            } else {
+                tensor
+            },
+        )
+    }
+}
