@@ -284,6 +284,10 @@ impl<'a> ConfigReader<'a> {
     /// [`ConfigError::WrongType`] when the numbers aren't 0, 1, 2 … or `num_labels` disagrees.
     pub fn labels(&self) -> Result<Option<Vec<String>>> {
         let count = self.optional_usize("num_labels")?;
+        if let Some(n) = count.filter(|&n| n > MAX_LABELS) {
+            let expected = format!("at most {MAX_LABELS}");
+            return Err(self.wrong_type("num_labels", &Value::from(n), &expected));
+        }
         let Some(value) = self.value("id2label") else {
             return Ok(count.map(|n| (0..n).map(|i| format!("LABEL_{i}")).collect()));
         };
@@ -371,6 +375,9 @@ impl<'a> ConfigReader<'a> {
         })
     }
 }
+
+/// More classes than any published head has; a larger number is damage that would exhaust memory.
+const MAX_LABELS: usize = 1 << 20;
 
 const NON_NEGATIVE: &str = "a non-negative whole number";
 

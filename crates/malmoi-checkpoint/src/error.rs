@@ -146,7 +146,12 @@ impl Error {
 
     /// Whether the input or the request was at fault (exit status 2) rather than the work (1).
     pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Error::Io { .. } | Error::Run(_) | Error::Hub(_))
+        match self {
+            Error::Io { .. } => false,
+            Error::Run(error) => error.is_bad_input(),
+            Error::Hub(error) => error.is_bad_input(),
+            _ => true,
+        }
     }
 }
 

@@ -138,6 +138,22 @@ pub enum HubError {
 }
 
 impl HubError {
+    /// Whether the request was at fault (exit status 2) rather than the work (1).
+    pub fn is_bad_input(&self) -> bool {
+        use HubError::*;
+        matches!(
+            self,
+            NeitherPathNorId { .. }
+                | IsAFile { .. }
+                | NoCache
+                | OfflineWithoutCache { .. }
+                | UnknownModel { .. }
+                | NoAccess { .. }
+                | NoSafetensors { .. }
+                | MissingFile { .. }
+        )
+    }
+
     /// Whether the hub couldn't be asked at all, so that a cached copy may stand in.
     pub fn is_unreachable(&self) -> bool {
         match self {
