@@ -103,7 +103,8 @@ pub fn file_length(tree: &Tree) -> Vec<Finding> {
 /// Each architecture's model.rs reads alone.
 pub fn model_length(tree: &Tree) -> Vec<Finding> {
     let models = tree.files.iter().filter(|file| {
-        file.path.starts_with("crates/malmoi-models/src/") && file.path.ends_with("/model.rs")
+        let inside = file.path.strip_prefix("crates/malmoi-models/src/");
+        inside.is_some_and(|inside| inside.ends_with("/model.rs"))
     });
     let long = models.filter(|file| file.lines().count() >= LONG_MODEL);
     long.map(|file| {

@@ -139,6 +139,7 @@ fn a_model_reads_alone() {
     assert!(of("crates/malmoi-models/src/bert/model.rs", 249).is_empty());
     assert_eq!(of("crates/malmoi-models/src/bert/model.rs", 250).len(), 1);
     assert!(of("crates/malmoi-models/src/bert/config.rs", 300).is_empty());
+    assert!(of("crates/malmoi-models/src/model.rs", 300).is_empty());
 }
 
 #[test]
