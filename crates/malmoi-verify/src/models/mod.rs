@@ -1,25 +1,99 @@
-//! Model fixtures: forward passes, losses, gradients, optimiser steps and generation.
+//! Model fixtures: forward passes, losses, gradients, optimiser steps and generation, through the packed path that users
+//! run. Attention probabilities come from a separate read-out.
+
+mod forward;
+mod generate;
+mod layout;
+mod train;
 
 use std::path::Path;
 
-use serde_json::Value;
+use malmoi_models::{Head, Mode, Model, ModelConfig, ModelError, OpenOptions};
 
-use crate::fixture::read_json;
-use crate::{Fixture, FixtureReport, Options};
+use crate::report::CaseOutcome;
+use crate::values::Fields;
+use crate::{Fixture, FixtureError, FixtureReport, Options, Precision};
+
+/// Why a case could not be compared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CaseError {
+    /// Something the product does not do (yet).
+    #[error("{0}")]
+    Unsupported(String),
+    /// A broken fixture.
+    #[error(transparent)]
+    Fixture(#[from] FixtureError),
+    /// A model that refused what it should have done.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Generation that failed.
+    #[error(transparent)]
+    Infer(#[from] malmoi_infer::InferError),
+}
+
+/// A fixture with its model.
+pub(crate) struct Subject<'a> {
+    pub fixture: &'a Fixture,
+    pub model: Model,
+    pub config: ModelConfig,
+    pub head: Head,
+}
 
 /// Checks a model fixture.
-pub fn check(dir: &Path, fixture: &Fixture, _options: &Options) -> FixtureReport {
-    let config = match read_json(&dir.join("config.json")) {
-        Ok(config) => config,
+pub fn check(dir: &Path, fixture: &Fixture, options: &Options) -> FixtureReport {
+    if options.precision != Precision::F32 {
+        let why = format!("models do not run in {} yet", options.precision);
+        return FixtureReport::unsupported(&fixture.name, why);
+    }
+    let open = |mode| {
+        Model::open(
+            dir,
+            &OpenOptions {
+                mode,
+                ..OpenOptions::default()
+            },
+        )
+    };
+    let model = match open(Mode::Inference) {
+        Ok(model) => model,
+        Err(error @ (ModelError::UnknownArchitecture { .. } | ModelError::UnknownHead { .. })) => {
+            return FixtureReport::unsupported(&fixture.name, error.to_string());
+        }
         Err(error) => return FixtureReport::failed(&fixture.name, error.to_string()),
     };
-    match config.get("model_type").and_then(Value::as_str) {
-        Some(model_type) => {
-            FixtureReport::unsupported(&fixture.name, format!("model_type {model_type}"))
+    let (config, head) = (model.config().clone(), model.head());
+    let subject = Subject {
+        fixture,
+        model,
+        config,
+        head,
+    };
+    let mut report = FixtureReport::new(&fixture.name);
+    for (name, case) in &fixture.cases {
+        let fields = Fields::new(name, case);
+        let compared = match fields.read::<String>("kind").as_deref() {
+            Ok("forward") => forward::check(&subject, name, &fields),
+            Ok("train") => open(Mode::Training)
+                .map_err(CaseError::from)
+                .and_then(|trainable| train::check(&subject, trainable, name, &fields)),
+            Ok("generate") => generate::check(&subject, name, &fields),
+            Ok(other) => Err(CaseError::Unsupported(format!("case kind {other}"))),
+            Err(error) => {
+                report.record(
+                    name,
+                    CaseOutcome::Fail(vec![crate::Comparison::failed(name, error.to_string())]),
+                );
+                continue;
+            }
+        };
+        match compared {
+            Ok(comparisons) => report.compare_case(name, comparisons),
+            Err(CaseError::Unsupported(why)) => report.record(name, CaseOutcome::Unsupported(why)),
+            Err(error) => {
+                let failed = crate::Comparison::failed(name.clone(), error.to_string());
+                report.record(name, CaseOutcome::Fail(vec![failed]));
+            }
         }
-        None => FixtureReport::failed(
-            &fixture.name,
-            "config.json: expected a string `model_type`, found none",
-        ),
     }
+    report
 }

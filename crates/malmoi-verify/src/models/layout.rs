@@ -1,0 +1,239 @@
+//! From padded fixtures to packed batches and back: the only place where padding exists.
+
+use std::sync::Arc;
+
+use malmoi_models::{
+    ClassTargets, Head, KeyRows, Labels, PackedBatch, SpanTargets, VocabularyTargets,
+};
+
+use super::{CaseError, Subject};
+
+/// Label of a position that is not counted.
+const IGNORED: i64 = -100;
+
+/// A padded batch `[B, T]` (or `[B, C, T]`, flattened to rows) and its packed form.
+pub(crate) struct Padded {
+    /// Tokens of a padded row.
+    pub t: usize,
+    /// Leading dimensions, such as `[B]` or `[B, C]`.
+    pub leading: Vec<usize>,
+    /// Which positions hold real tokens, `[B · T]`.
+    pub real: Vec<bool>,
+    /// The packed batch.
+    pub batch: PackedBatch,
+    /// Packed row of each padded position.
+    row_of: Vec<Option<u32>>,
+}
+
+impl Padded {
+    /// Reads the inputs of a case.
+    pub fn read(subject: &Subject<'_>, case: &str) -> Result<Self, CaseError> {
+        let fixture = subject.fixture;
+        let input = |name: &str| {
+            let name = format!("{case}.in.{name}");
+            fixture.has(&name).then_some(name)
+        };
+        let ids_name = format!("{case}.in.input_ids");
+        let (ids, shape) = (fixture.i64s(&ids_name)?, fixture.shape(&ids_name)?.to_vec());
+        let Some((&t, leading)) = shape.split_last() else {
+            return Err(CaseError::Unsupported(
+                "input_ids without dimensions".into(),
+            ));
+        };
+        let real: Vec<bool> = match input("attention_mask") {
+            Some(name) => fixture.i64s(&name)?.iter().map(|mask| *mask != 0).collect(),
+            None => vec![true; ids.len()],
+        };
+        let positions: Vec<u32> = match input("position_ids") {
+            Some(name) => {
+                let given = fixture.i64s(&name)?;
+                (0..ids.len())
+                    .map(|i| given[i % given.len()] as u32)
+                    .collect()
+            }
+            None => (0..ids.len()).map(|i| (i % t) as u32).collect(),
+        };
+        // The span loss of published code runs over padding too, as queries that no one attends to.
+        let keep_padding = subject.head == Head::QuestionAnswering;
+        let mut row_of = vec![None; ids.len()];
+        let mut kept = Vec::new();
+        let (mut cu_seqlens, mut keys, mut cu_keys) = (vec![0], Vec::new(), vec![0]);
+        for sequence in 0..ids.len() / t {
+            for position in sequence * t..(sequence + 1) * t {
+                if real[position] || keep_padding {
+                    row_of[position] = Some(kept.len() as u32);
+                    if real[position] {
+                        keys.push(kept.len() as u32);
+                    }
+                    kept.push(position);
+                }
+            }
+            cu_seqlens.push(kept.len() as u32);
+            cu_keys.push(keys.len() as u32);
+        }
+        let pick = |values: &[u32]| kept.iter().map(|i| values[*i]).collect::<Arc<[u32]>>();
+        let ids: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
+        let segments = match input("token_type_ids") {
+            Some(name) => {
+                let given: Vec<u32> = fixture.i64s(&name)?.iter().map(|id| *id as u32).collect();
+                Some(pick(&given))
+            }
+            None => None,
+        };
+        let padded = real.iter().any(|real| !real);
+        let batch = PackedBatch {
+            ids: pick(&ids),
+            cu_seqlens: cu_seqlens.into(),
+            positions: pick(&positions),
+            segments,
+            keys: (keep_padding && padded).then(|| KeyRows {
+                rows: keys.into(),
+                cu_seqlens: cu_keys.into(),
+            }),
+        };
+        Ok(Self {
+            t,
+            leading: leading.to_vec(),
+            real,
+            batch,
+            row_of,
+        })
+    }
+
+    /// Packed row of a padded position.
+    pub fn row(&self, position: usize) -> Result<u32, CaseError> {
+        self.row_of[position]
+            .ok_or_else(|| CaseError::Unsupported(format!("a label at padded position {position}")))
+    }
+
+    /// Packed values `[N, W]` laid out as `[B, T, W]`, zero where there is padding.
+    pub fn unpack(&self, packed: &[f32]) -> Vec<f32> {
+        let width = packed.len() / self.batch.n_tokens();
+        let mut out = vec![0.0; self.row_of.len() * width];
+        for (position, row) in self.row_of.iter().enumerate() {
+            if let Some(row) = row {
+                let row = *row as usize;
+                out[position * width..(position + 1) * width]
+                    .copy_from_slice(&packed[row * width..(row + 1) * width]);
+            }
+        }
+        out
+    }
+
+    /// Probabilities of packed sequences (`[heads, n, n]` one after another) laid out as `[B, heads, T, T]`.
+    pub fn unpack_attention(&self, packed: &[f32], heads: usize) -> Vec<f32> {
+        let t = self.t;
+        let mut out = vec![0.0; self.row_of.len() * heads * t];
+        let mut values = packed.iter();
+        for sequence in 0..self.row_of.len() / t {
+            let kept: Vec<usize> = (0..t)
+                .filter(|i| self.row_of[sequence * t + i].is_some())
+                .collect();
+            for head in 0..heads {
+                for &q in &kept {
+                    for &k in &kept {
+                        out[((sequence * heads + head) * t + q) * t + k] =
+                            *values.next().expect("n² a head");
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// All packed rows.
+    pub fn all_rows(&self) -> Vec<u32> {
+        (0..self.batch.n_tokens() as u32).collect()
+    }
+
+    /// Labels of a case, or none when it has no labels.
+    pub fn labels(&self, subject: &Subject<'_>, case: &str) -> Result<Option<Labels>, CaseError> {
+        let fixture = subject.fixture;
+        let name = |input: &str| format!("{case}.in.{input}");
+        let has = |input: &str| fixture.has(&name(input));
+        let classes = |input: &str| -> Result<ClassTargets, CaseError> {
+            let targets: Vec<u32> = fixture
+                .i64s(&name(input))?
+                .iter()
+                .map(|x| *x as u32)
+                .collect();
+            Ok(ClassTargets::mean(targets))
+        };
+        let shift = usize::from(subject.config.is_causal());
+        Ok(Some(match subject.head {
+            Head::MaskedLm | Head::CausalLm if has("labels") => {
+                Labels::Vocabulary(self.vocabulary(fixture.i64s(&name("labels"))?, shift)?)
+            }
+            Head::Pretraining if has("labels") => Labels::Pretraining {
+                vocabulary: self.vocabulary(fixture.i64s(&name("labels"))?, shift)?,
+                next_sentence: classes("next_sentence_label")?,
+            },
+            Head::NextSentence | Head::MultipleChoice if has("labels") => {
+                Labels::Classes(classes("labels")?)
+            }
+            Head::SequenceClassification if has("labels") => {
+                match fixture.f32s(&name("labels")) {
+                    // Whole numbers are classes; fractions are values, or one truth value a label.
+                    Err(_) => Labels::Classes(classes("labels")?),
+                    Ok(values) if subject.config.labels().len() == 1 => {
+                        Labels::Values(values.into())
+                    }
+                    Ok(values) => Labels::MultiLabel(values.into()),
+                }
+            }
+            Head::TokenClassification if has("labels") => {
+                Labels::TokenClasses(self.vocabulary(fixture.i64s(&name("labels"))?, 0)?)
+            }
+            Head::QuestionAnswering if has("start_positions") => Labels::Spans(SpanTargets {
+                starts: self.spans(fixture.i64s(&name("start_positions"))?),
+                ends: self.spans(fixture.i64s(&name("end_positions"))?),
+            }),
+            Head::DoubleHeads if has("labels") && has("mc_labels") => Labels::DoubleHeads {
+                vocabulary: self.vocabulary(fixture.i64s(&name("labels"))?, shift)?,
+                choice_rows: self
+                    .choice_rows(fixture.i64s(&name("mc_token_ids"))?)?
+                    .into(),
+                choices: classes("mc_labels")?,
+                // The published objective of the fixtures: loss + 2 · mc_loss.
+                choice_weight: 2.0,
+            },
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Packed rows at which the sequences are scored.
+    pub fn choice_rows(&self, token_ids: &[i64]) -> Result<Vec<u32>, CaseError> {
+        let rows = token_ids.iter().enumerate();
+        rows.map(|(sequence, token)| self.row(sequence * self.t + *token as usize))
+            .collect()
+    }
+
+    fn spans(&self, positions: &[i64]) -> Vec<Option<u32>> {
+        // Published code clamps into [0, T] and leaves T out of the mean.
+        positions
+            .iter()
+            .map(|p| {
+                u32::try_from((*p).max(0))
+                    .ok()
+                    .filter(|p| (*p as usize) < self.t)
+            })
+            .collect()
+    }
+
+    /// Targets of equal weight at every counted label; with `shift` 1 a position predicts the label after it.
+    fn vocabulary(&self, labels: &[i64], shift: usize) -> Result<VocabularyTargets, CaseError> {
+        let (mut rows, mut targets) = (Vec::new(), Vec::new());
+        for (position, label) in labels.iter().enumerate() {
+            if *label != IGNORED && position % self.t >= shift {
+                rows.push(self.row(position - shift)?);
+                targets.push(*label as u32);
+            }
+        }
+        let weights = vec![1.0 / rows.len() as f32; rows.len()];
+        Ok(VocabularyTargets {
+            rows: rows.into(),
+            targets: targets.into(),
+            weights: weights.into(),
+        })
+    }
+}
