@@ -124,3 +124,29 @@ pub fn write_atomically(
     cleanup.keep();
     sync_dir(parent(path))
 }
+
+/// Makes `link` a symbolic link to the directory `target`, relative to the link's own directory.
+pub(crate) fn symlink_dir(target: &Path, link: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::symlink(target, link);
+    #[cfg(windows)]
+    return std::os::windows::fs::symlink_dir(target, link);
+    #[cfg(not(any(unix, windows)))]
+    return Err(std::io::Error::new(
+        std::io::ErrorKind::Unsupported,
+        format!("{target:?} {link:?}"),
+    ));
+}
+
+/// Makes `link` a symbolic link to the file `target`, relative to the link's own directory.
+pub(crate) fn symlink_file(target: &Path, link: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::symlink(target, link);
+    #[cfg(windows)]
+    return std::os::windows::fs::symlink_file(target, link);
+    #[cfg(not(any(unix, windows)))]
+    return Err(std::io::Error::new(
+        std::io::ErrorKind::Unsupported,
+        format!("{target:?} {link:?}"),
+    ));
+}

@@ -275,7 +275,7 @@ fn metrics_are_cut_back_to_the_resumed_step() {
     // A crash leaves half a line, or zeros where pages were lost.
     fs::write(
         &file,
-        format!("{{\"step\":1}}\n{{\"step\":2}}\n\0\0\n{{\"step\":2,\"x\":1}}\n{{\"st"),
+        "{\"step\":1}\n{\"step\":2}\n\0\0\n{\"step\":2,\"x\":1}\n{\"st",
     )
     .unwrap();
     assert_eq!(

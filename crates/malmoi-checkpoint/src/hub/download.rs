@@ -228,10 +228,21 @@ impl Fetch<'_> {
         }
         let blob = self.folder.join("blobs").join(meta.etag());
         let size = meta.size() as u64;
+        if std::fs::symlink_metadata(pointer).is_ok() {
+            // A link whose blob was deleted.
+            remove(pointer).map_err(|e| Attempt::Final(self.cache_error(pointer, e)))?;
+        }
+        if blob
+            .metadata()
+            .is_ok_and(|m| m.is_file() && m.len() == size)
+        {
+            // Another revision has the same file, or a run ended before the link was made.
+            return self.link(meta.etag(), pointer);
+        }
         let part = blob.with_extension("part");
         if part.metadata().is_ok_and(|m| m.len() >= size) {
             // Left by something else than a broken transfer of this file.
-            remove(&part).map_err(|e| Attempt::Again(e.to_string()))?;
+            remove(&part).map_err(|e| Attempt::Final(self.cache_error(&part, e)))?;
         }
         let arrived = Cell::new(false);
         let listener = Listener {
@@ -247,13 +258,26 @@ impl Fetch<'_> {
         let found = blob.metadata().map(|m| m.len()).unwrap_or(0);
         if found != size {
             for path in [pointer, &blob] {
-                remove(path).map_err(|e| Attempt::Again(e.to_string()))?;
+                remove(path).map_err(|e| Attempt::Final(self.cache_error(path, e)))?;
             }
             return Err(Attempt::Again(format!(
                 "expected {size} bytes, found {found}"
             )));
         }
         Ok(())
+    }
+
+    /// Makes the snapshot's file point to a blob that is there already.
+    fn link(&self, etag: &str, pointer: &Path) -> std::result::Result<(), Attempt> {
+        let blob = Path::new("../../blobs").join(etag);
+        std::fs::create_dir_all(self.snapshot())
+            .and_then(|()| crate::fs::symlink_file(&blob, pointer))
+            .map_err(|source| {
+                Attempt::Final(HubError::Cache {
+                    path: pointer.to_path_buf(),
+                    source,
+                })
+            })
     }
 
     /// Tells errors that may pass from those that won't.

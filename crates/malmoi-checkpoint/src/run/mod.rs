@@ -26,7 +26,7 @@ pub use metrics::{CutBack, MetricsLog};
 
 use crate::directory::{read_json, write_json};
 use crate::error::{Error, Result};
-use crate::fs::{TEMPORARY, parent, remove, sibling, sync_dir, write_atomically};
+use crate::fs::{TEMPORARY, parent, remove, sibling, symlink_dir, sync_dir, write_atomically};
 use crate::tensors::is_plain_name;
 use checkpoint::{REPLACED, step_of};
 
@@ -362,19 +362,4 @@ fn lock(run: &Path) -> Result<File> {
         .set_len(0)
         .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
     Ok(file)
-}
-
-#[cfg(unix)]
-fn symlink_dir(target: &Path, link: &Path) -> std::io::Result<()> {
-    std::os::unix::fs::symlink(target, link)
-}
-
-#[cfg(windows)]
-fn symlink_dir(target: &Path, link: &Path) -> std::io::Result<()> {
-    std::os::windows::fs::symlink_dir(target, link)
-}
-
-#[cfg(not(any(unix, windows)))]
-fn symlink_dir(_target: &Path, _link: &Path) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }
