@@ -186,6 +186,8 @@ fn an_ignored_test_says_how_to_run_it() {
     };
     assert_eq!(of("]").len(), 1);
     assert_eq!(of(" = \"slow\"]").len(), 1);
+    assert!(of(" = \"run by `f`\"]").is_empty());
+    assert_eq!(of(" = \"run by `no_such_test`\"]").len(), 1);
     assert!(of(" = \"slow; run: cargo test --release -- --ignored\"]").is_empty());
 }
 
