@@ -53,10 +53,11 @@ fn first_unsafe(file: &File) -> Option<usize> {
 /// Whether the module allows itself unsafe code and says why, in the attribute or in the module's documentation above it.
 fn allows_with_reason(file: &File) -> bool {
     let text = file.text.as_deref().unwrap_or_default();
+    // The lint's name in an attribute: after an opening parenthesis, on the same line or the next.
     let start = text
-        .find("allow(unsafe_code")
-        .or_else(|| text.find("expect(unsafe_code"));
-    start.is_some_and(|start| {
+        .match_indices("unsafe_code")
+        .find(|(at, _)| text[..*at].trim_end().ends_with('('));
+    start.is_some_and(|(start, _)| {
         let documented = text[..start]
             .lines()
             .any(|line| line.starts_with("//!") && line.contains("unsafe"));

@@ -103,7 +103,8 @@ fn unsafe_code_is_found_outside_the_kernels() {
 
 #[test]
 fn memory_mapping_is_one_module_with_a_reason() {
-    let allowed = "#![allow(unsafe_code, reason = \"mapping\")]\nfn f() { unsafe { map() } }\n";
+    let allowed =
+        "#![allow(\n    unsafe_code,\n    reason = \"mapping\"\n)]\nfn f() { unsafe { map() } }\n";
     let documented =
         "//! The only unsafe code: a map.\n#![allow(unsafe_code)]\nfn f() { unsafe { map() } }\n";
     let bare = "fn f() { unsafe { map() } }\n";
