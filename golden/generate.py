@@ -14,13 +14,12 @@ import copy
 import json
 import math
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
+from families import FAMILIES, Draw
 from safetensors.torch import load_file, save_file
 
 LR, DECAY, BETAS, EPS, STEPS = 1e-3, 0.01, (0.9, 0.999), 1e-8, 3
@@ -30,31 +29,6 @@ NOISE = LR / 20
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Case:
-    """One entry of `cases`: `inputs` by name, `outputs` by name, and what `cases.json` says about it."""
-
-    kind: str
-    desc: str
-    inputs: dict
-    options: dict = field(default_factory=dict)
-    extra: dict = field(default_factory=dict)
-
-
-@dataclass
-class Family:
-    """How a fixture is made: model class, default configuration, notes, and a function from a random generator to its cases."""
-
-    cls: str
-    config: str
-    settings: dict
-    cases: Callable
-    train_on: str | None
-    notes: list
-    loss: Callable = lambda out: out.loss
-    generate: Callable | None = None
 
 
 def one_two_five(value):
@@ -288,197 +262,6 @@ def generate_cases(record, models, inputs, new_tokens):
         entries[name] = entry
     assert entries["greedy"] and rows == found["greedy"][2][torch.float64].sequences.shape[0]
     return entries
-
-
-# --- families ---------------------------------------------------------------------------------------------------------------------------
-
-
-class Draw:
-    """Random inputs of one fixture: `batch` rows of at most `length` tokens of a vocabulary, everything from one generator."""
-
-    def __init__(self, rng, config, batch, length):
-        self.rng, self.batch, self.length = rng, batch, length
-        self.vocab = config.vocab_size
-        self.labels = getattr(config, "num_labels", 2)
-
-    def ids(self, *shape):
-        # Token 0 is the padding token of every family here, so it never occurs as a real one.
-        return torch.from_numpy(self.rng.integers(1, self.vocab, shape))
-
-    def choose(self, high, *shape):
-        return torch.from_numpy(self.rng.integers(0, high, shape))
-
-    def mask(self, side="right"):
-        """Lengths fall from the full row to about half of it."""
-        lengths = np.linspace(self.length, max(2, self.length // 2), self.batch).astype(int)
-        mask = torch.zeros(self.batch, self.length, dtype=torch.int64)
-        for row, n in enumerate(lengths):
-            mask[row, :n] = 1
-        return mask if side == "right" else mask.flip(1)
-
-    def padded(self, side="right"):
-        mask = self.mask(side)
-        return {"input_ids": self.ids(self.batch, self.length) * mask, "attention_mask": mask}
-
-    def segments(self, mask):
-        """Second segment after a cut in the middle of each row's real tokens; zero where padded."""
-        middle = torch.div(mask.sum(1, keepdim=True), 2, rounding_mode="floor")
-        return ((torch.arange(mask.shape[1]) >= middle) & (mask == 1)).to(torch.int64)
-
-    def token_labels(self, mask, keep):
-        """Random labels on a share `keep` of the real positions, at least one in each row, -100 elsewhere."""
-        chosen = torch.from_numpy(self.rng.random(mask.shape) < keep) & (mask == 1)
-        chosen[:, 1] = True
-        return torch.where(chosen, self.ids(*mask.shape), torch.full(mask.shape, -100))
-
-
-def bert_base(draw):
-    inputs = draw.padded()
-    return inputs | {"token_type_ids": draw.segments(inputs["attention_mask"])}
-
-
-def bert_masked_lm(draw):
-    inputs = bert_base(draw)
-    inputs["labels"] = draw.token_labels(inputs["attention_mask"], 0.3)
-    backwards = torch.arange(draw.length - 1, -1, -1).expand(draw.batch, -1).contiguous()
-    return {
-        "padded": Case("forward", "MLM", inputs, {"output_hidden_states": True}),
-        "positions": Case("forward", "explicit position_ids (reversed), no mask",
-                          {"input_ids": draw.ids(draw.batch, draw.length), "position_ids": backwards}),
-    }
-
-
-def bert_pretraining(draw):
-    inputs = bert_base(draw)
-    inputs["labels"] = draw.token_labels(inputs["attention_mask"], 0.3)
-    inputs["next_sentence_label"] = draw.choose(2, draw.batch)
-    both = {"output_hidden_states": True, "output_attentions": True}
-    return {
-        "padded": Case("forward", "batch with padding, segment ids, MLM and NSP labels", inputs, both),
-        "plain": Case("forward", "no mask, no token types, one short row", {"input_ids": draw.ids(1, max(2, draw.length // 2))}),
-    }
-
-
-def bert_with_labels(desc, labels, options=None):
-    def cases(draw):
-        inputs = bert_base(draw)
-        return {"padded": Case("forward", desc, inputs | labels(draw, inputs["attention_mask"]), options or {})}
-
-    return cases
-
-
-def question_labels(draw, mask):
-    start = draw.choose(draw.length // 2, draw.batch)
-    start[-1] = draw.length + 3  # out of range: ignored by the loss
-    return {"start_positions": start, "end_positions": torch.clamp(start + 1, max=draw.length + 3)}
-
-
-def token_class_labels(draw, mask):
-    return {"labels": torch.where(mask == 1, draw.choose(draw.labels, *mask.shape), torch.full(mask.shape, -100))}
-
-
-def bert_multiple_choice(draw, choices=3):
-    inner = Draw(draw.rng, argparse.Namespace(vocab_size=draw.vocab), draw.batch * choices, draw.length)
-    inputs = {k: v.view(draw.batch, choices, draw.length) for k, v in bert_base(inner).items()}
-    inputs["labels"] = draw.choose(choices, draw.batch)
-    return {"padded": Case("forward", "inputs are [batch, choices, time]; logits [batch, choices]", inputs)}
-
-
-def causal_labels(ids, mask):
-    return torch.where(mask == 1, ids, torch.full_like(ids, -100))
-
-
-def gpt_lm(draw):
-    inputs = draw.padded()
-    inputs["labels"] = causal_labels(inputs["input_ids"], inputs["attention_mask"])
-    both = {"output_hidden_states": True, "output_attentions": True}
-    return {"padded": Case("forward", "right-padded batch with labels", inputs, both)}
-
-
-def gpt2_lm(draw):
-    left = draw.padded("left")
-    mask = left["attention_mask"]
-    left["position_ids"] = torch.where(mask == 1, mask.cumsum(1) - 1, torch.ones_like(mask))
-    return gpt_lm(draw) | {
-        "left": Case("forward", "left-padded with explicit positions; key/value cache returned", left, {"use_cache": True},
-                     {"compare_only_where": "attention_mask == 1"}),
-        "types": Case("forward", "token_type_ids are looked up in the token embedding and added",
-                      {"input_ids": draw.ids(1, draw.length), "token_type_ids": draw.ids(1, draw.length)}),
-    }
-
-
-def gpt2_classes(draw):
-    labels = {"labels": draw.choose(draw.labels, draw.batch)}
-    return {
-        "padded": Case("forward", "right padding", draw.padded() | labels, {"output_hidden_states": True}),
-        "left": Case("forward", "left padding (positions are NOT shifted: 0..T-1)", draw.padded("left")),
-    }
-
-
-def double_heads(draw, choices=2):
-    ids = draw.ids(draw.batch, choices, draw.length)
-    ends = draw.choose(draw.length - 2, draw.batch, choices) + 1
-    labels = torch.where(torch.arange(draw.length) <= ends[..., None], ids, torch.full_like(ids, -100))
-    inputs = {"input_ids": ids, "mc_token_ids": ends, "labels": labels, "mc_labels": draw.choose(choices, draw.batch)}
-    return {"choices": Case("forward", "language modelling + multiple choice", inputs)}
-
-
-def prompts(left_padded):
-    def draw_prompts(draw):
-        inputs = {"input_ids": draw.ids(draw.batch, 6)}
-        if left_padded:
-            mask = torch.ones(draw.batch, 6, dtype=torch.int64)
-            mask[1:, :2] = 0
-            mask[2:, :3] = 0
-            inputs = {"input_ids": inputs["input_ids"] * mask, "attention_mask": mask}
-        return inputs
-
-    return draw_prompts
-
-
-BERT = dict(hidden_size=32, num_attention_heads=4, num_hidden_layers=2, intermediate_size=64, vocab_size=120, max_position_embeddings=40)
-GPT = dict(n_embd=32, n_head=4, n_layer=2, n_positions=40, vocab_size=100)
-SHIFT = "labels are shifted inside the model: logits[t] predicts labels[t+1]; -100 ignored; loss is the mean over the counted positions"
-POST = "post-norm blocks: n = LN1(x + attn(x)); h = LN2(n + mlp(n)); no final norm"
-PADS = "Padded query positions are defined too, but an implementation need only match where attention_mask is 1."
-TRANSPOSED = "linear layers are stored transposed: y = x @ weight + bias with weight [in, out]; c_attn packs query, key, value"
-
-
-def bert(head, cases, notes=(), train_on="padded", **settings):
-    return Family(f"BertFor{head}", "BertConfig", BERT | settings, cases, train_on, [PADS, *notes])
-
-
-FAMILIES = {
-    "bert-masked-lm": bert("MaskedLM", bert_masked_lm),
-    "bert-pretraining": bert("PreTraining", bert_pretraining, ["loss = mean MLM cross-entropy over labels != -100 + mean NSP cross-entropy"]),
-    "bert-sequence-classification": bert("SequenceClassification", bert_with_labels(
-        "cross-entropy over num_labels classes from the pooled first token", lambda d, m: {"labels": d.choose(d.labels, d.batch)},
-        {"output_hidden_states": True}), num_labels=3, problem_type="single_label_classification"),
-    "bert-multilabel-classification": bert("SequenceClassification", bert_with_labels(
-        "binary cross-entropy with logits, mean over rows and labels", lambda d, m: {"labels": d.choose(2, d.batch, d.labels).float()}),
-        num_labels=4, problem_type="multi_label_classification"),
-    "bert-sequence-regression": bert("SequenceClassification", bert_with_labels(
-        "mean squared error", lambda d, m: {"labels": torch.from_numpy(d.rng.standard_normal(d.batch).astype(np.float32))}),
-        num_labels=1, problem_type="regression"),
-    "bert-token-classification": bert("TokenClassification", bert_with_labels("one class a token", token_class_labels), num_labels=5),
-    "bert-question-answering": bert("QuestionAnswering", bert_with_labels(
-        "span start/end logits; the last row has an out-of-range answer (ignored in the loss)", question_labels),
-        ["positions outside the sequence are clamped to seq_len and ignored; loss = (start CE + end CE) / 2"]),
-    "bert-multiple-choice": bert("MultipleChoice", bert_multiple_choice),
-    "openai-gpt-lm": Family("OpenAIGPTLMHeadModel", "OpenAIGPTConfig", GPT | {"afn": "gelu"}, gpt_lm, "padded",
-                            [SHIFT, POST, "afn 'gelu' means the tanh approximation in this family"], generate=prompts(False)),
-    "openai-gpt-double-heads": Family(
-        "OpenAIGPTDoubleHeadsModel", "OpenAIGPTConfig", GPT | {"afn": "gelu", "num_labels": 1}, double_heads, "choices",
-        [SHIFT, POST, "inputs are [batch, choices, time]; mc_logits are read at mc_token_ids", "training objective here: loss + 2 * mc_loss"],
-        loss=lambda out: out.loss + 2 * out.mc_loss),
-    "gpt2-lm": Family("GPT2LMHeadModel", "GPT2Config", GPT | {"bos_token_id": 98, "eos_token_id": 98}, gpt2_lm, "padded",
-                      [SHIFT, TRANSPOSED, "generate: prompts are left-padded; position_ids of a prompt = cumulative sum of attention_mask - 1"],
-                      generate=prompts(True)),
-    "gpt2-sequence-classification": Family(
-        "GPT2ForSequenceClassification", "GPT2Config",
-        GPT | {"bos_token_id": 98, "eos_token_id": 98, "pad_token_id": 0, "num_labels": 3, "problem_type": "single_label_classification"},
-        gpt2_classes, "padded", ["the score is read at the last token of each row that differs from pad_token_id", "score has no bias"]),
-}
 
 
 # --- one fixture ------------------------------------------------------------------------------------------------------------------------
