@@ -35,5 +35,8 @@ pub mod norm;
 pub mod optim;
 pub mod random;
 pub mod reduce;
-pub(crate) mod simd;
+mod scratch;
+mod simd;
+#[cfg(test)]
+mod testing;
 pub mod threads;

@@ -1,6 +1,9 @@
 //! Linear layers `y = x · wᵀ + bias`. Weights are laid out as PyTorch does: `w` is [d_out, d_in], row-major.
 
-use crate::gemm::{Epilogue, Mat, gemm};
+use crate::gemm::{Epilogue, Mat, PackedMat, gemm, gemm_packed};
+
+#[cfg(test)]
+mod tests;
 
 /// `y = x · wᵀ + bias`. Shapes: `x` [n, d_in], `w` [d_out, d_in], `bias` [d_out], `y` [n, d_out].
 ///
@@ -81,9 +84,7 @@ pub fn linear_backward_bias(dy: &[f32], d_out: usize, db: &mut [f32], accumulate
 /// weights meet many inputs.
 #[derive(Clone, Debug)]
 pub struct PackedWeights {
-    w: Vec<f32>,
-    d_in: usize,
-    d_out: usize,
+    w: PackedMat,
 }
 
 impl PackedWeights {
@@ -93,24 +94,21 @@ impl PackedWeights {
     /// When `w` has another length.
     #[must_use]
     pub fn new(w: &[f32], d_in: usize, d_out: usize) -> PackedWeights {
-        assert_eq!(w.len(), d_in * d_out, "PackedWeights: w is [d_out, d_in]");
         PackedWeights {
-            w: w.to_vec(),
-            d_in,
-            d_out,
+            w: PackedMat::new(Mat::row_major(w, d_out, d_in).t()),
         }
     }
 
     /// Width of the input.
     #[must_use]
     pub fn d_in(&self) -> usize {
-        self.d_in
+        self.w.k()
     }
 
     /// Width of the output.
     #[must_use]
     pub fn d_out(&self) -> usize {
-        self.d_out
+        self.w.n()
     }
 }
 
@@ -119,7 +117,8 @@ impl PackedWeights {
 /// # Panics
 /// When lengths disagree.
 pub fn linear_forward_packed(x: &[f32], w: &PackedWeights, epilogue: Epilogue, y: &mut [f32]) {
-    linear_forward_with(x, &w.w, epilogue, w.d_in, w.d_out, y);
+    let n = rows(y.len(), w.d_out());
+    gemm_packed(Mat::row_major(x, n, w.d_in()), &w.w, y, false, epilogue);
 }
 
 fn rows(len: usize, width: usize) -> usize {

@@ -1,7 +1,15 @@
 //! Matrix products `c = a · b`, optionally added to what `c` holds, with a bias and an activation applied at the end.
 
+mod blocked;
+mod pack;
+mod skinny;
+
 use crate::activation::Activation;
-use crate::naive;
+use crate::simd::{Simd, dispatched};
+use blocked::{Blocks, Right};
+
+#[cfg(test)]
+mod tests;
 
 /// A matrix over a slice. Element (i, j) is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -141,5 +149,107 @@ pub fn gemm(a: Mat, b: Mat, c: &mut [f32], accumulate: bool, epilogue: Epilogue)
     }
     a.check();
     b.check();
-    naive::gemm::gemm(a, b, c, accumulate, epilogue);
+    if c.is_empty() {
+        return;
+    }
+    if a.cols == 0 {
+        if !accumulate {
+            c.fill(0.0);
+        }
+        rows_epilogue(c, epilogue, b.cols);
+    } else if skinny::suits(a, b) {
+        skinny::multiply(a, b, c, accumulate);
+        rows_epilogue(c, epilogue, b.cols);
+    } else {
+        blocked::multiply(a, Right::Plain(b), b.cols, c, accumulate, epilogue);
+    }
+}
+
+/// A right-hand side `b` [k, n] brought once into the order that the product reads it in, for many products.
+#[derive(Clone, Debug)]
+pub struct PackedMat {
+    panels: Vec<f32>,
+    blocks: Blocks,
+    k: usize,
+    n: usize,
+}
+
+impl PackedMat {
+    /// Packs `b` for the instruction set in use.
+    #[must_use]
+    pub fn new(b: Mat) -> PackedMat {
+        b.check();
+        let blocks = Blocks::new(b.rows, b.cols);
+        PackedMat {
+            panels: blocks.pack_all(b),
+            blocks,
+            k: b.rows,
+            n: b.cols,
+        }
+    }
+
+    /// Rows of `b`.
+    #[must_use]
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns of `b`.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.n
+    }
+}
+
+/// [`gemm`] with `b` packed beforehand.
+///
+/// # Panics
+/// When shapes or lengths disagree, or the instruction set changed since `b` was packed.
+pub fn gemm_packed(a: Mat, b: &PackedMat, c: &mut [f32], accumulate: bool, epilogue: Epilogue) {
+    assert_eq!(
+        a.cols, b.k,
+        "gemm_packed: a has {} columns, b has {} rows",
+        a.cols, b.k
+    );
+    assert_eq!(
+        c.len(),
+        a.rows * b.n,
+        "gemm_packed: c must hold {} x {}",
+        a.rows,
+        b.n
+    );
+    assert_eq!(
+        b.blocks,
+        Blocks::new(b.k, b.n),
+        "gemm_packed: b was packed for another instruction set"
+    );
+    if let Some(bias) = epilogue.bias {
+        assert_eq!(bias.len(), b.n, "gemm_packed: one bias a column");
+    }
+    a.check();
+    if c.is_empty() {
+        return;
+    }
+    if a.cols == 0 {
+        if !accumulate {
+            c.fill(0.0);
+        }
+        rows_epilogue(c, epilogue, b.n);
+    } else {
+        blocked::multiply(a, Right::Packed(&b.panels), b.n, c, accumulate, epilogue);
+    }
+}
+
+/// Applies the epilogue to all of `c` [m, n].
+fn rows_epilogue(c: &mut [f32], epilogue: Epilogue, n: usize) {
+    if epilogue.bias.is_some() || epilogue.activation != Activation::Identity {
+        crate::threads::chunks_mut(c, n, 4, |_, row| finish_row(row, epilogue));
+    }
+}
+
+dispatched!(fn finish_row = finish_row_on(row: &mut [f32], epilogue: Epilogue));
+
+#[inline(always)]
+fn finish_row_on<S: Simd>(s: S, row: &mut [f32], epilogue: Epilogue) {
+    blocked::row_epilogue_on(s, row, epilogue.bias, epilogue.activation);
 }

@@ -1,0 +1,148 @@
+//! Few rows against transposed weights: each element is a dot product of two contiguous rows, nothing is packed, and the
+//! weights are read from memory once. This is what generating one token at a time does; its limit is the memory's bandwidth.
+
+use super::Mat;
+use crate::simd::{Simd, dispatched};
+use crate::threads::{SharedMut, for_each};
+
+/// Whether a product of this shape goes this way. Packing the weights costs about as much as reading them twice, so the
+/// more rows share it the better; summing across lanes at the end of each dot product costs less the longer it is.
+pub(super) fn suits(a: Mat, b: Mat) -> bool {
+    a.col_stride == 1 && b.row_stride == 1 && (a.rows <= 8 || a.rows <= 48 && a.cols >= 256)
+}
+
+/// Rows of weights in one piece of work: about 256 KB of them, in multiples of 8.
+fn rows_per_piece(k: usize) -> usize {
+    (65_536 / k.max(1)).next_multiple_of(8).clamp(8, 4096)
+}
+
+/// `c[i, j] = Σ_p a[i, p] · b[p, j]` (added to `c` when `accumulate`) where rows of `a` and columns of `b` are contiguous.
+pub(super) fn multiply(a: Mat, b: Mat, c: &mut [f32], accumulate: bool) {
+    debug_assert!(suits(a, b));
+    let (n, k) = (b.cols, a.cols);
+    let piece = rows_per_piece(k);
+    let out = SharedMut::new(c);
+    // The cost of a piece is reading it: about one operation for four bytes.
+    for_each(n.div_ceil(piece), piece * k * a.rows.div_ceil(4), |index| {
+        let first = index * piece;
+        let last = (first + piece).min(n);
+        columns(a, b, first, last, out, accumulate);
+    });
+}
+
+dispatched!(fn columns = columns_on(a: Mat, b: Mat, first: usize, last: usize, c: SharedMut, accumulate: bool));
+
+#[inline(always)]
+fn columns_on<S: Simd>(
+    s: S,
+    a: Mat,
+    b: Mat,
+    first: usize,
+    last: usize,
+    c: SharedMut,
+    accumulate: bool,
+) {
+    // Groups of rows whose sums fit the registers: 8 x 2 of 32, or 4 x 2 of 16.
+    let group = if S::LANES == 16 { 8 } else { 4 };
+    let mut i = 0;
+    while i < a.rows {
+        let rows = group.min(a.rows - i);
+        let w = Columns {
+            a,
+            b,
+            c,
+            i,
+            accumulate,
+        };
+        match rows {
+            1 => w.run_on::<S, 1, 4>(s, first, last),
+            2 => w.run_on::<S, 2, 4>(s, first, last),
+            3 => w.run_on::<S, 3, 2>(s, first, last),
+            4 => w.run_on::<S, 4, 2>(s, first, last),
+            5 => w.run_on::<S, 5, 2>(s, first, last),
+            6 => w.run_on::<S, 6, 2>(s, first, last),
+            7 => w.run_on::<S, 7, 2>(s, first, last),
+            _ => w.run_on::<S, 8, 2>(s, first, last),
+        }
+        i += rows;
+    }
+}
+
+/// Rows of `a` from `i` on against some columns of `b`.
+#[derive(Clone, Copy)]
+struct Columns<'a> {
+    a: Mat<'a>,
+    b: Mat<'a>,
+    c: SharedMut,
+    i: usize,
+    accumulate: bool,
+}
+
+impl Columns<'_> {
+    #[inline(always)]
+    fn run_on<S: Simd, const M: usize, const J: usize>(self, s: S, first: usize, last: usize) {
+        let mut j = first;
+        while j + J <= last {
+            self.dots_on::<S, M, J>(s, j);
+            j += J;
+        }
+        while j < last {
+            self.dots_on::<S, M, 1>(s, j);
+            j += 1;
+        }
+    }
+
+    /// `M` rows of `a` by `J` columns of `b`. An element is summed the same way whatever `M` and `J` are.
+    #[inline(always)]
+    fn dots_on<S: Simd, const M: usize, const J: usize>(self, s: S, j: usize) {
+        let Columns {
+            a,
+            b,
+            c,
+            i: i0,
+            accumulate,
+        } = self;
+        let k = a.cols;
+        let x = a.data.as_ptr().wrapping_add(i0 * a.row_stride);
+        let w = b.data.as_ptr().wrapping_add(j * b.col_stride);
+        let mut acc = [[s.zero(); J]; M];
+        let whole = k - k % S::LANES;
+        let mut p = 0;
+        while p < whole {
+            // SAFETY: `p + LANES <= k`, and the matrices were checked to hold their rows and columns.
+            unsafe {
+                let weights: [S::V; J] =
+                    std::array::from_fn(|jj| s.load(w.add(jj * b.col_stride + p)));
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    let v = s.load(x.add(i * a.row_stride + p));
+                    for jj in 0..J {
+                        acc[jj] = s.fma(v, weights[jj], acc[jj]);
+                    }
+                }
+            }
+            p += S::LANES;
+        }
+        if whole < k {
+            // SAFETY: `k - whole` floats are left in each row.
+            unsafe {
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    let v = s.load_part(x.add(i * a.row_stride + whole), k - whole);
+                    for (jj, acc) in acc.iter_mut().enumerate() {
+                        let weights = s.load_part(w.add(jj * b.col_stride + whole), k - whole);
+                        *acc = s.fma(v, weights, *acc);
+                    }
+                }
+            }
+        }
+        for (i, acc) in acc.iter().enumerate() {
+            for (jj, acc) in acc.iter().enumerate() {
+                let sum = s.sum(*acc);
+                // SAFETY: `c` is [m, n], and this piece of work alone has these columns.
+                unsafe {
+                    let to = c.at((i0 + i) * b.cols + j + jj);
+                    *to = if accumulate { *to + sum } else { sum };
+                }
+            }
+        }
+    }
+}

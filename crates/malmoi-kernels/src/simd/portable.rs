@@ -1,0 +1,154 @@
+//! Plain Rust on groups of four floats, which compilers turn into whatever vectors the target has.
+
+use super::{Simd, Tile, tile};
+
+/// The token of plain Rust: always there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Portable;
+
+const LANES: usize = 4;
+
+#[inline(always)]
+fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+impl Simd for Portable {
+    const LANES: usize = LANES;
+    const MR: usize = 4;
+    type V = [f32; LANES];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::V {
+        [x; LANES]
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> Self::V {
+        // SAFETY: promised by the caller; arrays of floats have the alignment of a float.
+        unsafe { p.cast::<Self::V>().read() }
+    }
+    #[inline(always)]
+    unsafe fn load_part(self, p: *const f32, n: usize) -> Self::V {
+        // SAFETY: promised by the caller for the first `n`.
+        std::array::from_fn(|i| {
+            if i < n {
+                unsafe { p.add(i).read() }
+            } else {
+                0.0
+            }
+        })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: Self::V) {
+        // SAFETY: promised by the caller.
+        unsafe { p.cast::<Self::V>().write(v) }
+    }
+    #[inline(always)]
+    unsafe fn store_part(self, p: *mut f32, n: usize, v: Self::V) {
+        for (i, x) in v.into_iter().enumerate().take(n) {
+            // SAFETY: promised by the caller for the first `n`.
+            unsafe { p.add(i).write(x) }
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // Two roundings: without the instruction, a single rounding would be a library call.
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::V) -> Self::V {
+        a.map(f32::sqrt)
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::V) -> Self::V {
+        a.map(f32::abs)
+    }
+    #[inline(always)]
+    fn copysign(self, a: Self::V, b: Self::V) -> Self::V {
+        zip(a, b, f32::copysign)
+    }
+    #[inline(always)]
+    fn round(self, a: Self::V) -> Self::V {
+        // Adding and taking away 1.5 * 2^23 leaves no room for a fraction; exact for magnitudes below 2^22.
+        const SHIFT: f32 = 12_582_912.0;
+        a.map(|a| (a + SHIFT) - SHIFT)
+    }
+    #[inline(always)]
+    fn scale2(self, a: Self::V, n: Self::V) -> Self::V {
+        zip(a, n, |a, n| {
+            // In two factors, so that each is a normal number.
+            let n = n as i32;
+            let half = n >> 1;
+            let power = |e: i32| f32::from_bits(((e + 127) << 23) as u32);
+            a * power(half) * power(n - half)
+        })
+    }
+    #[inline(always)]
+    fn select_lt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
+        std::array::from_fn(|i| if a[i] < b[i] { x[i] } else { y[i] })
+    }
+    #[inline(always)]
+    fn sum(self, a: Self::V) -> f32 {
+        (a[0] + a[2]) + (a[1] + a[3])
+    }
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        src: *const f32,
+        src_stride: usize,
+        rows: usize,
+        cols: usize,
+        dst: *mut f32,
+        dst_stride: usize,
+    ) {
+        for c in 0..cols {
+            for r in 0..LANES {
+                // SAFETY: the caller promises readable rows and columns and room for every lane.
+                unsafe {
+                    let x = if r < rows {
+                        *src.add(r * src_stride + c)
+                    } else {
+                        0.0
+                    };
+                    *dst.add(c * dst_stride + r) = x;
+                }
+            }
+        }
+    }
+    unsafe fn tile(self, rows: usize, t: Tile) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            match rows {
+                0 => {}
+                1 => tile::run::<Self, 1>(self, t),
+                2 => tile::run::<Self, 2>(self, t),
+                3 => tile::run::<Self, 3>(self, t),
+                _ => tile::run::<Self, 4>(self, t),
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+use super::*;
+use crate::naive::activation as exact;
+use crate::testing::for_each_isa;
+
+#[inline(always)]
+fn apply_on<S: Simd>(s: S, function: u8, x: &[f32], y: &mut [f32]) {
+    vectors(s, x.len(), |i| {
+        let v = read(s, x, i);
+        let v = match function {
+            0 => math::exp(s, v),
+            1 => math::tanh(s, v),
+            2 => math::sigmoid(s, v),
+            3 => math::normal(s, v).0,
+            4 => s.round(v),
+            _ => math::normal(s, v).1,
+        };
+        write(s, y, i, v);
+    });
+}
+dispatched!(fn apply = apply_on(function: u8, x: &[f32], y: &mut [f32]));
+
+fn ulps(got: f32, expected: f64) -> f64 {
+    let rounded = expected as f32;
+    let ulp = f64::from(f32::from_bits(
+        (rounded.abs().max(f32::MIN_POSITIVE)).to_bits() + 1,
+    )) - f64::from(rounded.abs().max(f32::MIN_POSITIVE));
+    (f64::from(got) - expected).abs() / ulp
+}
+
+fn samples(from: f32, to: f32) -> Vec<f32> {
+    let n = 200_003;
+    (0..n)
+        .map(|i| from + (to - from) * i as f32 / n as f32)
+        .collect()
+}
+
+fn worst(function: u8, x: &[f32], f: impl Fn(f64) -> f64, error: impl Fn(f32, f64) -> f64) -> f64 {
+    let mut y = vec![0.0; x.len()];
+    apply(function, x, &mut y);
+    let errors = x.iter().zip(&y).map(|(&x, &y)| error(y, f(f64::from(x))));
+    errors.fold(
+        0.0,
+        |worst, e| if e > worst || e.is_nan() { e } else { worst },
+    )
+}
+
+#[test]
+fn functions_are_as_accurate_as_stated() {
+    for_each_isa(|isa| {
+        // The portable set rounds twice in a multiply-add, which costs one more unit.
+        let slack = if isa == crate::cpu::Isa::Portable {
+            1.5
+        } else {
+            0.0
+        };
+        let e = worst(0, &samples(-87.0, 88.7), f64::exp, ulps);
+        assert!(e < 2.0 + slack, "exp on {isa}: {e} ulp");
+        let e = worst(0, &samples(-1.0, 1.0), f64::exp, ulps);
+        assert!(e < 2.0 + slack, "exp on {isa}: {e} ulp");
+        let e = worst(1, &samples(-10.0, 10.0), f64::tanh, ulps);
+        assert!(e < 4.0 + slack, "tanh on {isa}: {e} ulp");
+        let e = worst(1, &samples(-0.01, 0.01), f64::tanh, ulps);
+        assert!(e < 4.0 + slack, "tanh on {isa}: {e} ulp");
+        let e = worst(2, &samples(-80.0, 30.0), |x| 1.0 / (1.0 + (-x).exp()), ulps);
+        assert!(e < 4.0 + slack, "sigmoid on {isa}: {e} ulp");
+        let phi = |x: f64| 0.5 * (1.0 + exact::erf(x / std::f64::consts::SQRT_2));
+        let e = worst(3, &samples(-15.0, 15.0), phi, |got, x| {
+            (f64::from(got) - x).abs()
+        });
+        assert!(e < 2.3e-7, "normal on {isa}: {e}");
+        let tail = |x: f64| exact::activate(crate::activation::Activation::Gelu, x) / x;
+        let e = worst(3, &samples(-5.0, -0.1), tail, |got, x| {
+            (f64::from(got) / x - 1.0).abs()
+        });
+        assert!(e < 2e-6, "normal tail on {isa}: {e}");
+    });
+}
+
+#[test]
+fn functions_keep_limits_and_not_a_number() {
+    for_each_isa(|isa| {
+        let x = [
+            f32::NEG_INFINITY,
+            f32::INFINITY,
+            f32::NAN,
+            0.0,
+            -200.0,
+            200.0,
+            1e30,
+        ];
+        let mut y = [0.0; 7];
+        apply(0, &x, &mut y);
+        assert_eq!(y[..2], [0.0, f32::INFINITY], "exp on {isa}");
+        assert!(y[2].is_nan());
+        assert_eq!(
+            y[3..],
+            [1.0, 0.0, f32::INFINITY, f32::INFINITY],
+            "exp on {isa}"
+        );
+        apply(1, &x, &mut y);
+        assert_eq!(y[..2], [-1.0, 1.0], "tanh on {isa}");
+        assert!(y[2].is_nan());
+        assert_eq!(y[3..], [0.0, -1.0, 1.0, 1.0], "tanh on {isa}");
+        apply(2, &x, &mut y);
+        assert_eq!(y[..2], [0.0, 1.0], "sigmoid on {isa}");
+        assert!(y[2].is_nan());
+        apply(3, &x, &mut y);
+        assert!(y[2].is_nan());
+        assert_eq!(y[3..], [0.5, 0.0, 1.0, 1.0], "normal on {isa}");
+    });
+}
+
+#[inline(always)]
+fn transpose_on<S: Simd>(s: S, src: &[f32], rows: usize, cols: usize, dst: &mut [f32]) -> usize {
+    // SAFETY: the test passes buffers of 32 x 32.
+    unsafe { s.transpose(src.as_ptr(), 32, rows, cols, dst.as_mut_ptr(), 32) };
+    S::LANES
+}
+dispatched!(fn transpose = transpose_on(src: &[f32], rows: usize, cols: usize, dst: &mut [f32]) -> usize);
+
+#[test]
+fn transposes_move_every_element_of_whole_and_partial_blocks() {
+    for_each_isa(|isa| {
+        let src: Vec<f32> = (0..32 * 32).map(|i| i as f32 + 1.0).collect();
+        let lanes = sizes().lanes;
+        for rows in 0..=lanes {
+            for cols in 0..=lanes {
+                let mut dst = vec![-1.0; 32 * 32];
+                assert_eq!(transpose(&src, rows, cols, &mut dst), lanes);
+                for c in 0..32 {
+                    for r in 0..32 {
+                        let expected = match (c < cols, r < rows, r < lanes) {
+                            (true, true, _) => src[r * 32 + c],
+                            (true, false, true) => 0.0,
+                            _ => -1.0,
+                        };
+                        assert_eq!(dst[c * 32 + r], expected, "{isa} {rows}x{cols} at {r},{c}");
+                    }
+                }
+            }
+        }
+    });
+}

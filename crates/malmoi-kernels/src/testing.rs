@@ -1,0 +1,51 @@
+//! Helpers of this crate's tests.
+
+use crate::cpu::{Isa, available, best, use_isa};
+use crate::random::{Key, Purpose};
+use std::sync::{Mutex, PoisonError};
+
+/// Runs `f` on every instruction set of the machine, one test at a time.
+pub(crate) fn for_each_isa(f: impl Fn(Isa)) {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    for isa in available() {
+        use_isa(isa).expect("available instruction sets can be used");
+        f(isa);
+    }
+    use_isa(best()).expect("the best instruction set can be used");
+}
+
+/// Normal draws, the same for the same seed.
+pub(crate) fn normals(seed: u64, n: usize) -> Vec<f32> {
+    let mut x = vec![0.0; n];
+    Key::new(seed, Purpose::Other(0), n as u64).fill_normal(0, &mut x);
+    x
+}
+
+/// Checks `|got - expected| <= atol + rtol * |expected|` for every element.
+#[track_caller]
+pub(crate) fn assert_close(what: &str, got: &[f32], expected: &[f32], atol: f32, rtol: f32) {
+    assert_eq!(got.len(), expected.len(), "{what}: lengths");
+    for (i, (&g, &e)) in got.iter().zip(expected).enumerate() {
+        assert!(
+            g == e || (g - e).abs() <= atol + rtol * e.abs(),
+            "{what}: element {i} of {} is {g}, expected {e}",
+            got.len()
+        );
+    }
+}
+
+/// Checks that `f` gives the same bits with 1, 2 and 3 threads.
+#[track_caller]
+pub(crate) fn assert_same_bits_on_any_threads(what: &str, f: impl Fn() -> Vec<f32> + Sync) {
+    let bits = |threads: usize| -> Vec<u32> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .expect("a small pool starts");
+        pool.install(&f).into_iter().map(f32::to_bits).collect()
+    };
+    let one = bits(1);
+    assert!(one == bits(2), "{what}: 1 and 2 threads differ");
+    assert!(one == bits(3), "{what}: 1 and 3 threads differ");
+}
