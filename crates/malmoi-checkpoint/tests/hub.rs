@@ -127,6 +127,11 @@ fn a_model_is_downloaded_once_and_then_taken_from_the_cache() {
         resolve_with(&format!("{MODEL}@{COMMIT}"), &hub, &mut ()).unwrap(),
         path
     );
+    // A snapshot without its tokenizer (another program fetched the weights alone) is completed.
+    fs::remove_file(path.join("vocab.txt")).unwrap();
+    resolve_with(&format!("{MODEL}@{COMMIT}"), &hub, &mut ()).unwrap();
+    assert!(path.join("vocab.txt").is_file());
+    stand_in.requests();
     // Offline: none either.
     hub.offline = true;
     assert_eq!(resolve_with(MODEL, &hub, &mut ()).unwrap(), path);

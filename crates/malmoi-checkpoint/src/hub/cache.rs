@@ -38,3 +38,18 @@ pub(super) fn is_complete(snapshot: &Path) -> bool {
             .all(|(_, shard)| snapshot.join(shard).is_file())
     })
 }
+
+/// Whether a snapshot has a vocabulary of any kind.
+pub(super) fn has_tokenizer(snapshot: &Path) -> bool {
+    const VOCABULARIES: [&str; 6] = [
+        "tokenizer.json",
+        "vocab.txt",
+        "vocab.json",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "tokenizer.model",
+    ];
+    VOCABULARIES
+        .iter()
+        .any(|file| snapshot.join(file).is_file())
+}

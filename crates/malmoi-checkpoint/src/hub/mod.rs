@@ -152,8 +152,10 @@ impl Hub {
                 .into()
             });
         }
-        // A commit never changes, so a complete snapshot of it needs no question to the hub.
-        if let Some(snapshot) = cached.as_ref().filter(|_| id.is_commit()) {
+        // A commit never changes, so a snapshot of it needs no question to the hub; but Python fetches
+        // the tokenizer separately, so one without is completed.
+        let complete = |snapshot: &&PathBuf| id.is_commit() && cache::has_tokenizer(snapshot);
+        if let Some(snapshot) = cached.as_ref().filter(complete) {
             return Ok(snapshot.clone());
         }
         match (download::snapshot(self, id, progress), cached) {

@@ -101,7 +101,7 @@ impl Checkpoint {
     }
 }
 
-/// A checkpoint that is being written. Dropping it without [`commit`](Self::commit) removes it.
+/// A checkpoint that is being written. Dropping it without [`RunDirectory::commit`](super::RunDirectory::commit) removes it.
 #[derive(Debug)]
 pub struct PendingCheckpoint {
     step: u64,

@@ -19,7 +19,7 @@ pub struct MetricsLog {
     file: File,
 }
 
-/// What [`cut_back`] did.
+/// What cutting the file back to a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CutBack {
     /// Lines kept.
