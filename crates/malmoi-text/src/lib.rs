@@ -1,10 +1,39 @@
 //! Tokenizers, Hangul-safe normalisation, corpora and data-set readers.
+//!
+//! | to | use |
+//! |---|---|
+//! | load a tokenizer from a model directory | [`Tokenizer::load`] |
+//! | encode | [`Tokenizer::encode`], [`Tokenizer::encode_batch`] with [`EncodeOptions`]; [`Tokenizer::encode_ids`] |
+//! | decode | [`Tokenizer::decode`]; id by id, whole characters only: [`Tokenizer::decode_stream`] |
+//! | know its ids | [`Tokenizer::vocab_size`], [`Tokenizer::special`], [`Tokenizer::vocabulary_hash`] |
+//! | group tokens into words | [`Tokenizer::whole_words`] |
+//! | save it for Rust and Python | [`Tokenizer::save`] |
+//! | train one | [`train`](fn@train), [`train_from_iter`] with [`TrainOptions`] |
+//! | stream text files as documents | [`documents`](fn@documents) with [`CorpusOptions`] |
+//! | tokenise a corpus once | [`build_token_corpus`], or [`CorpusBuilder`] sentence by sentence |
+//! | read it, memory-mapped | [`TokenCorpus`]: documents, sentences, or any span of [`Tokens`] |
+//! | read a data set | [`RowReader`]: TSV, CSV, JSON lines |
+//!
+//! Errors are [`TextError`]. Everything gives the same result for any number of threads.
+//!
+//! ```
+//! use malmoi_text::{Algorithm, EncodeOptions, TrainOptions, train_from_iter};
+//!
+//! let lines = ["오늘 영화가 좋았다", "어제 영화도 좋았다", "내일 영화를 본다"];
+//! let options = TrainOptions::new(Algorithm::Bpe, 300);
+//! let trained = train_from_iter(lines.iter().map(|l| Ok(l.to_string())), &options, &mut |_| {})?;
+//! let encoding = trained.tokenizer.encode("영화가", None, &EncodeOptions::default())?;
+//! assert_eq!(trained.tokenizer.decode(&encoding.ids, true)?, "영화가");
+//! # Ok::<(), malmoi_text::TextError>(())
+//! ```
+
 mod corpus;
 mod error;
 mod map;
 mod normalizer;
 mod sentencepiece;
 mod tokenizer;
+mod train;
 mod trie;
 
 pub use corpus::{
@@ -19,6 +48,10 @@ pub use sentencepiece::{PieceKind, SentencePiece};
 pub use tokenizer::{
     DecodeStream, EncodeOptions, Encoding, LoadOptions, PadTo, Padding, Side, SpecialTokens,
     Tokenizer, Truncation, TruncationStrategy,
+};
+
+pub use train::{
+    Algorithm, CountReport, Layout, TrainOptions, TrainReport, Trained, train, train_from_iter,
 };
 
 /// How far a long piece of work has come.

@@ -24,6 +24,7 @@ pub use encoding::{EncodeOptions, Encoding, PadTo, Padding, Side, Truncation, Tr
 pub use load::LoadOptions;
 pub use special::SpecialTokens;
 pub use stream::DecodeStream;
+pub(crate) use stream::char_of;
 use words::WordMarks;
 
 /// A tokenizer: text to ids and back.

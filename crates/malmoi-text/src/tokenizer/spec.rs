@@ -137,6 +137,11 @@ pub(crate) fn metaspace(prepend: &str, split: bool) -> Value {
     json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": prepend, "split": split})
 }
 
+/// Every character, line breaks included, becomes a word of its own.
+pub(crate) fn every_character() -> Value {
+    json!({"type": "Split", "pattern": {"Regex": "[\\s\\S]"}, "behavior": "Isolated", "invert": false})
+}
+
 /// Standard base64 with padding, as `tokenizer.json` stores the normalisation rules.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
