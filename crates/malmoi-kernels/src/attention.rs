@@ -3,8 +3,18 @@
 //! Sequence `s` owns query rows `cu_q[s] .. cu_q[s + 1]` and key rows `cu_k[s] .. cu_k[s + 1]`; no row is padding.
 //! Query heads share key/value heads in groups of `n_heads / n_kv_heads` (1 when they are equal in number).
 
+mod backward;
+mod block;
+mod cached;
+mod forward;
+
 use crate::naive;
 use crate::random::Key;
+use crate::threads::SharedMut;
+use backward::{Backward, Rows};
+
+#[cfg(test)]
+mod tests;
 
 /// Which keys a query sees. Query `i` of a sequence with `nq` queries and `nk` keys sits at position
 /// `i + nk - nq` of the keys, so that the last query is at the last key.
@@ -265,7 +275,15 @@ pub fn attention_forward(
         shape.n_heads * shape.n_queries(),
         "attention_forward: lse is [n_heads, Nq]"
     );
-    naive::attention::attention_forward(shape, q, k, v, out, lse);
+    let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
+    forward::run(forward::Forward {
+        shape,
+        q,
+        k,
+        v,
+        out,
+        lse,
+    });
 }
 
 /// What the forward pass leaves for the backward pass.
@@ -324,7 +342,26 @@ pub fn attention_backward(
         "attention_backward: dv is [Nk, n_kv_heads * d_head]"
     );
     check_saved(shape, saved, dout, gradients.dbias.as_deref());
-    naive::attention::attention_backward(shape, saved, dout, gradients);
+    let rows = |data: &mut [f32], heads: usize| Rows {
+        data: SharedMut::new(data),
+        offset: 0,
+        stride: heads * shape.d_head,
+    };
+    let work = Backward {
+        shape,
+        saved,
+        dout,
+        dq: rows(gradients.dq, shape.n_heads),
+        dk: rows(gradients.dk, shape.n_kv_heads),
+        dv: rows(gradients.dv, shape.n_kv_heads),
+        dbias: gradients.dbias.map(zeroed),
+    };
+    backward::run(work);
+}
+
+fn zeroed(data: &mut [f32]) -> SharedMut {
+    data.fill(0.0);
+    SharedMut::new(data)
 }
 
 /// [`attention_backward`] into one buffer `dqkv` [N, (n_heads + 2 n_kv_heads) · d_head] whose rows hold the gradients of
@@ -354,27 +391,22 @@ pub fn attention_backward_fused(
         "attention_backward_fused: dqkv is [N, (n_heads + 2 n_kv_heads) * d_head]"
     );
     check_saved(shape, saved, dout, dbias.as_deref());
-    let n = shape.n_queries();
-    let (mut dq, mut dk, mut dv) = (
-        vec![0.0; n * wide],
-        vec![0.0; n * narrow],
-        vec![0.0; n * narrow],
-    );
-    let gradients = Gradients {
-        dq: &mut dq,
-        dk: &mut dk,
-        dv: &mut dv,
-        dbias,
+    let data = SharedMut::new(dqkv);
+    let rows = |offset: usize| Rows {
+        data,
+        offset,
+        stride: wide + 2 * narrow,
     };
-    naive::attention::attention_backward(shape, saved, dout, gradients);
-    for (i, row) in dqkv
-        .chunks_exact_mut((wide + 2 * narrow).max(1))
-        .enumerate()
-    {
-        row[..wide].copy_from_slice(&dq[i * wide..][..wide]);
-        row[wide..wide + narrow].copy_from_slice(&dk[i * narrow..][..narrow]);
-        row[wide + narrow..].copy_from_slice(&dv[i * narrow..][..narrow]);
-    }
+    let work = Backward {
+        shape,
+        saved,
+        dout,
+        dq: rows(0),
+        dk: rows(wide),
+        dv: rows(wide + narrow),
+        dbias: dbias.map(zeroed),
+    };
+    backward::run(work);
 }
 
 fn check_saved(shape: &AttentionShape, saved: &Saved, dout: &[f32], dbias: Option<&[f32]>) {
@@ -462,7 +494,7 @@ pub struct CachedShape<'a> {
 /// When lengths disagree.
 pub fn attention_cached(shape: &CachedShape, q: &[f32], caches: &[KvSlices], out: &mut [f32]) {
     check_cached(shape, q, caches, out);
-    naive::attention::attention_cached(shape, q, caches, out);
+    cached::run(shape, q, caches, out);
 }
 
 fn check_cached(shape: &CachedShape, q: &[f32], caches: &[KvSlices], out: &[f32]) {

@@ -123,16 +123,12 @@ fn choose() -> Isa {
     isa
 }
 
-/// Makes every kernel of the process use `isa` from now on. For tests and comparisons.
-///
-/// # Errors
-/// When this machine cannot run it.
-pub fn use_isa(isa: Isa) -> Result<(), IsaError> {
-    if !isa.is_available() {
-        return Err(IsaError::Unavailable(isa));
-    }
+/// Makes every kernel of the process use `isa` from now on. Only tests that run one at a time may do this: a kernel that runs
+/// while the choice changes would mix the block sizes of two instruction sets.
+#[cfg(test)]
+pub(crate) fn use_isa(isa: Isa) {
+    assert!(isa.is_available(), "{isa} is not available here");
     IN_USE.store(isa as u8 + 1, Ordering::Relaxed);
-    Ok(())
 }
 
 /// One cache of the first core.

@@ -80,6 +80,26 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [c0, c1, c2, c3]
 }
 
+/// [`philox`] on `N` counters at once; `counter[w][lane]` and the result are word by word.
+#[inline(always)]
+pub(crate) fn philox_lanes<const N: usize>(counter: [[u32; N]; 4], key: [u32; 2]) -> [[u32; N]; 4] {
+    let [mut c0, mut c1, mut c2, mut c3] = counter;
+    let [mut k0, mut k1] = key;
+    for _ in 0..ROUNDS {
+        for i in 0..N {
+            let product_0 = u64::from(c0[i]) * u64::from(MULTIPLIER_0);
+            let product_1 = u64::from(c2[i]) * u64::from(MULTIPLIER_1);
+            c0[i] = (product_1 >> 32) as u32 ^ c1[i] ^ k0;
+            c1[i] = product_1 as u32;
+            c2[i] = (product_0 >> 32) as u32 ^ c3[i] ^ k1;
+            c3[i] = product_0 as u32;
+        }
+        k0 = k0.wrapping_add(WEYL_0);
+        k1 = k1.wrapping_add(WEYL_1);
+    }
+    [c0, c1, c2, c3]
+}
+
 fn split(x: u64) -> [u32; 2] {
     [x as u32, (x >> 32) as u32]
 }
@@ -249,6 +269,20 @@ mod tests {
             ),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    #[test]
+    fn blocks_side_by_side_equal_single_blocks() {
+        let counter =
+            std::array::from_fn(|w| std::array::from_fn(|lane| (w * 1000 + lane * 77) as u32));
+        let key = [5, 6];
+        let lanes = philox_lanes::<7>(counter, key);
+        for lane in 0..7 {
+            assert_eq!(
+                lanes.map(|word| word[lane]),
+                philox(counter.map(|word| word[lane]), key)
+            );
+        }
     }
 
     #[test]

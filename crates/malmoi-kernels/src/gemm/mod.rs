@@ -7,6 +7,7 @@ mod skinny;
 use crate::activation::Activation;
 use crate::simd::{Simd, dispatched};
 use blocked::{Blocks, Right};
+pub(crate) use pack::{pack_a_on, pack_b_on};
 
 #[cfg(test)]
 mod tests;
@@ -79,6 +80,18 @@ impl<'a> Mat<'a> {
             row_stride: self.col_stride,
             col_stride: self.row_stride,
         }
+    }
+
+    /// The first `rows` rows.
+    pub(crate) fn first_rows(self, rows: usize) -> Mat<'a> {
+        debug_assert!(rows <= self.rows);
+        Mat { rows, ..self }
+    }
+
+    /// Row `i`, when its elements are neighbours.
+    pub(crate) fn row(self, i: usize) -> &'a [f32] {
+        debug_assert!(self.col_stride == 1);
+        &self.data[i * self.row_stride..][..self.cols]
     }
 
     fn check(&self) {

@@ -5,7 +5,15 @@ use crate::simd::{Simd, dispatched};
 
 /// Packs columns `j0 .. j0 + cols` (at most `NR`) of rows `p0 .. p0 + kc` of `b` as [kc, NR], zeros behind the last column.
 #[inline(always)]
-fn pack_b_on<S: Simd>(s: S, b: Mat, p0: usize, kc: usize, j0: usize, cols: usize, to: &mut [f32]) {
+pub(crate) fn pack_b_on<S: Simd>(
+    s: S,
+    b: Mat,
+    p0: usize,
+    kc: usize,
+    j0: usize,
+    cols: usize,
+    to: &mut [f32],
+) {
     debug_assert!(
         cols <= S::NR && to.len() >= kc * S::NR && j0 + cols <= b.cols && p0 + kc <= b.rows
     );
