@@ -1,6 +1,7 @@
 //! Tasks of the repository: `cargo xtask test|check|tidy|golden|bench-compare`.
 
 mod bench_compare;
+mod configs;
 mod golden;
 mod minilm;
 mod prerequisites;
@@ -27,7 +28,7 @@ struct Arguments {
 enum Task {
     /// Everything that must hold: format, lints, tidy, all tests, golden references, a real model, the README's commands.
     Test {
-        /// Only these steps, by name (fmt, clippy, tidy, tests, golden, real-model, readme); all of them without this flag.
+        /// Only these steps, by name (fmt, clippy, tidy, tests, golden, real-model, configs, readme); all of them without this flag.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },

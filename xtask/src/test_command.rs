@@ -8,16 +8,17 @@ use serde_json::Value;
 
 use crate::shell::{cargo, exists, malmoi, output_of, succeeds, succeeds_with_lines};
 use crate::summary::{Step, report};
-use crate::{golden, minilm, prerequisites, readme, tidy};
+use crate::{configs, golden, minilm, prerequisites, readme, tidy};
 
 /// Names of the steps in the order in which they run.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     "fmt",
     "clippy",
     "tidy",
     "tests",
     "golden",
     "real-model",
+    "configs",
     "readme",
 ];
 
@@ -49,6 +50,7 @@ pub fn run(root: &Path, only: &[String]) -> bool {
             "tests" => steps.push(tests(root)),
             "golden" => steps.push(golden::step(root)),
             "real-model" => steps.push(minilm::step(root)),
+            "configs" => steps.extend(configs::run(root)),
             _ => steps.extend(readme::run(root)),
         }
     }
@@ -64,7 +66,7 @@ pub fn run(root: &Path, only: &[String]) -> bool {
 
 /// Runs the quick checks and `cargo deny`.
 pub fn check(root: &Path) -> bool {
-    let mut steps = vec![fmt(root), clippy(root), tidy_step(root)];
+    let mut steps = vec![fmt(root), clippy(root), tidy_step(root), docs(root)];
     steps.extend(deny(root));
     report(&steps, &[])
 }
@@ -95,6 +97,15 @@ fn clippy(root: &Path) -> Step {
             ],
         ),
     )
+}
+
+/// The libraries' documentation, where a broken link is an error.
+fn docs(root: &Path) -> Step {
+    let mut command = cargo(
+        root,
+        &["doc", "--release", "--workspace", "--no-deps", "--quiet"],
+    );
+    single("docs", command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 fn tidy_step(root: &Path) -> Step {
