@@ -135,3 +135,47 @@ pub fn decisions(tree: &Tree) -> Vec<Finding> {
     }
     found
 }
+
+/// Links between documents lead somewhere.
+pub fn links(tree: &Tree) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for file in tree.files.iter().filter(|file| file.path.ends_with(".md")) {
+        let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for (number, line) in file.lines() {
+            let targets = line
+                .split("](")
+                .skip(1)
+                .filter_map(|rest| rest.split([')', '#']).next());
+            for target in targets.filter(|target| !target.is_empty() && !target.contains(':')) {
+                let path = resolve(folder, target);
+                let inside = format!("{path}/");
+                if !tree
+                    .files
+                    .iter()
+                    .any(|known| known.path == path || known.path.starts_with(&inside))
+                {
+                    found.push(Finding::error(
+                        format!("{}:{number}", file.path),
+                        format!("links to {target}, which does not exist"),
+                    ));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// `target` as seen from `folder`, from the root: `..` and `.` are resolved.
+fn resolve(folder: &str, target: &str) -> String {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            name => parts.push(name),
+        }
+    }
+    parts.join("/")
+}

@@ -52,7 +52,7 @@ impl Finding {
 type Rule = (&'static str, fn(&Tree) -> Vec<Finding>);
 
 /// Every rule. Each has a test with a small tree that breaks it.
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 14] = [
     ("layers", layers::edges),
     ("burn", layers::burn),
     ("descriptions", layers::descriptions),
@@ -66,6 +66,7 @@ const RULES: [Rule; 13] = [
     ("readme twins", documents::readme_twins),
     ("changelog", documents::changelog),
     ("decisions", documents::decisions),
+    ("links", documents::links),
 ];
 
 /// What a run found.

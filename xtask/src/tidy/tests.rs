@@ -245,3 +245,16 @@ fn decisions_are_numbered_and_complete() {
         2
     );
 }
+
+#[test]
+fn a_link_between_documents_leads_somewhere() {
+    let text = "[a](../README.md) [b](adding/#top) [c](https://example.org) [d](#here)\n";
+    let whole = [
+        ("docs/a.md", text),
+        ("README.md", ""),
+        ("docs/adding/kernel.md", ""),
+    ];
+    assert!(documents::links(&files(&whole)).is_empty());
+    let found = documents::links(&files(&whole[..2]));
+    assert_eq!(found[0].place, "docs/a.md:1");
+}
