@@ -1,6 +1,12 @@
 //! Softmax, cross-entropy, and the vocabulary projection fused with both.
 
-use crate::naive;
+mod rows;
+
+use crate::gemm::{Epilogue, Mat, gemm};
+use crate::linear::linear_forward;
+
+#[cfg(test)]
+mod tests;
 
 /// Sums over the rows of a batch. Divide `loss` by `weight` for the mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -39,7 +45,13 @@ pub fn cross_entropy_forward(
         dlogits.as_ref().is_none_or(|d| d.len() == logits.len()),
         "cross_entropy_forward: dlogits is as long as logits"
     );
-    naive::loss::cross_entropy_forward(logits, vocab, targets, weights, dlogits)
+    match dlogits {
+        Some(dlogits) => {
+            dlogits.copy_from_slice(logits);
+            rows::cross_entropy_in_place(dlogits, vocab, targets, weights)
+        }
+        None => rows::cross_entropy(logits, vocab, targets, weights),
+    }
 }
 
 fn check_targets(name: &str, logits: usize, targets: &[u32], weights: &[f32]) -> usize {
@@ -143,8 +155,54 @@ pub fn linear_cross_entropy(
             "linear_cross_entropy: dbias is [vocab]"
         );
     }
-    naive::loss::linear_cross_entropy(input, gradients)
+    let m = targets.len();
+    let mut total = LossSum::default();
+    if m == 0 {
+        return total;
+    }
+    // Even blocks of rows whose logits are at most `LOGITS`: the fewer blocks, the less often the weights are packed.
+    let blocks = m.div_ceil((LOGITS / vocab.max(1)).clamp(64, 4096));
+    let rows = m.div_ceil(blocks);
+    let mut logits = vec![0.0; rows * vocab];
+    let w_mat = Mat::row_major(w, vocab, d);
+    let mut gradients = gradients;
+    for first in (0..m).step_by(rows) {
+        let n = rows.min(m - first);
+        let logits = &mut logits[..n * vocab];
+        let x = &x[first * d..][..n * d];
+        linear_forward(x, w, bias, d, vocab, logits);
+        let (targets, weights) = (&targets[first..][..n], &weights[first..][..n]);
+        let Some(g) = &mut gradients else {
+            total += rows::cross_entropy(logits, vocab, targets, weights);
+            continue;
+        };
+        total += rows::cross_entropy_in_place(logits, vocab, targets, weights);
+        let dlogits = Mat::row_major(logits, n, vocab);
+        gemm(
+            dlogits,
+            w_mat,
+            &mut g.dx[first * d..][..n * d],
+            false,
+            Epilogue::NONE,
+        );
+        if let Some(dw) = g.dw.as_deref_mut() {
+            gemm(
+                dlogits.t(),
+                Mat::row_major(x, n, d),
+                dw,
+                true,
+                Epilogue::NONE,
+            );
+        }
+        if let Some(dbias) = g.dbias.as_deref_mut() {
+            crate::reduce::sum_rows(logits, dbias, true);
+        }
+    }
+    total
 }
+
+/// Logits held at a time (128 MB).
+const LOGITS: usize = 32 << 20;
 
 /// Softmax of each row of width `d`.
 ///
@@ -152,7 +210,7 @@ pub fn linear_cross_entropy(
 /// When lengths disagree.
 pub fn softmax_rows(x: &[f32], d: usize, y: &mut [f32]) {
     check_rows("softmax_rows", x, d, y);
-    naive::loss::softmax_rows(x, d, y);
+    rows::softmax(x, d, y);
 }
 
 /// Logarithm of the softmax of each row of width `d`.
@@ -161,7 +219,7 @@ pub fn softmax_rows(x: &[f32], d: usize, y: &mut [f32]) {
 /// When lengths disagree.
 pub fn log_softmax_rows(x: &[f32], d: usize, y: &mut [f32]) {
     check_rows("log_softmax_rows", x, d, y);
-    naive::loss::log_softmax_rows(x, d, y);
+    rows::log_softmax(x, d, y);
 }
 
 fn check_rows(name: &str, x: &[f32], d: usize, y: &[f32]) {
@@ -177,5 +235,22 @@ fn check_rows(name: &str, x: &[f32], d: usize, y: &[f32]) {
 /// first. Not-a-number counts as smaller than everything.
 #[must_use]
 pub fn top_k(row: &[f32], k: usize) -> Vec<(u32, f32)> {
-    naive::loss::top_k(row, k)
+    let k = k.min(row.len());
+    if k == 0 {
+        return Vec::new();
+    }
+    let order = |a: &u32, b: &u32| {
+        let (x, y) = (row[*a as usize], row[*b as usize]);
+        // -0 and 0 are equal, so the comparison is the partial one; not-a-number goes last.
+        (x.is_nan().cmp(&y.is_nan()))
+            .then(y.partial_cmp(&x).unwrap_or(std::cmp::Ordering::Equal))
+            .then(a.cmp(b))
+    };
+    let mut places: Vec<u32> = (0..row.len() as u32).collect();
+    if k < places.len() {
+        places.select_nth_unstable_by(k - 1, order);
+        places.truncate(k);
+    }
+    places.sort_unstable_by(order);
+    places.into_iter().map(|i| (i, row[i as usize])).collect()
 }

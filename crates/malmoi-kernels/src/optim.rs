@@ -1,7 +1,11 @@
 //! Optimiser steps over raw slices, in place.
 
-use crate::naive;
 pub use crate::reduce::{all_finite, sum_of_squares};
+use crate::simd::{Simd, dispatched, read, vectors, write};
+use crate::threads::{SharedMut, chunks_mut, for_each};
+
+#[cfg(test)]
+mod tests;
 
 /// The hyperparameters of one AdamW step (Loshchilov and Hutter 2019).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,12 +69,20 @@ pub fn adamw_step(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], option
         "adamw_step: one second moment a parameter"
     );
     assert!(options.step > 0, "adamw_step: steps are counted from 1");
-    naive::optim::adamw_step(p, g, m, v, options);
+    let scalars = options.scalars();
+    let n = p.len();
+    let (p, m, v) = (SharedMut::new(p), SharedMut::new(m), SharedMut::new(v));
+    for_each(n.div_ceil(CHUNK), CHUNK * 4, |index| {
+        let at = index * CHUNK..((index + 1) * CHUNK).min(n);
+        // SAFETY: every index has its own chunk of each array.
+        let chunk = |data: SharedMut| unsafe { data.slice(at.start, at.len()) };
+        adamw_chunk(chunk(p), &g[at.clone()], chunk(m), chunk(v), scalars);
+    });
 }
 
 /// `x *= factor`.
 pub fn scale_in_place(x: &mut [f32], factor: f32) {
-    naive::optim::scale_in_place(x, factor);
+    chunks_mut(x, CHUNK, 1, |_, x| scale_chunk(x, factor));
 }
 
 /// `x += y`.
@@ -83,5 +95,60 @@ pub fn add_in_place(x: &mut [f32], y: &[f32]) {
         y.len(),
         "add_in_place: both slices have the same length"
     );
-    naive::optim::add_in_place(x, y);
+    chunks_mut(x, CHUNK, 1, |at, x| add_chunk(x, &y[at..]));
+}
+
+/// Elements in a piece of work.
+const CHUNK: usize = 16_384;
+
+dispatched!(fn adamw_chunk = adamw_chunk_on(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], scalars: Scalars));
+dispatched!(fn scale_chunk = scale_chunk_on(x: &mut [f32], factor: f32));
+dispatched!(fn add_chunk = add_chunk_on(x: &mut [f32], y: &[f32]));
+
+#[inline(always)]
+fn adamw_chunk_on<S: Simd>(
+    s: S,
+    p: &mut [f32],
+    g: &[f32],
+    m: &mut [f32],
+    v: &mut [f32],
+    scalars: Scalars,
+) {
+    let keep = s.splat(scalars.keep);
+    let one_minus_beta1 = s.splat(scalars.one_minus_beta1);
+    let beta2 = s.splat(scalars.beta2);
+    let one_minus_beta2 = s.splat(scalars.one_minus_beta2);
+    let root_correction2 = s.splat(scalars.root_correction2);
+    let eps = s.splat(scalars.eps);
+    let step_size = s.splat(scalars.step_size);
+    vectors(s, p.len(), |i| {
+        let g = read(s, g, i);
+        let first = read(s, m, i);
+        let first = s.fma(one_minus_beta1, s.sub(g, first), first);
+        let second = s.mul(read(s, v, i), beta2);
+        let second = s.fma(s.mul(one_minus_beta2, g), g, second);
+        let denominator = s.add(s.div(s.sqrt(second), root_correction2), eps);
+        let kept = s.mul(read(s, p, i), keep);
+        write(s, m, i, first);
+        write(s, v, i, second);
+        write(s, p, i, s.fnma(step_size, s.div(first, denominator), kept));
+    });
+}
+
+#[inline(always)]
+fn scale_chunk_on<S: Simd>(s: S, x: &mut [f32], factor: f32) {
+    let factor = s.splat(factor);
+    vectors(s, x.len(), |i| {
+        let scaled = s.mul(read(s, x, i), factor);
+        write(s, x, i, scaled);
+    });
+}
+
+#[inline(always)]
+fn add_chunk_on<S: Simd>(s: S, x: &mut [f32], y: &[f32]) {
+    let y = &y[..x.len()];
+    vectors(s, x.len(), |i| {
+        let sum = s.add(read(s, x, i), read(s, y, i));
+        write(s, x, i, sum);
+    });
 }

@@ -102,22 +102,15 @@ pub fn log_softmax_rows(x: &[f32], d: usize, y: &mut [f32]) {
 /// See [`crate::loss::top_k`].
 #[must_use]
 pub fn top_k(row: &[f32], k: usize) -> Vec<(u32, f32)> {
-    let rank = |x: f32| {
-        if x.is_nan() {
-            f64::NEG_INFINITY
-        } else {
-            f64::from(x)
-        }
-    };
     let mut all: Vec<(u32, f32)> = row
         .iter()
         .enumerate()
         .map(|(i, &x)| (i as u32, x))
         .collect();
+    // A stable sort leaves the earlier of equals first.
     all.sort_by(|a, b| {
-        (a.1.is_nan().cmp(&b.1.is_nan()))
-            .then(rank(b.1).total_cmp(&rank(a.1)))
-            .then(a.0.cmp(&b.0))
+        let nan_last = a.1.is_nan().cmp(&b.1.is_nan());
+        nan_last.then(b.1.partial_cmp(&a.1).unwrap_or(std::cmp::Ordering::Equal))
     });
     all.truncate(k);
     all
