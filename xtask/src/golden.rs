@@ -118,29 +118,49 @@ pub fn step(root: &Path) -> Step {
 pub fn run(root: &Path, python: Option<&Path>, seed: u64) -> bool {
     let mut steps = vec![step(root)];
     if let Some(python) = python {
-        let fresh = root.join("target").join("golden-fresh");
-        let mut generate = Command::new(python);
-        generate.current_dir(root).arg("golden/generate.py").args([
-            "--all",
-            "--batch",
-            "4",
-            "--length",
-            "23",
-            "--seed",
-            &seed.to_string(),
-            "--out",
-        ]);
-        steps.push(if succeeds(generate.arg(&fresh)) {
-            verify(root, "golden-fresh", &fresh)
-        } else {
-            Step::one(
-                "golden-fresh",
-                false,
-                "golden/generate.py failed; it needs torch, transformers, safetensors and numpy",
-            )
-        });
+        steps.push(fresh(root, python, seed));
     }
     report(&steps, &[])
+}
+
+/// Makes fixtures that nobody has seen and verifies them.
+fn fresh(root: &Path, python: &Path, seed: u64) -> Step {
+    let name = "golden-fresh";
+    let folder = root.join("target").join(name);
+    if folder.exists()
+        && let Err(error) = std::fs::remove_dir_all(&folder)
+    {
+        return Step::one(
+            name,
+            false,
+            format!("cannot remove {}: {error}", folder.display()),
+        );
+    }
+    let generate = |script: &str, arguments: &[&str]| {
+        let mut command = Command::new(python);
+        command.current_dir(root).arg(script).args(arguments);
+        succeeds(
+            command
+                .args(["--seed", &seed.to_string(), "--out"])
+                .arg(&folder),
+        )
+    };
+    let shapes = ["--all", "--batch", "4", "--length", "23"];
+    let kinds = ["wordpiece", "bytelevel-bpe", "unigram", "sentencepiece"];
+    let made = generate("golden/generate.py", &shapes)
+        && kinds
+            .iter()
+            .all(|kind| generate("golden/generate_tokenizer.py", &[kind]));
+    if made {
+        verify(root, name, &folder)
+    } else {
+        let needs = "torch, transformers, tokenizers, sentencepiece, safetensors and numpy";
+        Step::one(
+            name,
+            false,
+            format!("a generator failed; they need {needs}"),
+        )
+    }
 }
 
 #[cfg(test)]
