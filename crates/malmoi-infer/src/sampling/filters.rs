@@ -177,8 +177,8 @@ fn top_p(logits: &mut [f64], p: f64) {
     }
     let probs = softmax(logits);
     let mut order: Vec<usize> = (0..probs.len()).filter(|&i| probs[i] > 0.0).collect();
-    // Among equal probabilities the later id is preferred, as a stable ascending sort would have it.
-    let by_probability = |a: &usize, b: &usize| descending(probs[*a], probs[*b]).then(b.cmp(a));
+    // Among equal probabilities the earlier id is preferred, as in greedy choice.
+    let by_probability = |a: &usize, b: &usize| descending(probs[*a], probs[*b]).then(a.cmp(b));
     // A few tokens hold most of the mass: sort a short head first and lengthen it only when it does not reach p.
     let (mut sorted, mut cumulative, mut kept) = (0, 0.0, 0);
     let mut head = 256;
