@@ -244,20 +244,20 @@ fn rms_norm(fixture: &Fixture) -> Checked {
     ]))
 }
 
-/// A padded `[B, H, T, D]` tensor of which each sequence keeps some rows, packed as `[N, H·D]`.
+/// A padded `[B, H, T, D]` tensor of which each sequence keeps the listed tokens, packed as `[N, H·D]`.
 struct Packed {
     data: Vec<f32>,
     cu: Vec<u32>,
 }
 
-fn pack(data: &[f32], [b, h, t, d]: [usize; 4], keep: &[Vec<usize>]) -> Packed {
+fn pack(data: &[f32], [_, h, t, d]: [usize; 4], keep: &[Vec<usize>]) -> Packed {
     let mut packed = Packed {
         data: Vec::new(),
         cu: vec![0],
     };
     let mut rows = 0;
-    for sequence in 0..b {
-        for &token in &keep[sequence] {
+    for (sequence, keep) in keep.iter().enumerate() {
+        for &token in keep {
             for head in 0..h {
                 let row = ((sequence * h + head) * t + token) * d;
                 packed.data.extend_from_slice(&data[row..row + d]);

@@ -133,6 +133,9 @@ fn moved<'a>(words: &[&'a str], start: usize, length: usize, target: usize) -> V
     }
 }
 
+/// A move to compare: gain, length of the block, its start, its target, and the new word order.
+type Candidate<'a> = (i64, usize, Reverse<usize>, Reverse<usize>, Vec<&'a str>);
+
 /// The move that saves most edits: the gain and the new word order. Among equal gains the longer block, then the earlier one, then the
 /// earlier target wins, then the alphabetically later result.
 fn best_move<'a>(
@@ -142,7 +145,7 @@ fn best_move<'a>(
 ) -> Option<(i64, Vec<&'a str>)> {
     let (before, trace) = edits(words, reference);
     let alignment = align(&trace);
-    let mut best: Option<(i64, usize, Reverse<usize>, Reverse<usize>, Vec<&'a str>)> = None;
+    let mut best: Option<Candidate<'a>> = None;
     'search: for start in 0..words.len() {
         for place in 0..reference.len() {
             if start.abs_diff(place) > MAX_DISTANCE {

@@ -21,7 +21,7 @@ pub fn coefficient(norm: f64, max_norm: f64) -> f64 {
 
 /// Scales gradients to a global norm of at most `max_norm` and returns the norm they had. A norm that is not finite changes
 /// nothing: the caller stops there.
-pub fn clip<'a>(gradients: &mut [&'a mut [f32]], max_norm: f64) -> f64 {
+pub fn clip(gradients: &mut [&mut [f32]], max_norm: f64) -> f64 {
     let norm = global_norm(gradients.iter().map(|gradient| &**gradient));
     let factor = coefficient(norm, max_norm) as f32;
     if norm.is_finite() && factor < 1.0 {
