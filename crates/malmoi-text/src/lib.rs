@@ -12,6 +12,7 @@
 //! | stream text files as documents | [`documents`](fn@documents) with [`CorpusOptions`] |
 //! | tokenise a corpus once | [`build_token_corpus`], or [`CorpusBuilder`] sentence by sentence |
 //! | read it, memory-mapped | [`TokenCorpus`]: documents, sentences, or any span of [`Tokens`] |
+//! | see how a tokenizer treats Korean text | [`inspect`] |
 //! | read a data set | [`RowReader`]: TSV, CSV, JSON lines |
 //!
 //! Errors are [`TextError`]. Everything gives the same result for any number of threads.
@@ -28,6 +29,7 @@
 //! ```
 
 mod corpus;
+mod doctor;
 mod error;
 mod map;
 mod normalizer;
@@ -42,6 +44,7 @@ pub use corpus::{
     ReadOptions, Row, RowFormat, RowOptions, RowReader, TokenCorpus, Tokens, build_token_corpus,
     documents,
 };
+pub use doctor::{InspectReport, WordReport, inspect};
 pub use error::{CorpusProblem, Result, TextError, TruncationError};
 pub use normalizer::HangulSafe;
 pub use sentencepiece::{PieceKind, SentencePiece};

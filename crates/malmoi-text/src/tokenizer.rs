@@ -142,7 +142,7 @@ impl Tokenizer {
     pub fn model_max_length(&self) -> Option<usize> {
         // Python writes 1e30 for "no bound".
         let value = self.shared.config.get("model_max_length")?.as_f64()?;
-        (value >= 1.0 && value < 1e9).then_some(value as usize)
+        (1.0..1e9).contains(&value).then_some(value as usize)
     }
 
     /// Number of special tokens that encoding adds to one text, or to a pair.

@@ -104,6 +104,19 @@ impl LineReader {
         self
     }
 
+    /// The lines as an iterator of strings; it ends after the first error.
+    pub fn into_lines(mut self) -> impl Iterator<Item = Result<String>> {
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed {
+                return None;
+            }
+            let line = self.next_line().map(|line| line.map(str::to_owned));
+            failed = line.is_err();
+            line.transpose()
+        })
+    }
+
     /// Number of the line that was read last, from 1.
     pub fn line_number(&self) -> u64 {
         self.line

@@ -24,7 +24,7 @@ impl CharsMap {
             return Err("the normalisation rules are cut off".into());
         };
         let length = u32::from_le_bytes(*length) as usize;
-        if length % 4 != 0 || length > rest.len() {
+        if !length.is_multiple_of(4) || length > rest.len() {
             return Err(format!(
                 "the normalisation rules announce a trie of {length} bytes, {} are there",
                 rest.len()

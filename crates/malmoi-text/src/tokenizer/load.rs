@@ -14,8 +14,8 @@ use crate::sentencepiece::{PieceKind, SentencePiece};
 /// Choices for vocabularies that come without a `tokenizer_config.json`.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Lower-case the text (WordPiece). Without it: the configuration; without that: a vocabulary that has a capital
-    /// letter is cased, any other is lower-cased.
+    /// Lower-case the text (WordPiece). Without it: the configuration; without that the vocabulary tells: one with a
+    /// capital letter is cased, and one with Hangul syllables was made without stripping accents.
     pub lowercase: Option<bool>,
     /// Number of `<extra_id_N>` sentinels after the pieces (T5). Without it: the configuration; without that: none.
     pub extra_ids: Option<usize>,
@@ -168,13 +168,23 @@ fn from_vocab_txt(
         vocab.insert(line.trim_end().to_owned(), json!(id));
     }
     let flag = |key: &str| config.get(key).and_then(Value::as_bool);
-    let is_cased = vocab.keys().any(|token| {
-        !(token.starts_with('[') && token.ends_with(']')) && token.chars().any(char::is_uppercase)
+    let stated = options.lowercase.or(flag("do_lower_case"));
+    // Nothing says how this vocabulary was made, but it does: lower-casing leaves no capital letter, and accent stripping
+    // leaves no composed Hangul syllable. (Letters of other scripts do not count: some have no lower case.)
+    let lowercase = stated.unwrap_or_else(|| {
+        !vocab.keys().any(|token| {
+            let is_special = token.starts_with('[') && token.ends_with(']');
+            !is_special && token.contains(|c: char| c.is_ascii_uppercase())
+        })
     });
-    let lowercase = options
-        .lowercase
-        .or(flag("do_lower_case"))
-        .unwrap_or(!is_cased);
+    let strip_accents = flag("strip_accents").or_else(|| {
+        let has_syllables = || {
+            vocab
+                .keys()
+                .any(|token| token.contains(|c| ('가'..='힣').contains(&c)))
+        };
+        (stated.is_none() && has_syllables()).then_some(false)
+    });
     let names: Vec<(&str, &str)> = [
         ("pad_token", "[PAD]"),
         ("unk_token", "[UNK]"),
@@ -208,7 +218,7 @@ fn from_vocab_txt(
         added,
         normalizer: spec::bert_normalizer(
             lowercase,
-            flag("strip_accents"),
+            strip_accents,
             flag("tokenize_chinese_chars").unwrap_or(true),
         ),
         pre_tokenizer: json!({"type": "BertPreTokenizer"}),

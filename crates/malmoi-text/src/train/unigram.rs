@@ -371,6 +371,11 @@ fn finish(pieces: Vec<Piece>, target: usize, alphabet: &[char]) -> Vec<Piece> {
     }
     rest.truncate(target.saturating_sub(chosen.len()));
     chosen.extend(rest);
+    for piece in &mut chosen {
+        // Six digits, as SentencePiece writes them: every JSON reader then reads the same number, and texts with equally
+        // good segmentations come out the same everywhere.
+        piece.1 = (piece.1 * 1e6).round() / 1e6;
+    }
     chosen.sort_by(order);
     chosen
 }
@@ -442,17 +447,21 @@ impl Lattice {
     /// The most probable segmentation as ids; `None` when there is none.
     fn best(&mut self) -> Option<Vec<u32>> {
         self.forward.clear();
-        self.forward.resize(self.length + 1, f64::NEG_INFINITY);
-        self.forward[0] = 0.0;
-        let mut back: Vec<(u32, u32)> = vec![(u32::MAX, 0); self.length + 1];
-        for end in 1..=self.length {
-            for &(start, id, score) in &self.ending[end] {
+        self.forward.push(0.0);
+        // How each byte is best reached: (start of the last piece, its id).
+        let mut back: Vec<(u32, u32)> = vec![(u32::MAX, 0)];
+        for pieces in &self.ending[1..=self.length] {
+            let mut best = f64::NEG_INFINITY;
+            let mut from = (u32::MAX, 0);
+            for &(start, id, score) in pieces {
                 let sum = self.forward[start as usize] + score;
-                if sum > self.forward[end] {
-                    self.forward[end] = sum;
-                    back[end] = (start, id);
+                if sum > best {
+                    best = sum;
+                    from = (start, id);
                 }
             }
+            self.forward.push(best);
+            back.push(from);
         }
         let mut path = Vec::new();
         let mut end = self.length;
