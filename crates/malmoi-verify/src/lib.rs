@@ -4,6 +4,7 @@
 //! of reference it is, runs our own code on the given inputs and compares every expected tensor or value within its own
 //! tolerance. The layout of a fixture is described in `golden/README.md`.
 
+pub mod compare;
 pub mod fixture;
 mod metrics;
 pub mod models;
