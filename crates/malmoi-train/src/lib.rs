@@ -1,4 +1,15 @@
 //! Objectives, training loop, optimisers, schedules and resume.
+//!
+//! [`pretrain::run`] trains a model from a [`config::PretrainConfig`]: it tokenises the text ([`data`]), makes batches under an
+//! objective ([`objectives`]), steps ([`optim`]), measures, and saves. Nothing here names a tensor type: the models of
+//! `malmoi-models` take packed batches and give host-typed losses and gradients.
 
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod log;
 pub mod objectives;
 pub mod optim;
+pub mod pretrain;
+
+pub use error::{ConfigProblem, TrainError};

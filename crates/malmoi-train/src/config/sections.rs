@@ -1,0 +1,405 @@
+//! The sections of a run configuration, with their defaults.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub(super) fn default_seed() -> u64 {
+    1
+}
+
+/// `[model]`: a preset, or an architecture and its sizes. Keys given here override the preset; what neither gives is the
+/// architecture's published default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// Name of a published model shape ("bert-base", "gpt2").
+    pub preset: Option<String>,
+    /// The architecture, when there is no preset.
+    pub architecture: Option<Architecture>,
+    /// Rows of the embedding; by default as many as the tokenizer has tokens.
+    pub vocab_size: Option<usize>,
+    /// Width of the residual stream.
+    pub d_model: Option<usize>,
+    /// Number of blocks.
+    pub n_layers: Option<usize>,
+    /// Attention heads of a block.
+    pub n_heads: Option<usize>,
+    /// Width inside the feed-forward layer.
+    pub d_ff: Option<usize>,
+    /// Number of positions.
+    pub max_len: Option<usize>,
+    /// Standard deviation of the initial weights.
+    pub init_std: Option<f64>,
+}
+
+/// An architecture that can be pretrained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Architecture {
+    /// The encoder of Devlin et al. 2019.
+    Bert,
+    /// The decoder of Radford et al. 2018.
+    Gpt1,
+    /// The decoder of Radford et al. 2019.
+    Gpt2,
+}
+
+/// `[tokenizer]`: the directory of one, or how to train one into the run. Exactly one of the two.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerSection {
+    /// A tokenizer directory.
+    pub path: Option<PathBuf>,
+    /// Train one on the training text.
+    pub train: Option<TrainTokenizer>,
+}
+
+/// How a tokenizer is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainTokenizer {
+    /// The algorithm.
+    pub kind: TokenizerKind,
+    /// Tokens, special ones included. `char` takes every character of the text when this is absent.
+    pub vocab_size: Option<usize>,
+    /// Lower-case the text first.
+    #[serde(default)]
+    pub lowercase: bool,
+    /// Least count of a pair or a character; by default 2, and 1 for `char`.
+    pub min_frequency: Option<u64>,
+}
+
+/// The algorithms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenizerKind {
+    /// WordPiece with BERT's special tokens.
+    Wordpiece,
+    /// Byte-level BPE.
+    Bpe,
+    /// Unigram.
+    Unigram,
+    /// One token a character of the training text, no special tokens.
+    Char,
+}
+
+/// One path or a list of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One path.
+    One(PathBuf),
+    /// Several paths, read in order.
+    Many(Vec<PathBuf>),
+}
+
+impl OneOrMany {
+    /// The paths.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::One(path) => vec![path.clone()],
+            Self::Many(paths) => paths.clone(),
+        }
+    }
+}
+
+/// `[data]`: the text. Relative paths start at `dir`, and `dir` at the working directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// Where the files are.
+    pub dir: Option<PathBuf>,
+    /// Training files.
+    pub train: OneOrMany,
+    /// Validation files.
+    pub valid: Option<OneOrMany>,
+    /// How documents are told apart in plain text.
+    #[serde(default)]
+    pub documents: Documents,
+    /// Cut lines into sentences at their punctuation. Objectives over pairs want sentences.
+    #[serde(default)]
+    pub split_sentences: bool,
+    /// Field or column of the text in `.jsonl`, `.tsv` and `.csv` files, whose rows are documents; by default "text".
+    pub column: Option<String>,
+    /// Encoding of the files.
+    #[serde(default = "default_encoding")]
+    pub encoding: String,
+}
+
+fn default_encoding() -> String {
+    "utf-8".into()
+}
+
+/// What a document is in plain text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Documents {
+    /// Empty lines separate documents where there are any, else every line is one.
+    #[default]
+    Auto,
+    /// Every line is one.
+    Line,
+    /// An empty line ends one; the lines are its sentences.
+    BlankLine,
+    /// A file is one; line ends stay in the text.
+    File,
+}
+
+/// `[objective]`: what the model learns to predict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Objective {
+    /// The next token.
+    Clm(Clm),
+    /// Hidden tokens, and optionally whether two segments belong together.
+    Mlm(Mlm),
+}
+
+/// Causal language modelling.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clm {
+    /// Tokens of a sequence; by default all positions of the model.
+    pub context: Option<usize>,
+    /// How sequences are cut out of the corpus.
+    #[serde(default)]
+    pub sampling: ClmSampling,
+    /// The token between documents; by default the tokenizer's end token. `""` for none.
+    pub separator: Option<String>,
+    /// Count positions from 0 in every document.
+    #[serde(default)]
+    pub reset_positions: bool,
+    /// Let tokens attend to earlier documents of the same sequence.
+    #[serde(default = "default_true")]
+    pub cross_document_attention: bool,
+}
+
+fn default_true() -> bool {
+    true
+}
+
+/// How sequences are cut out of the corpus.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClmSampling {
+    /// Documents joined and cut into consecutive blocks; every block once an epoch, in random order.
+    #[default]
+    Packed,
+    /// Windows that start anywhere, drawn independently.
+    RandomWindow,
+}
+
+/// Masked language modelling (Devlin et al. 2019).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mlm {
+    /// Tokens of a sequence, special ones included; by default all positions of the model.
+    pub max_len: Option<usize>,
+    /// Share of the tokens that are chosen.
+    #[serde(default = "default_probability")]
+    pub probability: f64,
+    /// Share of the chosen that become the mask token.
+    #[serde(default = "default_mask")]
+    pub mask: f64,
+    /// Share of the chosen that become a random token.
+    #[serde(default = "default_rest")]
+    pub random: f64,
+    /// Share of the chosen that stay.
+    #[serde(default = "default_rest")]
+    pub keep: f64,
+    /// Choose all tokens of a word together.
+    #[serde(default)]
+    pub whole_word: bool,
+    /// Predict as well whether the second segment follows the first (half of them do).
+    #[serde(default)]
+    pub next_sentence: bool,
+}
+
+fn default_probability() -> f64 {
+    0.15
+}
+
+fn default_mask() -> f64 {
+    0.8
+}
+
+fn default_rest() -> f64 {
+    0.1
+}
+
+/// `[optimizer]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerSection {
+    /// The rule.
+    pub kind: OptimizerKind,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Decay of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Decay norms and biases as well.
+    pub decay_all: bool,
+}
+
+impl Default for OptimizerSection {
+    fn default() -> Self {
+        Self {
+            kind: OptimizerKind::Adamw,
+            lr: 1e-4,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 0.01,
+            decay_all: false,
+        }
+    }
+}
+
+/// Optimisation rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerKind {
+    /// Loshchilov and Hutter 2019.
+    Adamw,
+}
+
+/// `[schedule]`: the learning rate over the steps of the run, as a share of `optimizer.lr`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleSection {
+    /// Its shape after the warm-up.
+    pub kind: ScheduleKind,
+    /// Steps over which the rate rises from 0 to its peak.
+    pub warmup_steps: u64,
+    /// The rate at the end (linear, cosine, trapezoid).
+    pub min_lr: f64,
+    /// Steps of the final descent (trapezoid); by default a fifth of the run.
+    pub decay_steps: Option<u64>,
+}
+
+impl Default for ScheduleSection {
+    fn default() -> Self {
+        Self {
+            kind: ScheduleKind::Linear,
+            warmup_steps: 0,
+            min_lr: 0.0,
+            decay_steps: None,
+        }
+    }
+}
+
+/// Shapes of the learning rate after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScheduleKind {
+    /// Stays at the peak.
+    Constant,
+    /// Falls in a line to `min_lr`.
+    Linear,
+    /// Falls in half a cosine wave to `min_lr`.
+    Cosine,
+    /// Falls with the inverse root of the step.
+    InverseSquareRoot,
+    /// Stays at the peak, then falls in a line to `min_lr` over `decay_steps`.
+    Trapezoid,
+}
+
+/// `[train]`: how long and in which batches. Exactly one of `steps`, `epochs` and `tokens`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSection {
+    /// Optimiser steps.
+    pub steps: Option<u64>,
+    /// Passes over the training text.
+    pub epochs: Option<f64>,
+    /// Tokens to train on, repetitions counted.
+    pub tokens: Option<u64>,
+    /// Sequences of a forward pass.
+    pub batch_size: usize,
+    /// Forward passes of a step.
+    #[serde(default = "default_accumulation")]
+    pub accumulation: usize,
+    /// Largest global norm of the gradient; 0 for no clipping.
+    #[serde(default = "default_clip_norm")]
+    pub clip_norm: f64,
+    /// Dropout everywhere in the model; by default what the preset says.
+    pub dropout: Option<f64>,
+    /// Arithmetic: "f32".
+    #[serde(default = "default_precision")]
+    pub precision: String,
+    /// Stop after this many evaluations without a lower validation loss.
+    pub early_stop: Option<u64>,
+}
+
+fn default_accumulation() -> usize {
+    1
+}
+
+fn default_clip_norm() -> f64 {
+    1.0
+}
+
+fn default_precision() -> String {
+    "f32".into()
+}
+
+/// `[evaluate]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluateSection {
+    /// Evaluate every so many steps, and at the end; 0 for the end alone.
+    pub every: u64,
+    /// Batches of an evaluation; absent for the whole validation text.
+    pub batches: Option<usize>,
+}
+
+impl Default for EvaluateSection {
+    fn default() -> Self {
+        Self {
+            every: 500,
+            batches: None,
+        }
+    }
+}
+
+/// `[checkpoint]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointSection {
+    /// Save every so many steps, and at the end; 0 for the end alone.
+    pub every: u64,
+    /// How many of the latest to keep; the best is kept besides.
+    pub keep: usize,
+}
+
+impl Default for CheckpointSection {
+    fn default() -> Self {
+        Self {
+            every: 500,
+            keep: 2,
+        }
+    }
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSection {
+    /// Write a line of metrics every so many steps.
+    pub every: u64,
+    /// Write TensorBoard event files as well.
+    pub tensorboard: bool,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self {
+            every: 10,
+            tensorboard: true,
+        }
+    }
+}

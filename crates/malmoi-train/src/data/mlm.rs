@@ -1,0 +1,303 @@
+//! Examples of masked language modelling, alone or with next-sentence prediction (Devlin et al. 2019).
+
+use std::sync::Arc;
+
+use malmoi_kernels::random::{Key, Purpose};
+use malmoi_text::Tokenizer;
+
+use super::order::EpochOrder;
+use super::{Draws, Example, Examples, Tokens};
+use crate::error::TrainError;
+use crate::objectives::IGNORED;
+use crate::objectives::masked::{Masked, Masker, MaskingRates};
+use crate::objectives::pairs::{PackedPair, pack_pair, pack_single};
+
+/// Special tokens that the objective writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// `[CLS]`.
+    pub cls: u32,
+    /// `[SEP]`.
+    pub sep: u32,
+    /// `[MASK]`.
+    pub mask: u32,
+}
+
+impl SpecialIds {
+    /// Those of a tokenizer.
+    ///
+    /// # Errors
+    /// [`TrainError::NoToken`].
+    pub fn of(tokenizer: &Tokenizer) -> Result<Self, TrainError> {
+        let need = |id: Option<u32>, token: &str| id.ok_or_else(|| TrainError::NoToken { token: token.into() });
+        let special = tokenizer.special();
+        Ok(Self {
+            cls: need(special.cls, "[CLS]")?,
+            sep: need(special.sep, "[SEP]")?,
+            mask: need(special.mask, "[MASK]")?,
+        })
+    }
+}
+
+/// What is hidden and how segments are made.
+#[derive(Debug, Clone, Copy)]
+pub struct MlmOptions {
+    /// Tokens of a sequence, special ones included.
+    pub max_len: usize,
+    /// How much is hidden.
+    pub rates: MaskingRates,
+    /// Hide whole words.
+    pub whole_word: bool,
+    /// Make pairs of segments.
+    pub next_sentence: bool,
+}
+
+/// A run of sentences of one document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Piece {
+    document: u32,
+    /// Sentences of the document; without pairs, tokens of the corpus.
+    start: u64,
+    end: u64,
+}
+
+/// Fills sequences with consecutive sentences of one document and hides tokens in them.
+///
+/// Without next-sentence prediction a sequence is `[CLS] text [SEP]` with as many whole sentences as fit; a longer sentence is
+/// cut into several. With it, sentences are gathered until they fill the sequence, then cut at a random sentence end into A and
+/// B; for half of the examples B is replaced by text of another document.
+pub struct MlmData {
+    tokens: Arc<dyn Tokens>,
+    tokenizer: Tokenizer,
+    special: SpecialIds,
+    masker: Masker,
+    options: MlmOptions,
+    pieces: Vec<Piece>,
+    /// Documents with text, from which strangers are drawn.
+    filled: Vec<u32>,
+    mean_tokens: f64,
+    order: EpochOrder,
+}
+
+impl MlmData {
+    /// Examples of a tokenised corpus. `name` stands in messages.
+    ///
+    /// # Errors
+    /// [`TrainError::Corpus`] when there is no example in it, [`TrainError::NoToken`], [`TrainError::Objective`].
+    pub fn new(
+        tokens: Arc<dyn Tokens>,
+        tokenizer: Tokenizer,
+        name: &str,
+        options: MlmOptions,
+    ) -> Result<Self, TrainError> {
+        options.rates.validate()?;
+        let special = SpecialIds::of(&tokenizer)?;
+        let masker = Masker {
+            rates: options.rates,
+            mask_id: special.mask,
+            vocab_size: tokenizer.vocab_size() as u32,
+        };
+        let filled: Vec<u32> = (0..tokens.n_documents())
+            .filter(|&d| !tokens.document(d).is_empty())
+            .map(|d| d as u32)
+            .collect();
+        let mut pieces = Vec::new();
+        for &document in &filled {
+            if options.next_sentence {
+                pair_pieces(&*tokens, document, options.max_len.saturating_sub(3), &mut pieces);
+            } else {
+                single_pieces(&*tokens, document, options.max_len.saturating_sub(2), &mut pieces);
+            }
+        }
+        let problem = |problem: &str| TrainError::Corpus {
+            corpus: name.to_string(),
+            problem: problem.to_string(),
+        };
+        if pieces.is_empty() && !options.next_sentence {
+            return Err(problem("no tokens, expected text; add some"));
+        }
+        if pieces.is_empty() || options.next_sentence && filled.len() < 2 {
+            return Err(problem(
+                "next-sentence prediction needs at least two documents and one of them with two sentences; \
+                 separate documents by an empty line, put one sentence on a line (data.documents = \"blank-line\"), \
+                 or set objective.next_sentence = false",
+            ));
+        }
+        if u32::try_from(pieces.len()).is_err() {
+            return Err(problem("more than 2^32 sequences; split the corpus"));
+        }
+        let mut total = 0;
+        for piece in &pieces {
+            let (length, added) = if options.next_sentence {
+                (tokens.sentences(piece.document as usize, piece.start..piece.end), 3)
+            } else {
+                (piece.start..piece.end, 2)
+            };
+            total += (length.end - length.start + added).min(options.max_len as u64);
+        }
+        Ok(Self {
+            mean_tokens: total as f64 / pieces.len() as f64,
+            order: EpochOrder::new(pieces.len()),
+            tokens,
+            tokenizer,
+            special,
+            masker,
+            options,
+            pieces,
+            filled,
+        })
+    }
+
+    fn example(&self, piece: Piece, draws: Draws, n: u64) -> Result<Example, TrainError> {
+        let (pair, next_sentence) = if self.options.next_sentence {
+            let (pair, label) = self.pair(piece, draws.key(Purpose::Pairing, n))?;
+            (pair, Some(label))
+        } else {
+            let text = self.read(piece.start..piece.end);
+            let SpecialIds { cls, sep, .. } = self.special;
+            (pack_single(&text, self.options.max_len, cls, sep)?, None)
+        };
+        let masked = self.hide(&pair.ids, draws.key(Purpose::Masking, n))?;
+        let targets = masked
+            .labels
+            .iter()
+            .enumerate()
+            .filter(|(_, label)| **label != IGNORED)
+            .map(|(place, &label)| (place, label as u32))
+            .collect();
+        Ok(Example {
+            positions: (0..pair.ids.len() as u32).collect(),
+            ids: masked.ids,
+            starts: vec![0],
+            segments: Some(pair.segments),
+            targets,
+            next_sentence,
+        })
+    }
+
+    fn read(&self, range: std::ops::Range<u64>) -> Vec<u32> {
+        let mut out = Vec::new();
+        self.tokens.read(range, &mut out);
+        out
+    }
+
+    /// Segments A and B of a piece, and whether B comes from elsewhere (1) or follows (0).
+    fn pair(&self, piece: Piece, key: Key) -> Result<(PackedPair, u32), TrainError> {
+        let document = piece.document as usize;
+        let room = self.options.max_len.saturating_sub(3);
+        // A ends before the last sentence of the piece.
+        let cut = piece.start + 1 + key.below_at(0, piece.end - piece.start - 1);
+        let a = self.read(self.tokens.sentences(document, piece.start..cut));
+        let stranger = key.below_at(1, 2) == 1;
+        let b = if stranger {
+            // One of the others: those from the document itself on move up by one.
+            let own = self.filled.partition_point(|&d| d < piece.document) as u64;
+            let drawn = key.below_at(2, self.filled.len() as u64 - 1);
+            let other = self.filled[(drawn + u64::from(drawn >= own)) as usize] as usize;
+            let sentences = self.tokens.n_sentences(other);
+            let range = self.tokens.sentences(other, key.below_at(3, sentences)..sentences);
+            let wanted = room.saturating_sub(a.len()).max(1) as u64;
+            self.read(range.start..range.end.min(range.start + wanted))
+        } else {
+            self.read(self.tokens.sentences(document, cut..piece.end))
+        };
+        let SpecialIds { cls, sep, .. } = self.special;
+        let pair = pack_pair(&a, &b, self.options.max_len, cls, sep)?;
+        Ok((pair, u32::from(stranger)))
+    }
+
+    /// Hides tokens. Every sequence that has text gets at least one hidden token (as in the published data preparation), so
+    /// that short ones are not wasted.
+    fn hide(&self, ids: &[u32], key: Key) -> Result<Masked, TrainError> {
+        let special: Vec<bool> = ids.iter().map(|&id| self.tokenizer.is_special(id)).collect();
+        let words: Option<Vec<Vec<usize>>> = self
+            .options
+            .whole_word
+            .then(|| self.tokenizer.whole_words(ids).into_iter().map(Iterator::collect).collect());
+        let mut masked = self.masker.mask(ids, &special, words.as_deref(), key)?;
+        if masked.labels.iter().all(|&label| label == IGNORED) {
+            let units: Vec<Vec<usize>> =
+                words.unwrap_or_else(|| (0..ids.len()).filter(|&i| !special[i]).map(|i| vec![i]).collect());
+            if !units.is_empty() {
+                // Streams 0 to 2 of the key are the masker's.
+                let unit = key.fold(3).below_at(0, units.len() as u64) as usize;
+                for &place in &units[unit] {
+                    masked.labels[place] = i64::from(ids[place]);
+                    masked.ids[place] = self.masker.mask_id;
+                }
+            }
+        }
+        Ok(masked)
+    }
+}
+
+/// Consecutive whole sentences with at most `room` tokens; a longer sentence in parts.
+fn single_pieces(tokens: &dyn Tokens, document: u32, room: usize, pieces: &mut Vec<Piece>) {
+    let d = document as usize;
+    let mut start = tokens.document(d).start;
+    let mut end = start;
+    let mut push = |start: u64, end: u64| pieces.push(Piece { document, start, end });
+    for s in 0..tokens.n_sentences(d) {
+        let sentence = tokens.sentences(d, s..s + 1);
+        if sentence.end - start > room as u64 {
+            if end > start {
+                push(start, end);
+            }
+            start = sentence.start;
+            while sentence.end - start > room as u64 {
+                push(start, start + room as u64);
+                start += room as u64;
+            }
+        }
+        end = sentence.end;
+    }
+    if end > start {
+        push(start, end);
+    }
+}
+
+/// Runs of at least two sentences that reach `room` tokens. A single sentence that is left over at the end of a document is
+/// taken together with the one before it once more.
+fn pair_pieces(tokens: &dyn Tokens, document: u32, room: usize, pieces: &mut Vec<Piece>) {
+    let d = document as usize;
+    let n = tokens.n_sentences(d);
+    if n < 2 {
+        return;
+    }
+    let mut start = 0;
+    while start < n {
+        let from = start.min(n - 2);
+        let mut end = from + 2;
+        while end < n && {
+            let range = tokens.sentences(d, from..end);
+            range.end - range.start < room as u64
+        } {
+            end += 1;
+        }
+        pieces.push(Piece { document, start: from, end });
+        start = end;
+    }
+}
+
+impl Examples for MlmData {
+    fn per_epoch(&self) -> u64 {
+        self.pieces.len() as u64
+    }
+
+    fn mean_tokens(&self) -> f64 {
+        self.mean_tokens
+    }
+
+    fn training(&self, seed: u64, n: u64) -> Result<Example, TrainError> {
+        let (_, place) = self.order.place(seed, n);
+        self.example(self.pieces[place], Draws::Training(seed), n)
+    }
+
+    fn evaluation_count(&self) -> u64 {
+        self.pieces.len() as u64
+    }
+
+    fn evaluation(&self, n: u64) -> Result<Example, TrainError> {
+        self.example(self.pieces[n as usize], Draws::Evaluation, n)
+    }
+}

@@ -1,0 +1,196 @@
+//! From tokenised text to batches.
+//!
+//! Training examples are numbered from 0 through the whole run. Which text example `n` holds, where it is cut, what is hidden in
+//! it: all of that is a function of the seed and `n` alone. So a resumed run sees what an uninterrupted one sees, the number of
+//! threads changes nothing, and four micro-batches of two are the same step as one of eight.
+
+mod clm;
+mod corpus;
+mod mlm;
+mod order;
+#[cfg(test)]
+mod tests;
+
+use malmoi_kernels::random::{Key, Purpose};
+use malmoi_models::{ClassTargets, Labels, VocabularyTargets};
+use malmoi_nn::PackedBatch;
+
+pub use clm::{ClmData, ClmOptions};
+pub use corpus::{Corpus, Tokens};
+pub use mlm::{MlmData, MlmOptions, SpecialIds};
+
+use crate::error::TrainError;
+
+/// One training example as the model sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Example {
+    /// Tokens, with hidden ones replaced.
+    pub ids: Vec<u32>,
+    /// Where its sequences start. Tokens of one sequence do not see those of another. The first is 0.
+    pub starts: Vec<usize>,
+    /// Position of each token.
+    pub positions: Vec<u32>,
+    /// Segment of each token, for models that have segments.
+    pub segments: Option<Vec<u32>>,
+    /// What is predicted: place in the example and the token to predict there.
+    pub targets: Vec<(usize, u32)>,
+    /// 0: the second segment follows the first; 1: it comes from another document.
+    pub next_sentence: Option<u32>,
+}
+
+/// Whose draws an example is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Draws {
+    /// Those of a training run with this seed.
+    Training(u64),
+    /// Fixed ones, the same for every run, so that evaluations can be compared.
+    Evaluation,
+}
+
+/// Number of the stream for evaluation draws.
+const EVALUATION: u32 = 1;
+
+impl Draws {
+    /// The stream of example `n` for one purpose.
+    fn key(self, purpose: Purpose, n: u64) -> Key {
+        match self {
+            Self::Training(seed) => Key::new(seed, purpose, n),
+            // The purpose stays part of the key through its own stream below.
+            Self::Evaluation => Key::new(0, purpose, n).fold(u64::from(EVALUATION)),
+        }
+    }
+}
+
+/// A source of examples.
+pub trait Examples: Sync {
+    /// Examples of one pass over the text.
+    fn per_epoch(&self) -> u64;
+
+    /// Mean number of tokens of an example.
+    fn mean_tokens(&self) -> f64;
+
+    /// Example `n` of a training run.
+    ///
+    /// # Errors
+    /// [`TrainError`] when the objective cannot be applied.
+    fn training(&self, seed: u64, n: u64) -> Result<Example, TrainError>;
+
+    /// Number of examples of an evaluation.
+    fn evaluation_count(&self) -> u64;
+
+    /// Example `n` of an evaluation, below [`Examples::evaluation_count`].
+    ///
+    /// # Errors
+    /// As [`Examples::training`].
+    fn evaluation(&self, n: u64) -> Result<Example, TrainError>;
+}
+
+/// Examples packed for one forward pass, not yet weighted.
+#[derive(Debug, Clone)]
+pub struct MicroBatch {
+    /// The tokens.
+    pub batch: PackedBatch,
+    /// Rows of the batch at which a token is predicted.
+    pub rows: Vec<u32>,
+    /// The tokens to predict there.
+    pub targets: Vec<u32>,
+    /// Next-sentence labels, one an example; empty without that objective.
+    pub next_sentence: Vec<u32>,
+}
+
+impl MicroBatch {
+    /// Packs examples.
+    pub fn pack(examples: &[Example]) -> Self {
+        let mut sequences: Vec<&[u32]> = Vec::new();
+        let (mut positions, mut segments) = (Vec::new(), Vec::new());
+        let (mut rows, mut targets, mut next_sentence) = (Vec::new(), Vec::new(), Vec::new());
+        let mut base = 0;
+        for example in examples {
+            let ends = example.starts[1..].iter().copied().chain(std::iter::once(example.ids.len()));
+            sequences.extend(example.starts.iter().zip(ends).map(|(&start, end)| &example.ids[start..end]));
+            positions.extend_from_slice(&example.positions);
+            segments.extend(example.segments.iter().flatten());
+            rows.extend(example.targets.iter().map(|&(place, _)| (base + place) as u32));
+            targets.extend(example.targets.iter().map(|&(_, target)| target));
+            next_sentence.extend(example.next_sentence);
+            base += example.ids.len();
+        }
+        let mut batch = PackedBatch::from_sequences(&sequences).with_positions(positions);
+        if !segments.is_empty() {
+            batch = batch.with_segments(segments);
+        }
+        Self {
+            batch,
+            rows,
+            targets,
+            next_sentence,
+        }
+    }
+
+    /// Labels with the weight of each counted target: one over the number of those in the whole step, so that micro-batches
+    /// add up to the mean over all of them.
+    pub fn labels(&self, counts: Counts) -> Labels {
+        let share = |count: usize| (1.0 / count.max(1) as f64) as f32;
+        let vocabulary = VocabularyTargets {
+            rows: self.rows.clone().into(),
+            targets: self.targets.clone().into(),
+            weights: vec![share(counts.targets); self.targets.len()].into(),
+        };
+        if self.next_sentence.is_empty() {
+            return Labels::Vocabulary(vocabulary);
+        }
+        let next_sentence = ClassTargets {
+            targets: self.next_sentence.clone().into(),
+            weights: vec![share(counts.pairs); self.next_sentence.len()].into(),
+        };
+        Labels::Pretraining {
+            vocabulary,
+            next_sentence,
+        }
+    }
+}
+
+/// How many targets a step counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tokens to predict.
+    pub targets: usize,
+    /// Next-sentence labels.
+    pub pairs: usize,
+    /// Tokens in all.
+    pub tokens: usize,
+}
+
+impl Counts {
+    /// The targets of some micro-batches together.
+    pub fn of(micro_batches: &[MicroBatch]) -> Self {
+        micro_batches.iter().fold(Self::default(), |sum, micro| Self {
+            targets: sum.targets + micro.targets.len(),
+            pairs: sum.pairs + micro.next_sentence.len(),
+            tokens: sum.tokens + micro.batch.n_tokens(),
+        })
+    }
+}
+
+/// The micro-batches of step `step` (from 0) of a run.
+///
+/// # Errors
+/// As [`Examples::training`].
+pub fn step_batches(
+    examples: &dyn Examples,
+    seed: u64,
+    step: u64,
+    accumulation: usize,
+    batch_size: usize,
+) -> Result<Vec<MicroBatch>, TrainError> {
+    let first = step * (accumulation * batch_size) as u64;
+    (0..accumulation)
+        .map(|micro| {
+            let first = first + (micro * batch_size) as u64;
+            let list = (first..first + batch_size as u64)
+                .map(|n| examples.training(seed, n))
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok(MicroBatch::pack(&list))
+        })
+        .collect()
+}

@@ -1,0 +1,3 @@
+//! What a run writes down while it trains, besides checkpoints.
+
+pub mod tensorboard;

@@ -1,0 +1,89 @@
+//! Measuring a model on the validation text.
+
+use std::collections::BTreeMap;
+
+use malmoi_models::Model;
+
+use crate::data::{Counts, Examples, MicroBatch};
+use crate::error::TrainError;
+
+/// What an evaluation found. Means are over targets, so they do not depend on how examples were batched.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Evaluation {
+    /// Mean loss of the predicted tokens plus, with next-sentence prediction, that of the pairs: what training minimises.
+    pub loss: f64,
+    /// Mean loss of the predicted tokens.
+    pub token_loss: f64,
+    /// `exp` of the mean loss of the predicted tokens.
+    pub perplexity: f64,
+    /// Share of the predicted tokens that came out on top.
+    pub accuracy: f64,
+    /// What always predicting the most frequent target would score.
+    pub baseline: f64,
+    /// Share of the pairs that were told right, where there are pairs.
+    pub pair_accuracy: Option<f64>,
+    /// Number of predicted tokens.
+    pub targets: u64,
+}
+
+/// Measures on `batches` batches spread evenly over the examples, or on all examples.
+///
+/// # Errors
+/// Those of the model and of the examples, and [`TrainError::Corpus`] when there is nothing to predict.
+pub fn evaluate(
+    model: &Model,
+    examples: &dyn Examples,
+    batch_size: usize,
+    batches: Option<usize>,
+) -> Result<Evaluation, TrainError> {
+    let all = examples.evaluation_count();
+    let count = batches.map_or(all, |batches| all.min((batches * batch_size) as u64));
+    let mut frequency: BTreeMap<u32, u64> = BTreeMap::new();
+    let (mut token_loss, mut correct, mut targets) = (0.0, 0.0, 0_u64);
+    let (mut pair_loss, mut pairs_right, mut pairs) = (0.0, 0.0, 0_u64);
+    for first in (0..count).step_by(batch_size) {
+        let list = (first..count.min(first + batch_size as u64))
+            // Example k of `count`, spread over all of them.
+            .map(|k| examples.evaluation((u128::from(k) * u128::from(all) / u128::from(count)) as u64))
+            .collect::<Result<Vec<_>, _>>()?;
+        let micro = MicroBatch::pack(&list);
+        if micro.targets.is_empty() {
+            continue;
+        }
+        for &target in &micro.targets {
+            *frequency.entry(target).or_default() += 1;
+        }
+        let counts = Counts::of(std::slice::from_ref(&micro));
+        let report = model.loss(&micro.batch, &micro.labels(counts))?;
+        for (index, part) in report.parts.iter().enumerate() {
+            // The first term is that of the tokens, a second one that of the pairs. Weights are 1/count, so each is a mean.
+            let sum = if index == 0 { counts.targets as f64 } else { counts.pairs as f64 };
+            if index == 0 {
+                token_loss += part.loss * sum;
+                correct += part.correct * sum;
+            } else {
+                pair_loss += part.loss * sum;
+                pairs_right += part.correct * sum;
+            }
+        }
+        targets += counts.targets as u64;
+        pairs += counts.pairs as u64;
+    }
+    if targets == 0 {
+        return Err(TrainError::Corpus {
+            corpus: "the validation text".into(),
+            problem: "no token to predict; add text".into(),
+        });
+    }
+    let token_loss = token_loss / targets as f64;
+    let most_frequent = frequency.values().max().copied().unwrap_or(0);
+    Ok(Evaluation {
+        loss: token_loss + if pairs > 0 { pair_loss / pairs as f64 } else { 0.0 },
+        token_loss,
+        perplexity: token_loss.exp(),
+        accuracy: correct / targets as f64,
+        baseline: most_frequent as f64 / targets as f64,
+        pair_accuracy: (pairs > 0).then(|| pairs_right / pairs as f64),
+        targets,
+    })
+}

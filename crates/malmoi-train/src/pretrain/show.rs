@@ -1,0 +1,99 @@
+//! Training examples as the model sees them, for people.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use malmoi_text::Tokenizer;
+
+use super::event::Observer;
+use super::prepare::prepare;
+use super::tokenizer::Scratch;
+use crate::config::{Objective, PretrainConfig};
+use crate::data::Example;
+use crate::error::TrainError;
+
+/// Renders the first `n` training examples. `out` is the run directory, whose tokenizer and tokenised text are used where they
+/// exist; otherwise they are made in a temporary directory.
+///
+/// Each piece is written as readable text. What is predicted stands in brackets: `[seen→target]`, so `[[MASK]→영화]` is a hidden
+/// word, and `[가→영화]` one that was replaced. For causal models, whose every piece is predicted from those before it, the
+/// text is shown with `│` between pieces, `¶` for a line end and `‖` where a sequence of its own begins.
+///
+/// # Errors
+/// As [`super::run`] before its first step.
+pub fn show(
+    config: &PretrainConfig,
+    out: Option<&Path>,
+    n: u64,
+    observer: &mut dyn Observer,
+) -> Result<Vec<String>, TrainError> {
+    config.validate()?;
+    let scratch = Scratch::new("show")?;
+    let dir = out.filter(|out| out.join("run.json").is_file()).unwrap_or(scratch.path());
+    let prepared = prepare(config, dir, observer)?;
+    (0..n)
+        .map(|number| {
+            let example = prepared.train.training(config.seed, number)?;
+            Ok(match config.objective {
+                Objective::Clm(_) => causal(&example, &prepared.tokenizer),
+                Objective::Mlm(_) => masked(&example, &prepared.tokenizer),
+            })
+        })
+        .collect()
+}
+
+/// A piece as text: Hangul instead of bytes, line ends as `¶`.
+fn piece(tokenizer: &Tokenizer, id: u32) -> String {
+    let written = tokenizer.id_to_token(id).unwrap_or_else(|| format!("<{id}>"));
+    if tokenizer.is_special(id) || written.starts_with("##") {
+        return written;
+    }
+    let text = tokenizer.decode(&[id], false).unwrap_or_default();
+    // A part of a character has no text of its own.
+    let text = if text.is_empty() || text.contains('\u{FFFD}') { written } else { text };
+    text.replace('\n', "¶")
+}
+
+fn masked(example: &Example, tokenizer: &Tokenizer) -> String {
+    let mut text = String::new();
+    let mut targets = example.targets.iter().peekable();
+    let mut segment = 0;
+    for (place, &id) in example.ids.iter().enumerate() {
+        let now = example.segments.as_ref().map_or(0, |segments| segments[place]);
+        if place > 0 {
+            text.push_str(if now == segment { " " } else { "\n    " });
+        }
+        segment = now;
+        match targets.next_if(|target| target.0 == place) {
+            // Writing to a String can't fail.
+            Some(&(_, target)) => {
+                let _ = write!(text, "[{}→{}]", piece(tokenizer, id), piece(tokenizer, target));
+            }
+            None => text.push_str(&piece(tokenizer, id)),
+        }
+    }
+    let kind = match example.next_sentence {
+        Some(0) => "; the second segment follows the first",
+        Some(_) => "; the second segment comes from another document",
+        None => "",
+    };
+    format!("{} tokens, {} predicted{kind}\n    {text}", example.ids.len(), example.targets.len())
+}
+
+fn causal(example: &Example, tokenizer: &Tokenizer) -> String {
+    let mut text = String::new();
+    for (place, &id) in example.ids.iter().enumerate() {
+        if place > 0 {
+            text.push_str(if example.starts.contains(&place) { " ‖ " } else { "│" });
+        }
+        text.push_str(&piece(tokenizer, id));
+    }
+    let last = example.targets.last().map(|&(_, target)| piece(tokenizer, target)).unwrap_or_default();
+    format!(
+        "{} tokens in {} sequence{}, {} predicted, the last is [{last}]\n    {text}",
+        example.ids.len(),
+        example.starts.len(),
+        if example.starts.len() == 1 { "" } else { "s" },
+        example.targets.len()
+    )
+}

@@ -1,0 +1,234 @@
+//! One optimiser step.
+
+use malmoi_kernels::random::{Key, Purpose};
+use malmoi_kernels::{optim, reduce};
+use malmoi_models::{Model, ParameterInfo, Pass};
+
+use crate::data::{Counts, MicroBatch};
+use crate::error::TrainError;
+use crate::optim::{LearningRate, Optimizer, ParamSlot, clip};
+
+/// The parts of a run that change with every step.
+#[derive(Debug)]
+pub struct Trainer {
+    /// Taken out only while it is being updated.
+    model: Option<Model>,
+    optimizer: Optimizer,
+    /// Steps done.
+    step: u64,
+    /// The gradients of the first step of this process are checked for coverage.
+    checked: bool,
+    options: StepOptions,
+}
+
+/// How a step is made.
+#[derive(Debug, Clone, Copy)]
+pub struct StepOptions {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Its course.
+    pub schedule: LearningRate,
+    /// Largest global norm of the gradient; 0 for no clipping.
+    pub clip_norm: f64,
+    /// Decay norms and biases as well.
+    pub decay_all: bool,
+}
+
+/// What a step found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// The loss before the step: the mean over all targets of the step, terms added.
+    pub loss: f64,
+    /// Its terms.
+    pub parts: Vec<(&'static str, f64)>,
+    /// Share of the predicted tokens that came out on top.
+    pub accuracy: f64,
+    /// Global norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// The learning rate.
+    pub lr: f64,
+    /// Tokens of the step.
+    pub tokens: u64,
+}
+
+/// A loss and its gradient over some micro-batches.
+#[derive(Debug, Clone)]
+pub struct Accumulated {
+    /// The loss.
+    pub loss: f64,
+    /// Its terms.
+    pub parts: Vec<(&'static str, f64)>,
+    /// Share of the predicted tokens that came out on top.
+    pub accuracy: f64,
+    /// A gradient a parameter, in module order; `None` where the loss does not depend on it.
+    pub gradients: Vec<(ParameterInfo, Option<Vec<f32>>)>,
+}
+
+impl Trainer {
+    /// A trainer that has done `step` steps.
+    pub fn new(model: Model, optimizer: Optimizer, step: u64, options: StepOptions) -> Self {
+        Self {
+            model: Some(model),
+            optimizer,
+            step,
+            checked: false,
+            options,
+        }
+    }
+
+    /// The model.
+    ///
+    /// # Panics
+    /// After a step that failed while the parameters were being changed, which leaves no model.
+    pub fn model(&self) -> &Model {
+        self.model.as_ref().expect("the model is taken out only while a step changes it")
+    }
+
+    /// The optimiser.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Loss and gradient of the next step, before clipping.
+    ///
+    /// # Errors
+    /// Those of the model; [`TrainError::Corpus`] when there is nothing to predict.
+    pub fn gradients(&self, micro_batches: &[MicroBatch]) -> Result<Accumulated, TrainError> {
+        let counts = Counts::of(micro_batches);
+        if counts.targets == 0 {
+            return Err(TrainError::Corpus {
+                corpus: "the training text".into(),
+                problem: format!("step {} has no token to predict; use larger batches or add text", self.step + 1),
+            });
+        }
+        let dropout = Key::new(self.options.seed, Purpose::Dropout, self.step);
+        let mut sum: Option<Accumulated> = None;
+        for (index, micro) in micro_batches.iter().enumerate().filter(|(_, micro)| !micro.targets.is_empty()) {
+            let pass = Pass::training(dropout.fold(index as u64));
+            let (report, gradients) =
+                self.model().loss_and_gradients(&micro.batch, &micro.labels(counts), &pass)?;
+            let parts = report.parts.iter().map(|part| (part.name, part.loss)).collect();
+            let correct = report.parts.first().map_or(0.0, |part| part.correct);
+            match &mut sum {
+                None => sum = Some(Accumulated { loss: report.loss, parts, accuracy: correct, gradients }),
+                Some(sum) => sum.add(report.loss, &parts, correct, gradients),
+            }
+        }
+        Ok(sum.expect("a step with targets has a micro-batch with targets"))
+    }
+
+    /// Makes one step.
+    ///
+    /// # Errors
+    /// Those of [`Trainer::gradients`]; [`TrainError::NoGradient`] in the first step; [`TrainError::NotFinite`], with the
+    /// parameters as they were before the step.
+    pub fn advance(&mut self, micro_batches: &[MicroBatch]) -> Result<StepReport, TrainError> {
+        let mut sum = self.gradients(micro_batches)?;
+        let step = self.step + 1;
+        let not_finite = |what: String| TrainError::NotFinite { what, step, checkpoint: None };
+        if !sum.loss.is_finite() {
+            return Err(not_finite("the loss".into()));
+        }
+        if !self.checked {
+            check_coverage(&sum.gradients)?;
+            self.checked = true;
+        }
+        let squares: Vec<f64> = sum
+            .gradients
+            .iter()
+            .map(|(_, gradient)| gradient.as_deref().map_or(0.0, reduce::sum_of_squares))
+            .collect();
+        if let Some(at) = squares.iter().position(|square| !square.is_finite()) {
+            return Err(not_finite(format!("the gradient of `{}`", sum.gradients[at].0.name)));
+        }
+        let grad_norm = squares.iter().sum::<f64>().sqrt();
+        if self.options.clip_norm > 0.0 {
+            let factor = clip::coefficient(grad_norm, self.options.clip_norm) as f32;
+            if factor < 1.0 {
+                let gradients = sum.gradients.iter_mut().filter_map(|(_, gradient)| gradient.as_mut());
+                gradients.for_each(|gradient| optim::scale_in_place(gradient, factor));
+            }
+        }
+        // Counted from 1, so that the first step of a warm-up already moves.
+        let lr = self.options.lr * self.options.schedule.factor(step);
+        self.apply(lr, sum.gradients)?;
+        self.step = step;
+        Ok(StepReport {
+            loss: sum.loss,
+            parts: sum.parts,
+            accuracy: sum.accuracy,
+            grad_norm,
+            lr,
+            tokens: Counts::of(micro_batches).tokens as u64,
+        })
+    }
+
+    fn apply(&mut self, lr: f64, gradients: Vec<(ParameterInfo, Option<Vec<f32>>)>) -> Result<(), TrainError> {
+        let Some(model) = self.model.take() else {
+            unreachable!("the model is taken out only here")
+        };
+        let mut gradients = gradients.into_iter();
+        let mut failed = None;
+        let (optimizer, decay_all) = (&mut self.optimizer, self.options.decay_all);
+        let model = model.update(|info, values| {
+            let Some((named, Some(gradient))) = gradients.next() else { return };
+            debug_assert_eq!(named.name, info.name, "gradients come in the order of the parameters");
+            let slot = ParamSlot {
+                name: &info.name,
+                shape: &info.shape,
+                values,
+                gradient: &gradient,
+                // Norms and biases are vectors; matrices and embeddings have two axes.
+                decay: decay_all || info.shape.len() >= 2,
+            };
+            if let Err(error) = optimizer.update(lr, slot) {
+                failed.get_or_insert(error);
+            }
+        });
+        self.model = Some(model);
+        match failed {
+            None => Ok(()),
+            Some(error) => Err(TrainError::Optimizer(error)),
+        }
+    }
+}
+
+impl Accumulated {
+    fn add(
+        &mut self,
+        loss: f64,
+        parts: &Vec<(&'static str, f64)>,
+        correct: f64,
+        gradients: Vec<(ParameterInfo, Option<Vec<f32>>)>,
+    ) {
+        self.loss += loss;
+        self.accuracy += correct;
+        for (mine, (_, loss)) in self.parts.iter_mut().zip(parts) {
+            mine.1 += loss;
+        }
+        for ((_, mine), (_, gradient)) in self.gradients.iter_mut().zip(gradients) {
+            match (mine.as_mut(), gradient) {
+                (Some(mine), Some(gradient)) => optim::add_in_place(mine, &gradient),
+                (None, gradient) => *mine = gradient,
+                (Some(_), None) => {}
+            }
+        }
+    }
+}
+
+/// Every parameter must get a gradient: one that doesn't was cut off the loss by mistake and would silently stay as it is.
+fn check_coverage(gradients: &[(ParameterInfo, Option<Vec<f32>>)]) -> Result<(), TrainError> {
+    let tensors: Vec<String> = gradients
+        .iter()
+        .filter(|(_, gradient)| gradient.is_none())
+        .map(|(info, _)| info.name.clone())
+        .collect();
+    if tensors.is_empty() { Ok(()) } else { Err(TrainError::NoGradient { tensors }) }
+}
