@@ -91,47 +91,21 @@ dispatched!(fn forward = forward_on(kind: Activation, x: &[f32], y: &mut [f32]))
 dispatched!(fn backward = backward_on(kind: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]));
 
 /// The factor in the argument of GELU's tanh approximation, doubled: `(1 + tanh u) / 2 = sigmoid(2 u)`.
-const TWICE_ROOT_2_OVER_PI: f32 = 1.595_769_1;
+const TWICE_ROOT_2_OVER_PI: f32 = 1.595_769_2;
 const GELU_CUBIC: f32 = 0.044_715;
 const QUICK_GELU: f32 = 1.702;
 
-/// Runs `$body` with `$f` bound to the function of the kind, so that the choice is made once and not for every vector.
-macro_rules! with_function {
-    ($s:ident, $kind:ident, $f:ident => $body:expr) => {
+/// Runs the body once for the kind at hand, with `$k` a constant: the choice is made once and not for every vector.
+macro_rules! with_constant {
+    ($kind:expr, $k:ident => $body:expr) => {
+        with_constant!(@arms $kind, $k, $body, Gelu GeluTanh QuickGelu Relu Silu Tanh Sigmoid Identity)
+    };
+    (@arms $kind:expr, $k:ident, $body:expr, $($name:ident)*) => {
         match $kind {
-            Activation::Gelu => {
-                let $f = |x| $s.mul(x, math::normal($s, x).0);
+            $(Activation::$name => {
+                const $k: Activation = Activation::$name;
                 $body
-            }
-            Activation::GeluTanh => {
-                let $f = |x| $s.mul(x, gelu_tanh_sigmoid($s, x));
-                $body
-            }
-            Activation::QuickGelu => {
-                let $f = |x| $s.mul(x, math::sigmoid($s, $s.mul(x, $s.splat(QUICK_GELU))));
-                $body
-            }
-            Activation::Relu => {
-                // The data second: not-a-number stays.
-                let $f = |x| $s.max($s.zero(), x);
-                $body
-            }
-            Activation::Silu => {
-                let $f = |x| $s.mul(x, math::sigmoid($s, x));
-                $body
-            }
-            Activation::Tanh => {
-                let $f = |x| math::tanh($s, x);
-                $body
-            }
-            Activation::Sigmoid => {
-                let $f = |x| math::sigmoid($s, x);
-                $body
-            }
-            Activation::Identity => {
-                let $f = |x| x;
-                $body
-            }
+            })*
         }
     };
 }
@@ -151,6 +125,21 @@ fn gelu_tanh_sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
 fn gated_derivative<S: Simd>(s: S, x: S::V, g: S::V, slope: S::V) -> S::V {
     let one_minus = s.sub(s.splat(1.0), g);
     s.fma(s.mul(s.mul(x, slope), g), one_minus, g)
+}
+
+#[inline(always)]
+fn value_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
+    match kind {
+        Activation::Gelu => s.mul(x, math::normal(s, x).0),
+        Activation::GeluTanh => s.mul(x, gelu_tanh_sigmoid(s, x)),
+        Activation::QuickGelu => s.mul(x, math::sigmoid(s, s.mul(x, s.splat(QUICK_GELU)))),
+        // The data second: not-a-number stays.
+        Activation::Relu => s.max(s.zero(), x),
+        Activation::Silu => s.mul(x, math::sigmoid(s, x)),
+        Activation::Tanh => math::tanh(s, x),
+        Activation::Sigmoid => math::sigmoid(s, x),
+        Activation::Identity => x,
+    }
 }
 
 #[inline(always)]
@@ -188,15 +177,15 @@ fn derivative_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
 
 #[inline(always)]
 fn forward_on<S: Simd>(s: S, kind: Activation, x: &[f32], y: &mut [f32]) {
-    with_function!(s, kind, f => vectors(s, x.len(), |i| write(s, y, i, f(read(s, x, i)))));
+    with_constant!(kind, KIND => vectors!(s, x.len(), |i| write(s, y, i, value_on(s, KIND, read(s, x, i)))));
 }
 
 /// `x = f(x)` in place.
 #[inline(always)]
 pub(crate) fn apply_in_place_on<S: Simd>(s: S, kind: Activation, x: &mut [f32]) {
     if kind != Activation::Identity {
-        with_function!(s, kind, f => vectors(s, x.len(), |i| {
-            let v = f(read(s, x, i));
+        with_constant!(kind, KIND => vectors!(s, x.len(), |i| {
+            let v = value_on(s, KIND, read(s, x, i));
             write(s, x, i, v);
         }));
     }
@@ -204,8 +193,8 @@ pub(crate) fn apply_in_place_on<S: Simd>(s: S, kind: Activation, x: &mut [f32]) 
 
 #[inline(always)]
 fn backward_on<S: Simd>(s: S, kind: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-    vectors(s, x.len(), |i| {
-        let slope = derivative_on(s, kind, read(s, x, i));
+    with_constant!(kind, KIND => vectors!(s, x.len(), |i| {
+        let slope = derivative_on(s, KIND, read(s, x, i));
         write(s, dx, i, s.mul(read(s, dy, i), slope));
-    });
+    }));
 }

@@ -239,7 +239,7 @@ fn forward_rows_on<S: Simd>(s: S, work: Forward, first: usize, last: usize) {
             let residual = &residual[row * d..][..d];
             // SAFETY: as above.
             let to = unsafe { work.sum.unwrap_or(work.y).slice(row * d, d) };
-            vectors(s, d, |i| {
+            vectors!(s, d, |i| {
                 let v = s.add(read(s, x, i), read(s, residual, i));
                 total = s.add(total, v);
                 write(s, to, i, v);
@@ -251,7 +251,7 @@ fn forward_rows_on<S: Simd>(s: S, work: Forward, first: usize, last: usize) {
                 unsafe { sum.slice(row * d, d) }.copy_from_slice(x);
             }
             if work.mean.is_some() {
-                vectors(s, d, |i| total = s.add(total, read(s, x, i)));
+                vectors!(s, d, |i| total = s.add(total, read(s, x, i)));
             }
             x
         };
@@ -265,7 +265,7 @@ fn forward_rows_on<S: Simd>(s: S, work: Forward, first: usize, last: usize) {
         // Lanes behind the end of the row would add (0 - mean)² each.
         let mut squares = s.zero();
         let whole = d - d % S::LANES;
-        vectors(s, whole, |i| {
+        vectors!(s, whole, |i| {
             let v = s.sub(read(s, source, i), shift);
             squares = s.fma(v, v, squares);
         });
@@ -278,7 +278,7 @@ fn forward_rows_on<S: Simd>(s: S, work: Forward, first: usize, last: usize) {
         unsafe { work.rstd.slice(row, 1)[0] = rstd };
         let scale = s.splat(rstd);
         let (source, n) = (source.as_ptr(), source.len());
-        vectors(s, d, |i| {
+        vectors!(s, d, |i| {
             // SAFETY: `source` is a live row of `n = d` floats. It may be the very row `y`, so it is read here through a
             // pointer and each vector is read before it is written.
             let v = unsafe {
@@ -289,7 +289,10 @@ fn forward_rows_on<S: Simd>(s: S, work: Forward, first: usize, last: usize) {
                 }
             };
             let v = s.mul(s.sub(v, shift), s.mul(scale, read(s, work.gamma, i)));
-            let v = work.beta.map_or(v, |beta| s.add(v, read(s, beta, i)));
+            let v = match work.beta {
+                Some(beta) => s.add(v, read(s, beta, i)),
+                None => v,
+            };
             write(s, y, i, v);
         });
     }
@@ -365,7 +368,7 @@ fn backward_rows_on<S: Simd>(s: S, work: Backward, first: usize, last: usize, su
         let shift = s.splat(work.mean.map_or(0.0, |mean| mean[row]));
         let rstd = s.splat(work.rstd[row]);
         let (mut g_sum, mut gx_sum) = (s.zero(), s.zero());
-        vectors(s, d, |i| {
+        vectors!(s, d, |i| {
             let xhat = s.mul(s.sub(read(s, x, i), shift), rstd);
             let dy = read(s, dy, i);
             let g = s.mul(dy, read(s, work.gamma, i));
@@ -383,7 +386,7 @@ fn backward_rows_on<S: Simd>(s: S, work: Backward, first: usize, last: usize, su
         let mean_gx = s.splat(s.sum(gx_sum) / d as f32);
         // SAFETY: this piece of work alone has these rows.
         let dx = unsafe { work.dx.slice(row * d, d) };
-        vectors(s, d, |i| {
+        vectors!(s, d, |i| {
             let xhat = s.mul(s.sub(read(s, x, i), shift), rstd);
             let g = s.mul(read(s, dy, i), read(s, work.gamma, i));
             let v = s.fnma(xhat, mean_gx, s.sub(g, mean_g));

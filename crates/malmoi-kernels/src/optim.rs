@@ -121,7 +121,7 @@ fn adamw_chunk_on<S: Simd>(
     let root_correction2 = s.splat(scalars.root_correction2);
     let eps = s.splat(scalars.eps);
     let step_size = s.splat(scalars.step_size);
-    vectors(s, p.len(), |i| {
+    vectors!(s, p.len(), |i| {
         let g = read(s, g, i);
         let first = read(s, m, i);
         let first = s.fma(one_minus_beta1, s.sub(g, first), first);
@@ -138,7 +138,7 @@ fn adamw_chunk_on<S: Simd>(
 #[inline(always)]
 fn scale_chunk_on<S: Simd>(s: S, x: &mut [f32], factor: f32) {
     let factor = s.splat(factor);
-    vectors(s, x.len(), |i| {
+    vectors!(s, x.len(), |i| {
         let scaled = s.mul(read(s, x, i), factor);
         write(s, x, i, scaled);
     });
@@ -147,7 +147,7 @@ fn scale_chunk_on<S: Simd>(s: S, x: &mut [f32], factor: f32) {
 #[inline(always)]
 fn add_chunk_on<S: Simd>(s: S, x: &mut [f32], y: &[f32]) {
     let y = &y[..x.len()];
-    vectors(s, x.len(), |i| {
+    vectors!(s, x.len(), |i| {
         let sum = s.add(read(s, x, i), read(s, y, i));
         write(s, x, i, sum);
     });

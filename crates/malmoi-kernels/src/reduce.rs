@@ -142,7 +142,7 @@ fn dot_part_on<S: Simd>(_: S, x: &[f32], y: &[f32]) -> f64 {
 #[inline(always)]
 fn add_rows_on<S: Simd>(s: S, x: &[f32], out: &mut [f32]) {
     for row in x.chunks_exact(out.len()) {
-        vectors(s, out.len(), |i| {
+        vectors!(s, out.len(), |i| {
             let sum = s.add(read(s, out, i), read(s, row, i));
             write(s, out, i, sum);
         });

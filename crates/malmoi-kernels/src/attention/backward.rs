@@ -178,7 +178,7 @@ fn block_on<S: Simd>(
         }
     }
     let scale = s.splat(shape.scale);
-    vectors(s, ds.len(), |i| {
+    vectors!(s, ds.len(), |i| {
         let scaled = s.mul(read(s, &ds, i), scale);
         write(s, &mut ds, i, scaled);
     });
@@ -219,7 +219,7 @@ fn per_query_on<S: Simd>(
         }
         let (x, y) = (dout.row(lane), out.row(lane));
         let mut sum = s.zero();
-        vectors(s, x.len(), |i| {
+        vectors!(s, x.len(), |i| {
             sum = s.fma(read(s, x, i), read(s, y, i), sum)
         });
         dots[lane] = s.sum(sum);

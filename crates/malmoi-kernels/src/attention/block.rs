@@ -307,12 +307,12 @@ impl<'a> Block<'a> {
         if last.start <= self.lo && first.end >= self.hi {
             return;
         }
-        let mut bounds = [[0.0_f32; MAX_NR]; 2];
-        for lane in 0..S::NR {
+        let (mut starts, mut ends) = ([0.0_f32; MAX_NR], [0.0_f32; MAX_NR]);
+        for (lane, (start, end)) in starts.iter_mut().zip(&mut ends).enumerate() {
             let seen = seen(lane);
             // Relative to `lo`, so that they are exact in f32.
-            bounds[0][lane] = seen.start as f32 - self.lo as f32;
-            bounds[1][lane] = seen.end as f32 - self.lo as f32;
+            *start = seen.start as f32 - self.lo as f32;
+            *end = seen.end as f32 - self.lo as f32;
         }
         let hidden = s.splat(f32::NEG_INFINITY);
         for j in 0..self.keys() {
@@ -325,8 +325,8 @@ impl<'a> Block<'a> {
                 unsafe {
                     let at = scores[j * S::NR + half..].as_mut_ptr();
                     let after_start =
-                        s.select_lt(key, s.load(bounds[0][half..].as_ptr()), hidden, s.load(at));
-                    let end = s.load(bounds[1][half..].as_ptr());
+                        s.select_lt(key, s.load(starts[half..].as_ptr()), hidden, s.load(at));
+                    let end = s.load(ends[half..].as_ptr());
                     s.store(at, s.select_lt(key, end, after_start, hidden));
                 }
             }

@@ -78,7 +78,7 @@ fn queries_on<S: Simd>(s: S, work: Forward, head: Head, q0: usize) {
         if let Some(dropout) = shape.dropout {
             block.dropout_factors_on(s, dropout, &mut factors);
             let n = block.keys() * S::NR;
-            vectors(s, n, |i| {
+            vectors!(s, n, |i| {
                 let dropped = s.mul(read(s, &scores[..n], i), read(s, &factors[..n], i));
                 write(s, &mut scores[..n], i, dropped);
             });
@@ -92,7 +92,7 @@ fn queries_on<S: Simd>(s: S, work: Forward, head: Head, q0: usize) {
             // SAFETY: this piece of work alone has these queries of this head.
             let to = unsafe { work.out.slice((row * shape.n_heads + head.head) * d, d) };
             let from = &out[lane * width..][..d];
-            vectors(s, d, |i| write(s, to, i, s.mul(read(s, from, i), factor)));
+            vectors!(s, d, |i| write(s, to, i, s.mul(read(s, from, i), factor)));
             // SAFETY: as above.
             let lse = unsafe { work.lse.slice(head.lse_at() + q + lane, 1) };
             lse[0] = if empty {

@@ -111,8 +111,10 @@ impl Columns<'_> {
         while p < whole {
             // SAFETY: `p + LANES <= k`, and the matrices were checked to hold their rows and columns.
             unsafe {
-                let weights: [S::V; J] =
-                    std::array::from_fn(|jj| s.load(w.add(jj * b.col_stride + p)));
+                let mut weights = [s.zero(); J];
+                for (jj, weights) in weights.iter_mut().enumerate() {
+                    *weights = s.load(w.add(jj * b.col_stride + p));
+                }
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let v = s.load(x.add(i * a.row_stride + p));
                     for jj in 0..J {

@@ -219,7 +219,7 @@ fn exponentials_on<S: Simd>(s: S, row: &mut [f32], max: f32) -> f64 {
 #[inline(always)]
 fn scale_on<S: Simd>(s: S, row: &mut [f32], factor: f32) {
     let factor = s.splat(factor);
-    crate::simd::vectors(s, row.len(), |i| {
+    crate::simd::vectors!(s, row.len(), |i| {
         let scaled = s.mul(read(s, row, i), factor);
         write(s, row, i, scaled);
     });

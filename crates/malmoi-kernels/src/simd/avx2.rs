@@ -115,17 +115,13 @@ impl Simd for Avx2 {
         unsafe {
             // In two factors, so that each is a normal number.
             let n = _mm256_cvtps_epi32(n);
-            let half = _mm256_srai_epi32::<1>(n);
-            let power = |e| {
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(
-                    e,
-                    _mm256_set1_epi32(127),
-                )))
-            };
-            _mm256_mul_ps(
-                _mm256_mul_ps(a, power(half)),
-                power(_mm256_sub_epi32(n, half)),
-            )
+            let first = _mm256_srai_epi32::<1>(n);
+            let second = _mm256_sub_epi32(n, first);
+            let bias = _mm256_set1_epi32(127);
+            let first = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(first, bias)));
+            let second =
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(second, bias)));
+            _mm256_mul_ps(_mm256_mul_ps(a, first), second)
         }
     }
     #[inline(always)]

@@ -21,7 +21,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     let x = s.min(s.splat(89.0), s.max(s.splat(-104.0), x));
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     // ln 2 in two parts, the first with trailing zeros, so that the first product is exact.
-    let r = s.fnma(n, s.splat(0.693_359_375), x);
+    let r = s.fnma(n, s.splat(355.0 / 512.0), x);
     let r = s.fnma(n, s.splat(-2.121_944_4e-4), r);
     // e^r = 1 + r + r² q(r) on [-ln 2 / 2, ln 2 / 2]; relative error of the fit 3.1e-9.
     let q = s.polynomial(

@@ -213,15 +213,21 @@ pub(crate) fn write<S: Simd>(s: S, y: &mut [f32], i: usize, v: S::V) {
     }
 }
 
-/// Calls `f(i)` for every vector start `i` in `0..n`; the last vector may be partial.
-#[inline(always)]
-pub(crate) fn vectors<S: Simd>(_: S, n: usize, mut f: impl FnMut(usize)) {
-    let mut i = 0;
-    while i < n {
-        f(i);
-        i += S::LANES;
-    }
+/// `vectors!(s, n, |i| body)` runs the body for every vector start `i` in `0..n`; the last vector may be partial.
+///
+/// A loop rather than a function that takes a closure: the compiler may decline to inline a closure, which would then be
+/// compiled without the target features.
+macro_rules! vectors {
+    ($s:expr, $n:expr, |$i:ident| $body:expr) => {{
+        let n: usize = $n;
+        let mut $i = 0;
+        while $i < n {
+            $body;
+            $i += S::LANES;
+        }
+    }};
 }
+pub(crate) use vectors;
 
 #[cfg(test)]
 mod tests;

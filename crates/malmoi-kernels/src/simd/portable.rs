@@ -29,14 +29,12 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load_part(self, p: *const f32, n: usize) -> Self::V {
-        // SAFETY: promised by the caller for the first `n`.
-        std::array::from_fn(|i| {
-            if i < n {
-                unsafe { p.add(i).read() }
-            } else {
-                0.0
-            }
-        })
+        let mut v = [0.0; LANES];
+        for (i, v) in v.iter_mut().enumerate().take(n) {
+            // SAFETY: promised by the caller for the first `n`.
+            *v = unsafe { p.add(i).read() };
+        }
+        v
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32, v: Self::V) {

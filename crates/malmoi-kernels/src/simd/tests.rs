@@ -4,7 +4,7 @@ use crate::testing::for_each_isa;
 
 #[inline(always)]
 fn apply_on<S: Simd>(s: S, function: u8, x: &[f32], y: &mut [f32]) {
-    vectors(s, x.len(), |i| {
+    vectors!(s, x.len(), |i| {
         let v = read(s, x, i);
         let v = match function {
             0 => math::exp(s, v),
