@@ -216,6 +216,18 @@ def run_generate(model, inputs, options):
     return model.generate(**inputs, generation_config=settings, return_dict_in_generate=True, output_scores=True, output_logits=True)
 
 
+def padded_after_end(sequences, prompt, options):
+    """Rows filled with the padding token after their end token. Beam search takes a padding id of 0 for none and fills with the end token."""
+    if options["eos_token_id"] is None:
+        return sequences
+    sequences = sequences.clone()
+    for row in sequences:
+        ends = (row[prompt:] == options["eos_token_id"]).nonzero()
+        if len(ends):
+            row[prompt + int(ends[0]) + 1 :] = options["pad_token_id"]
+    return sequences
+
+
 def generate_cases(record, models, inputs, new_tokens):
     """Greedy and beam search. Returns None when float32 and float64 disagree, so that the caller draws other prompts."""
     prompt, rows = inputs["input_ids"].shape[1], inputs["input_ids"].shape[0]
@@ -245,7 +257,7 @@ def generate_cases(record, models, inputs, new_tokens):
         for key, value in inputs.items():
             record.given(f"{name}.in.{key}", value)
         f64, f32 = out[torch.float64], out[torch.float32]
-        record.integers(f"{name}.out.sequences", f64.sequences, exact=True)
+        record.integers(f"{name}.out.sequences", padded_after_end(f64.sequences, prompt, options), exact=True)
         entry = {"kind": "generate", "desc": desc, "options": options, "inputs": list(inputs), "outputs": ["sequences"]}
         if name == "greedy":
             logits = torch.stack(f64.logits, 1)

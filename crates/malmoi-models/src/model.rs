@@ -128,6 +128,17 @@ impl Model {
         })?;
         let model = Self::blank(config, head);
         let table = model.table(&tensors);
+        // Of tied tensors a file may hold either name.
+        let tied: Vec<(String, &str)> = model
+            .parameters()
+            .iter()
+            .filter_map(|info| Some((table.place(info).name, model.tied_copy(&info.name)?)))
+            .filter(|(name, _)| !tensors.contains(name))
+            .collect();
+        let tensors = tensors.rename(|name| {
+            let tied = tied.iter().find(|(_, copy)| *copy == name)?;
+            Some(tied.0.clone())
+        })?;
         let places: Vec<_> = model
             .parameters()
             .iter()
@@ -382,6 +393,18 @@ impl Model {
             ModelConfig::Bert(_) => bert::table(self.head, prefixed),
             ModelConfig::Gpt1(_) => gpt1::table(prefixed),
             ModelConfig::Gpt2(_) => gpt2::table(prefixed),
+        }
+    }
+
+    /// The published name of the tensor that is tied to a parameter of ours, when there is one.
+    fn tied_copy(&self, parameter: &str) -> Option<&'static str> {
+        match (&self.config, parameter) {
+            (ModelConfig::Bert(_), "embeddings.token.weight") => {
+                Some("cls.predictions.decoder.weight")
+            }
+            (ModelConfig::Bert(_), "vocabulary.bias") => Some("cls.predictions.decoder.bias"),
+            (ModelConfig::Gpt1(_) | ModelConfig::Gpt2(_), "token.weight") => Some("lm_head.weight"),
+            _ => None,
         }
     }
 

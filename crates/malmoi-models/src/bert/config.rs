@@ -55,6 +55,15 @@ impl BertConfig {
         let read = ConfigReader::new(config, "bert")?;
         read.refuse_unless("position_embedding_type", "absolute")?;
         read.refuse_unless("tie_word_embeddings", true)?;
+        // Leftovers of the first release, which no published code reads.
+        read.inert(&[
+            "directionality",
+            "pooler_fc_size",
+            "pooler_num_attention_heads",
+            "pooler_num_fc_layers",
+            "pooler_size_per_head",
+            "pooler_type",
+        ]);
         let dropout = config_keys::rate(&read, "hidden_dropout_prob", 0.1)?;
         let LabelSet {
             n_labels,

@@ -115,11 +115,14 @@ impl Bert {
             .segments
             .clone()
             .unwrap_or_else(|| vec![0; batch.n_tokens()].into());
-        let sum = ops::sum_of_embeddings(vec![
-            self.embeddings.token.at(&batch.ids),
-            self.embeddings.position.at(&batch.positions),
-            self.embeddings.segment.at(&segments),
-        ]);
+        let sum = ops::sum_of_embeddings(
+            vec![
+                self.embeddings.token.at(&batch.ids),
+                self.embeddings.position.at(&batch.positions),
+                self.embeddings.segment.at(&segments),
+            ],
+            Some(self.config.pad_token_id),
+        );
         let normed = self.embeddings.norm.forward(sum);
         match pass.dropout(self.config.dropout) {
             Some((p, key)) => ops::dropout(normed, p, key),

@@ -70,7 +70,7 @@ impl Gpt2 {
         if let Some(segments) = &batch.segments {
             tables.push(self.token.at(segments));
         }
-        let sum = ops::sum_of_embeddings(tables);
+        let sum = ops::sum_of_embeddings(tables, None);
         match pass.dropout(self.config.embedding_dropout) {
             Some((p, key)) => ops::dropout(sum, p, key),
             None => sum,

@@ -15,8 +15,6 @@ const IGNORED: i64 = -100;
 pub(crate) struct Padded {
     /// Tokens of a padded row.
     pub t: usize,
-    /// Leading dimensions, such as `[B]` or `[B, C]`.
-    pub leading: Vec<usize>,
     /// Which positions hold real tokens, `[B · T]`.
     pub real: Vec<bool>,
     /// The packed batch.
@@ -35,7 +33,7 @@ impl Padded {
         };
         let ids_name = format!("{case}.in.input_ids");
         let (ids, shape) = (fixture.i64s(&ids_name)?, fixture.shape(&ids_name)?.to_vec());
-        let Some((&t, leading)) = shape.split_last() else {
+        let Some(&t) = shape.last() else {
             return Err(CaseError::Unsupported(
                 "input_ids without dimensions".into(),
             ));
@@ -93,7 +91,6 @@ impl Padded {
         };
         Ok(Self {
             t,
-            leading: leading.to_vec(),
             real,
             batch,
             row_of,

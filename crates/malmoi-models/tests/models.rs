@@ -1,0 +1,368 @@
+//! Behaviour of every architecture that no golden reference can show: round trips, packing, caching, refusals.
+
+use std::path::PathBuf;
+
+use malmoi_checkpoint::Overwrite;
+use malmoi_models::{
+    ClassTargets, Head, Labels, Mode, Model, ModelConfig, ModelError, OpenOptions, PackedBatch,
+    Pass, SaveOptions, VocabularyTargets,
+};
+use serde_json::{Value, json};
+
+fn bert() -> Value {
+    json!({"model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
+           "intermediate_size": 24, "max_position_embeddings": 20, "initializer_range": 0.2})
+}
+
+fn gpt2() -> Value {
+    json!({"model_type": "gpt2", "vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 20,
+           "initializer_range": 0.2})
+}
+
+fn gpt1() -> Value {
+    json!({"model_type": "openai-gpt", "vocab_size": 50, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 20,
+           "initializer_range": 0.2})
+}
+
+fn config(json: &Value) -> ModelConfig {
+    ModelConfig::from_json(json, false).expect("a valid configuration")
+}
+
+fn model(json: &Value, head: Head) -> Model {
+    Model::initialise(config(json), head, 11, Mode::Inference)
+}
+
+fn all() -> Vec<(Value, Head)> {
+    let mut models = Vec::new();
+    for json in [bert(), gpt1(), gpt2()] {
+        for (head, _) in config(&json).architecture_names() {
+            models.push((json.clone(), *head));
+        }
+    }
+    models
+}
+
+fn batch() -> PackedBatch {
+    PackedBatch::from_sequences(&[vec![3, 9, 4, 7, 1], vec![8], vec![6, 6, 2]])
+}
+
+fn close(a: &[f32], b: &[f32]) -> bool {
+    // Products over other row counts may sum in another order: 16 terms of order one leave a few 1e-7.
+    a.len() == b.len()
+        && a.iter()
+            .zip(b)
+            .all(|(x, y)| (x - y).abs() <= 2e-5 * (1.0 + y.abs()))
+}
+
+fn temporary() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("model");
+    (directory, path)
+}
+
+#[test]
+fn what_is_saved_opens_again_bit_for_bit() {
+    for (json, head) in all() {
+        let original = model(&json, head);
+        let (_keep, path) = temporary();
+        original
+            .save(&path, &SaveOptions::default())
+            .expect("saved");
+        let opened = Model::open(&path, &OpenOptions::default()).expect("opened");
+        assert_eq!(opened.head(), head, "{json} {head:?}");
+        assert_eq!(opened.config(), original.config(), "{json} {head:?}");
+        assert_eq!(
+            opened.published_tensors(),
+            original.published_tensors(),
+            "{json} {head:?}"
+        );
+    }
+}
+
+#[test]
+fn a_sequence_does_not_feel_its_neighbours_in_the_pack() {
+    for (json, head) in [
+        (bert(), Head::None),
+        (gpt1(), Head::None),
+        (gpt2(), Head::None),
+    ] {
+        let model = model(&json, head);
+        let batch = batch();
+        let together = model.last_hidden(&batch).expect("hidden states");
+        for rows in batch.sequences() {
+            let alone = PackedBatch::from_sequences(&[batch.ids[rows.clone()].to_vec()]);
+            let alone = model.last_hidden(&alone).expect("hidden states");
+            assert!(
+                close(&alone, &together[rows.start * 16..rows.end * 16]),
+                "{json} rows {rows:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_decoder_sees_only_the_left() {
+    for json in [gpt1(), gpt2()] {
+        let model = model(&json, Head::CausalLm);
+        let logits = |ids: Vec<u32>| {
+            model
+                .logits(&PackedBatch::from_sequences(&[ids]), &[0, 1, 2])
+                .expect("logits")
+        };
+        assert!(
+            close(&logits(vec![5, 6, 7, 8]), &logits(vec![5, 6, 7, 30])),
+            "{json}: a later token changed a logit"
+        );
+        assert!(
+            !close(&logits(vec![5, 6, 7, 8]), &logits(vec![5, 40, 7, 8])),
+            "{json}: an earlier one changed none"
+        );
+    }
+}
+
+#[test]
+fn cached_steps_give_the_logits_of_the_whole_sequence() {
+    for json in [gpt1(), gpt2()] {
+        let model = model(&json, Head::CausalLm);
+        let sequences = [vec![3, 9, 4, 7, 1, 12], vec![8, 2, 33, 5, 20, 6]];
+        let whole = PackedBatch::from_sequences(&sequences);
+        let expected = model.logits(&whole, &[5, 11]).expect("logits");
+        // Prompts of different length, then one or two tokens a step.
+        let mut cache = model.new_cache(2);
+        for (from, to) in [([0, 0], [3, 2]), ([3, 2], [4, 4]), ([4, 4], [6, 6])] {
+            let parts: Vec<Vec<u32>> = (0..2)
+                .map(|i| sequences[i][from[i]..to[i]].to_vec())
+                .collect();
+            let positions: Vec<u32> = (0..2).flat_map(|i| from[i] as u32..to[i] as u32).collect();
+            let step = PackedBatch::from_sequences(&parts).with_positions(positions);
+            let last: Vec<u32> = step.cu_seqlens[1..].iter().map(|end| end - 1).collect();
+            let logits = model.advance(&step, &mut cache, &last).expect("logits");
+            if to == [6, 6] {
+                assert!(close(&logits, &expected), "{json}");
+            }
+        }
+        assert_eq!(cache.lengths(), [6, 6]);
+    }
+}
+
+#[test]
+fn every_parameter_of_every_head_gets_a_gradient() {
+    for (json, head) in all() {
+        let trainable = Model::initialise(config(&json), head, 11, Mode::Training);
+        let batch = batch();
+        let vocabulary = VocabularyTargets {
+            rows: [0, 4, 7].into(),
+            targets: [1, 2, 3].into(),
+            weights: [0.5, 0.25, 0.25].into(),
+        };
+        let labels = match head {
+            Head::None => continue,
+            Head::MaskedLm | Head::CausalLm => Labels::Vocabulary(vocabulary),
+            Head::Pretraining => Labels::Pretraining {
+                vocabulary,
+                next_sentence: ClassTargets::mean(vec![0, 1, 1]),
+            },
+            Head::TokenClassification => Labels::TokenClasses(VocabularyTargets {
+                targets: [0, 1, 1].into(),
+                ..vocabulary
+            }),
+            Head::QuestionAnswering => Labels::Spans(malmoi_models::SpanTargets {
+                starts: vec![Some(1), None, Some(0)],
+                ends: vec![Some(3), Some(0), Some(2)],
+            }),
+            Head::MultipleChoice => Labels::Classes(ClassTargets::mean(vec![2])),
+            // Published code trains this head alone through pretraining; its loss is that of two classes.
+            Head::NextSentence => continue,
+            Head::SequenceClassification => Labels::Classes(ClassTargets::mean(vec![0, 1, 1])),
+            Head::DoubleHeads => Labels::DoubleHeads {
+                vocabulary,
+                choice_rows: [4, 5, 8].into(),
+                choices: ClassTargets::mean(vec![1]),
+                choice_weight: 1.0,
+            },
+        };
+        let (report, gradients) = trainable
+            .loss_and_gradients(&batch, &labels, &Pass::inference())
+            .expect("gradients");
+        assert!(
+            report.loss.is_finite() && report.loss > 0.0,
+            "{json} {head:?}"
+        );
+        for (info, gradient) in gradients {
+            let gradient = gradient
+                .unwrap_or_else(|| panic!("{json} {head:?}: {} has no gradient", info.name));
+            assert!(
+                gradient.iter().all(|x| x.is_finite()),
+                "{json} {head:?}: {}",
+                info.name
+            );
+        }
+    }
+}
+
+#[test]
+fn an_update_in_place_changes_what_the_model_computes() {
+    let model = model(&gpt2(), Head::CausalLm);
+    let before = model.logits(&batch(), &[0]).expect("logits");
+    let model = model.update(|_, values| values.iter_mut().for_each(|x| *x *= 0.5));
+    assert!(!close(
+        &before,
+        &model.logits(&batch(), &[0]).expect("logits")
+    ));
+}
+
+#[test]
+fn initial_values_depend_on_the_seed_and_on_nothing_else() {
+    let tensors = |seed| {
+        Model::initialise(config(&bert()), Head::MaskedLm, seed, Mode::Inference)
+            .published_tensors()
+    };
+    assert_eq!(tensors(1), tensors(1));
+    assert_ne!(tensors(1), tensors(2));
+}
+
+#[test]
+fn a_new_head_on_a_pretrained_model_must_be_asked_for() {
+    let (_keep, path) = temporary();
+    model(&bert(), Head::Pretraining)
+        .save(&path, &SaveOptions::default())
+        .expect("saved");
+    let head = Some(Head::TokenClassification);
+    let refused = Model::open(
+        &path,
+        &OpenOptions {
+            head,
+            ..OpenOptions::default()
+        },
+    );
+    let message = refused.expect_err("missing and unused tensors").to_string();
+    assert!(
+        message.contains("classifier.weight") && message.contains("cls.predictions"),
+        "{message}"
+    );
+    let accept = OpenOptions {
+        head,
+        accept_missing: true,
+        accept_unused: true,
+        ..OpenOptions::default()
+    };
+    let opened = Model::open(&path, &accept).expect("accepted");
+    assert_eq!(opened.outputs(&batch()).expect("outputs").len(), 9 * 2);
+}
+
+#[test]
+fn unsupported_settings_are_refused_by_name() {
+    for (base, key, value) in [
+        (bert(), "position_embedding_type", json!("relative_key")),
+        (bert(), "hidden_act", json!("mish")),
+        (bert(), "hidden_size", json!(18)),
+        (bert(), "is_decoder", json!(true)),
+        (bert(), "surprise", json!(1)),
+        (gpt2(), "add_cross_attention", json!(true)),
+        (gpt2(), "tie_word_embeddings", json!(false)),
+        (gpt1(), "summary_type", json!("last")),
+        (gpt1(), "n_head", json!(0)),
+    ] {
+        let mut config = base;
+        config[key] = value;
+        let message = ModelConfig::from_json(&config, false)
+            .expect_err(key)
+            .to_string();
+        assert!(message.contains(key), "{key}: {message}");
+    }
+    let unknown = ModelConfig::from_json(&json!({"model_type": "mystery"}), false);
+    assert!(
+        matches!(unknown, Err(ModelError::UnknownArchitecture { found }) if found == "mystery")
+    );
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_refused() {
+    let model = model(&gpt2(), Head::CausalLm);
+    assert!(
+        model
+            .last_hidden(&PackedBatch::from_sequences(&[vec![50]]))
+            .is_err(),
+        "a token outside the vocabulary"
+    );
+    assert!(
+        model
+            .last_hidden(&PackedBatch::from_sequences(&[vec![1; 21]]))
+            .is_err(),
+        "more tokens than positions"
+    );
+    let encoder = self::model(&bert(), Head::None);
+    assert!(matches!(
+        encoder.logits(&batch(), &[0]),
+        Err(ModelError::WrongHead { .. })
+    ));
+}
+
+#[test]
+fn an_existing_directory_is_not_overwritten_by_default() {
+    let (_keep, path) = temporary();
+    let model = model(&gpt2(), Head::CausalLm);
+    model.save(&path, &SaveOptions::default()).expect("saved");
+    assert!(model.save(&path, &SaveOptions::default()).is_err());
+    model
+        .save(
+            &path,
+            &SaveOptions {
+                overwrite: Overwrite::Replace,
+                ..SaveOptions::default()
+            },
+        )
+        .expect("replaced");
+}
+
+#[test]
+fn a_head_width_of_its_own_is_kept() {
+    let mut json = gpt2();
+    json["head_dim"] = json!(6);
+    let original = model(&json, Head::CausalLm);
+    let (_keep, path) = temporary();
+    original
+        .save(&path, &SaveOptions::default())
+        .expect("saved");
+    let opened = Model::open(&path, &OpenOptions::default()).expect("opened");
+    assert_eq!(opened.config().d_head(), 6);
+    assert_eq!(
+        opened.logits(&batch(), &[2]).expect("logits"),
+        original.logits(&batch(), &[2]).expect("logits")
+    );
+}
+
+#[test]
+fn a_file_may_hold_either_name_of_tied_tensors() {
+    let (_keep, path) = temporary();
+    let original = model(&gpt2(), Head::CausalLm);
+    original
+        .save(&path, &SaveOptions::default())
+        .expect("saved");
+    let tensors = malmoi_checkpoint::Tensors::open(&path).expect("tensors");
+    let rename = |name: &str| {
+        if name == "transformer.wte.weight" {
+            "lm_head.weight".to_owned()
+        } else {
+            name.to_owned()
+        }
+    };
+    let renamed: Vec<_> = tensors
+        .names()
+        .map(|name| {
+            let view = tensors.get(name).expect("listed");
+            malmoi_checkpoint::NamedTensor {
+                name: rename(name).into(),
+                shape: view.shape.to_vec(),
+                data: view.into(),
+            }
+        })
+        .collect();
+    let bytes = malmoi_checkpoint::to_safetensors_bytes(&renamed, malmoi_checkpoint::FORMAT_PT)
+        .expect("bytes");
+    drop(renamed);
+    drop(tensors);
+    std::fs::write(path.join("model.safetensors"), bytes).expect("written");
+    let opened = Model::open(&path, &OpenOptions::default()).expect("opened");
+    assert_eq!(opened.published_tensors(), original.published_tensors());
+}
