@@ -319,7 +319,9 @@ fn rows(report: &Report) {
 
 fn losses(report: &Report) {
     for (m, d, vocab) in [(614, 768, 30_522), (768, 128, 65)] {
-        let (x, w, bias) = (normals(m * d), normals(vocab * d), normals(vocab));
+        let (x, mut w, bias) = (normals(m * d), normals(vocab * d), normals(vocab));
+        // Logits of size 1, as models have them.
+        w.iter_mut().for_each(|w| *w /= (d as f32).sqrt());
         let targets: Vec<u32> = (0..m as u32).map(|i| i * 31 % vocab as u32).collect();
         let weights = vec![1.0; m];
         let (mut dx, mut dw, mut db) = (x.clone(), w.clone(), bias.clone());

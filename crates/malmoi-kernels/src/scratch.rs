@@ -23,12 +23,26 @@ pub(crate) struct Scratch {
 /// A thread that waits for parallel work may take up another piece of work meanwhile, so buffers are handed out from a stack
 /// of free ones and never shared.
 pub(crate) fn scratch(len: usize) -> Scratch {
-    let mut lines = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     let needed = len.div_ceil(16);
+    let mut lines = FREE.with_borrow_mut(|free| take_best(free, needed));
     if lines.len() < needed {
         lines.resize(needed, Line([0.0; 16]));
     }
     Scratch { lines, len }
+}
+
+/// The smallest free buffer that is large enough, else the largest (which then grows), so that a few sizes in turn do not make
+/// every buffer as large as the largest.
+fn take_best(free: &mut Vec<Vec<Line>>, needed: usize) -> Vec<Line> {
+    let place = (0..free.len()).min_by_key(|&i| {
+        let len = free[i].len();
+        if len >= needed {
+            (false, len)
+        } else {
+            (true, usize::MAX - len)
+        }
+    });
+    place.map_or_else(Vec::new, |i| free.swap_remove(i))
 }
 
 impl Drop for Scratch {
@@ -52,5 +66,23 @@ impl std::ops::DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
         // SAFETY: as above, and borrowed uniquely.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_have_the_length_asked_for_and_are_reused_by_size() {
+        let (small, large) = (scratch(100), scratch(10_000));
+        assert_eq!((small.len(), large.len()), (100, 10_000));
+        assert!((small.as_ptr() as usize).is_multiple_of(64));
+        let (at_small, at_large) = (small.as_ptr(), large.as_ptr());
+        drop(small);
+        drop(large);
+        assert_eq!(scratch(90).as_ptr(), at_small);
+        assert_eq!(scratch(9000).as_ptr(), at_large);
+        assert_eq!(scratch(0).len(), 0);
     }
 }

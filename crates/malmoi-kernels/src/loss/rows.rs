@@ -1,7 +1,7 @@
 //! Softmax and cross-entropy of rows.
 
 use super::LossSum;
-use crate::simd::{Simd, dispatched, math, read, write};
+use crate::simd::{Simd, dispatched, math, read, vectors, write};
 use crate::threads::{SharedMut, chunks_mut, for_each};
 
 /// Elements in a piece of work.
@@ -44,7 +44,7 @@ pub(super) fn cross_entropy_in_place(
         let target = row[targets[i] as usize];
         let correct = is_first_maximum(row, targets[i], max);
         let sum = exponentials(row, max);
-        scale(row, (f64::from(weights[i]) / sum) as f32);
+        scale_down(row, (f64::from(weights[i]) / sum) as f32);
         row[targets[i] as usize] -= weights[i];
         outcome(target, correct, weights[i], max, sum)
     })
@@ -140,6 +140,11 @@ dispatched!(
     fn exponentials = exponentials_on(row: &mut [f32], max: f32) -> f64
 );
 dispatched!(fn scale = scale_on(row: &mut [f32], factor: f32));
+dispatched!(
+    /// [`scale`] with magnitudes below 2^-100 written as 0: no optimiser can tell, and subnormal numbers would slow the products
+    /// that follow a hundredfold.
+    fn scale_down = scale_down_on(row: &mut [f32], factor: f32)
+);
 
 #[inline(always)]
 fn maximum_on<S: Simd>(s: S, row: &[f32]) -> f32 {
@@ -219,8 +224,24 @@ fn exponentials_on<S: Simd>(s: S, row: &mut [f32], max: f32) -> f64 {
 #[inline(always)]
 fn scale_on<S: Simd>(s: S, row: &mut [f32], factor: f32) {
     let factor = s.splat(factor);
-    crate::simd::vectors!(s, row.len(), |i| {
+    vectors!(s, row.len(), |i| {
         let scaled = s.mul(read(s, row, i), factor);
         write(s, row, i, scaled);
+    });
+}
+
+#[inline(always)]
+fn scale_down_on<S: Simd>(s: S, row: &mut [f32], factor: f32) {
+    // 2^-100
+    let smallest = s.splat(7.888_609e-31);
+    let factor = s.splat(factor);
+    vectors!(s, row.len(), |i| {
+        let scaled = s.mul(read(s, row, i), factor);
+        write(
+            s,
+            row,
+            i,
+            s.select_lt(s.abs(scaled), smallest, s.zero(), scaled),
+        );
     });
 }
