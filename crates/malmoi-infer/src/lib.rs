@@ -1,3 +1,42 @@
-//! Generation, sampling and pipelines.
+//! Using trained models: generation, blanks, embeddings, perplexity.
+//!
+//! The functions of the modules take and return ids and plain numbers; [`Pipeline`] puts a tokenizer in front of them.
 
+pub mod beam;
+pub mod embed;
+mod error;
+pub mod fill_mask;
+pub mod generate;
+pub mod masked_accuracy;
+pub mod perplexity;
+pub mod pipeline;
 pub mod sampling;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+pub use error::InferError;
+pub use pipeline::Pipeline;
+
+use malmoi_models::{Head, Model};
+
+fn describe(model: &Model) -> String {
+    let config = model.config();
+    format!("{} ({})", config.model_type(), config.architecture_name(model.head()))
+}
+
+/// Checks that a model predicts the next token.
+fn needs_decoder(model: &Model, work: &'static str) -> Result<(), InferError> {
+    if model.config().is_causal() && matches!(model.head(), Head::CausalLm | Head::DoubleHeads) {
+        return Ok(());
+    }
+    Err(InferError::WrongModel { work, expected: "a decoder with a language-model head (such as GPT-2)", found: describe(model) })
+}
+
+/// Checks that a model predicts hidden tokens.
+fn needs_masked_lm(model: &Model, work: &'static str) -> Result<(), InferError> {
+    if matches!(model.head(), Head::MaskedLm | Head::Pretraining) {
+        return Ok(());
+    }
+    Err(InferError::WrongModel { work, expected: "an encoder with a masked-language-model head (such as BERT)", found: describe(model) })
+}

@@ -1,1 +1,3 @@
 //! Bench workloads and the cost model.
+
+pub mod bench;

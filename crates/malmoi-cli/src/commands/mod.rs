@@ -1,0 +1,75 @@
+//! One file a verb.
+
+pub mod bench;
+pub mod doctor;
+pub mod embed;
+pub mod eval;
+pub mod fill_mask;
+pub mod generate;
+pub mod help;
+pub mod info;
+pub mod pretrain;
+pub mod quickstart;
+pub mod tokenizer_encode;
+pub mod tokenizer_inspect;
+pub mod tokenizer_train;
+pub mod verify;
+
+use clap::Subcommand;
+
+use crate::arguments::{Arguments, TokenizerCommand};
+use crate::failure::{Failure, Result};
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Train tokenizers, a small BERT and a small GPT from scratch, and use them
+    Quickstart(quickstart::Quickstart),
+    /// Train, try and measure tokenizers
+    #[command(subcommand, disable_help_subcommand = true)]
+    Tokenizer(TokenizerCommand),
+    /// Pretrain a model as a configuration file says
+    Pretrain(pretrain::Pretrain),
+    /// Continue texts with a decoder
+    Generate(generate::Generate),
+    /// Find the best words for blanks with an encoder
+    FillMask(fill_mask::FillMask),
+    /// Turn texts into vectors
+    Embed(embed::Embed),
+    /// Measure a model on data
+    #[command(subcommand, disable_help_subcommand = true)]
+    Eval(eval::Eval),
+    /// Compare with golden references
+    Verify(verify::Verify),
+    /// Time a documented workload
+    Bench(bench::Bench),
+    /// Show a model's shape, parameters, memory and arithmetic
+    Info(info::Info),
+    /// Show what this machine offers and what is missing
+    Doctor(doctor::Doctor),
+    /// Print help
+    #[command(hide = true)]
+    Help(help::Help),
+}
+
+/// Runs a verb.
+pub fn run(arguments: Arguments) -> Result<()> {
+    let global = arguments.global;
+    malmoi_kernels::threads::set(global.threads.map_or(0, usize::from)).map_err(|error| Failure::input(error.to_string()))?;
+    match arguments.command {
+        Command::Quickstart(verb) => verb.run(&global),
+        Command::Tokenizer(TokenizerCommand::Train(verb)) => verb.run(&global),
+        Command::Tokenizer(TokenizerCommand::Encode(verb)) => verb.run(&global),
+        Command::Tokenizer(TokenizerCommand::Inspect(verb)) => verb.run(&global),
+        Command::Pretrain(verb) => verb.run(&global),
+        Command::Generate(verb) => verb.run(&global),
+        Command::FillMask(verb) => verb.run(&global),
+        Command::Embed(verb) => verb.run(&global),
+        Command::Eval(verb) => verb.run(&global),
+        Command::Verify(verb) => verb.run(&global),
+        Command::Bench(verb) => verb.run(&global),
+        Command::Info(verb) => verb.run(&global),
+        Command::Doctor(verb) => verb.run(&global),
+        Command::Help(verb) => verb.run(),
+    }
+}

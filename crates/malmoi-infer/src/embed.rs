@@ -1,0 +1,142 @@
+//! One vector a text: pooled hidden states.
+
+use malmoi_models::{Model, PackedBatch};
+use serde::{Deserialize, Serialize};
+
+use crate::InferError;
+
+/// How the token vectors of a text become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooling {
+    /// Their mean, special tokens included (Reimers and Gurevych 2019).
+    #[default]
+    Mean,
+    /// The vector of the first token.
+    Cls,
+    /// The vector of the last token, which is the one that has seen the whole text in a decoder.
+    Last,
+}
+
+/// How to embed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EmbedOptions {
+    /// How the token vectors become one.
+    pub pooling: Pooling,
+    /// Divide by the L2 norm, so that the dot product of two vectors is their cosine.
+    pub normalize: bool,
+    /// Tokens that go through the model together, at most (a longer text goes alone).
+    pub tokens_per_batch: usize,
+}
+
+impl Default for EmbedOptions {
+    fn default() -> Self {
+        // 2,048 tokens keep the activations of a BERT-base layer (25 MB of d_ff) within a large shared cache.
+        Self { pooling: Pooling::Mean, normalize: true, tokens_per_batch: 2048 }
+    }
+}
+
+/// Cuts a list of lengths into runs of at most `budget` tokens (and at least one text).
+pub(crate) fn by_budget(lengths: impl IntoIterator<Item = usize>, budget: usize) -> Vec<std::ops::Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut tokens, mut end) = (0, 0, 0);
+    for length in lengths {
+        if end > start && tokens + length > budget {
+            ranges.push(start..end);
+            (start, tokens) = (end, 0);
+        }
+        tokens += length;
+        end += 1;
+    }
+    if end > start {
+        ranges.push(start..end);
+    }
+    ranges
+}
+
+/// A vector of `d_model` values for each sequence of ids, in order.
+///
+/// # Errors
+/// [`InferError::Batch`] for empty or too long sequences or ids outside the vocabulary.
+pub fn embed<S: AsRef<[u32]>>(model: &Model, sequences: &[S], options: &EmbedOptions) -> Result<Vec<Vec<f32>>, InferError> {
+    let d = model.config().d_model();
+    let mut vectors = Vec::with_capacity(sequences.len());
+    for range in by_budget(sequences.iter().map(|s| s.as_ref().len()), options.tokens_per_batch) {
+        let batch = PackedBatch::from_sequences(&sequences[range]);
+        let hidden = model.last_hidden(&batch)?;
+        for rows in batch.sequences() {
+            let mut vector = pool(&hidden[rows.start * d..rows.end * d], d, options.pooling);
+            if options.normalize {
+                normalize(&mut vector);
+            }
+            vectors.push(vector);
+        }
+    }
+    Ok(vectors)
+}
+
+/// Pools the hidden states of one text, `[T, D]` with T at least 1.
+fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
+    match pooling {
+        Pooling::Cls => hidden[..d].to_vec(),
+        Pooling::Last => hidden[hidden.len() - d..].to_vec(),
+        Pooling::Mean => {
+            let mut sums = vec![0f64; d];
+            for row in hidden.chunks_exact(d) {
+                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+            }
+            let n = (hidden.len() / d) as f64;
+            sums.into_iter().map(|sum| (sum / n) as f32).collect()
+        }
+    }
+}
+
+/// Divides by the L2 norm; a vector of zeros stays as it is.
+fn normalize(vector: &mut [f32]) {
+    let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    if norm > 0.0 {
+        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    }
+}
+
+/// Cosine of the angle between two vectors of equal length; 0 when one of them is zero.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len(), "vectors of equal length");
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let norms = (dot(a, a) * dot(b, b)).sqrt();
+    if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_hold_at_most_the_budget_and_a_long_text_goes_alone() {
+        assert_eq!(by_budget([3, 3, 3, 9, 1], 6), [0..2, 2..3, 3..4, 4..5]);
+        assert_eq!(by_budget([6], 6), [0..1]);
+        assert!(by_budget([], 6).is_empty());
+    }
+
+    #[test]
+    fn pooling_takes_the_mean_the_first_or_the_last() {
+        let hidden = [1.0, 2.0, 3.0, 6.0];
+        assert_eq!(pool(&hidden, 2, Pooling::Mean), [2.0, 4.0]);
+        assert_eq!(pool(&hidden, 2, Pooling::Cls), [1.0, 2.0]);
+        assert_eq!(pool(&hidden, 2, Pooling::Last), [3.0, 6.0]);
+    }
+
+    #[test]
+    fn a_normalised_vector_has_length_one_and_zero_stays_zero() {
+        let mut vector = [3.0, 4.0];
+        normalize(&mut vector);
+        assert_eq!(vector, [0.6, 0.8]);
+        let mut zero = [0.0; 2];
+        normalize(&mut zero);
+        assert_eq!(zero, [0.0; 2]);
+        assert!((cosine(&[1.0, 0.0], &[1.0, 1.0]) - 0.5f64.sqrt()).abs() < 1e-12);
+    }
+}

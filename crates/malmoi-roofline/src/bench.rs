@@ -1,0 +1,355 @@
+//! Documented workloads, timed.
+//!
+//! Weights and ids are random (speed does not depend on them); shapes, batches and lengths are fixed, so that any other
+//! program can be timed on the same work. Compare ratios measured on one machine in one sitting, never absolute times.
+
+use std::hint::black_box;
+use std::str::FromStr;
+use std::time::Instant;
+
+use malmoi_infer::InferError;
+use malmoi_infer::generate::{Flow, GenerateOptions, generate};
+use malmoi_infer::sampling::SamplingSettings;
+use malmoi_kernels::gemm::{Epilogue, Mat, PackedMat, gemm, gemm_packed};
+use malmoi_kernels::random::{Key, Purpose};
+use malmoi_models::{BatchError, Head, Mode, Model, ModelConfig, ModelError, PackedBatch};
+use malmoi_train::TrainError;
+use malmoi_train::data::{Example, MicroBatch};
+use malmoi_train::optim::{Adam, LearningRate, Optimizer, OptimizerError, Rule, Schedule};
+use malmoi_train::pretrain::{StepOptions, Trainer};
+use serde::{Deserialize, Serialize};
+
+/// Why a workload could not be timed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// No such workload.
+    #[error("there is no workload `{0}`: expected one of {names}", names = Workload::NAMES.join(", "))]
+    UnknownWorkload(String),
+    /// A list of lengths that cannot be used.
+    #[error("{0}; expected JSON with the list `lengths` of numbers from 1 to 512")]
+    Lengths(String),
+    /// The model refused a batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The model refused the work.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Generation failed.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// A training step failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The optimiser refused its settings.
+    #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
+}
+
+/// A workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workload {
+    /// One matrix product, 1024x768 by 768x3072.
+    Gemm,
+    /// BERT-base, 8 sequences of 128 tokens.
+    EncodeFixed,
+    /// BERT-base, one sequence of 32 tokens.
+    EncodeLatency,
+    /// BERT-base, real lengths, 32 sequences at once, in order.
+    EncodeRagged,
+    /// BERT-base masked-language-model step, 8 x 128, 15 % masked.
+    MlmTrain,
+    /// GPT-2 step, 4 x 256.
+    ClmTrain,
+    /// GPT-2, 1,024 tokens, logits of the last.
+    Prefill,
+    /// GPT-2, prompt of 32, 64 greedy tokens.
+    Decode,
+    /// The same for 8 sequences at once.
+    DecodeBatch,
+}
+
+impl Workload {
+    /// Names on the command line, in the order of the variants.
+    pub const NAMES: [&'static str; 9] = [
+        "gemm", "encode-fixed", "encode-latency", "encode-ragged", "mlm-train", "clm-train", "prefill", "decode", "decode-batch",
+    ];
+
+    const ALL: [Self; 9] = [
+        Self::Gemm,
+        Self::EncodeFixed,
+        Self::EncodeLatency,
+        Self::EncodeRagged,
+        Self::MlmTrain,
+        Self::ClmTrain,
+        Self::Prefill,
+        Self::Decode,
+        Self::DecodeBatch,
+    ];
+}
+
+impl FromStr for Workload {
+    type Err = BenchError;
+
+    fn from_str(name: &str) -> Result<Self, BenchError> {
+        let at = Self::NAMES.iter().position(|known| *known == name);
+        at.map(|at| Self::ALL[at]).ok_or_else(|| BenchError::UnknownWorkload(name.to_owned()))
+    }
+}
+
+/// How to measure.
+#[derive(Debug, Clone, Default)]
+pub struct BenchOptions {
+    /// Timed repetitions, 1 or more; short workloads are repeated more often.
+    pub runs: usize,
+    /// Sequence lengths of `encode-ragged`.
+    pub lengths: Vec<usize>,
+}
+
+/// A measurement; the keys are those that other programs print for the same workloads.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Measurement {
+    /// Name of the workload.
+    pub workload: &'static str,
+    /// This program.
+    pub peer: &'static str,
+    /// Arithmetic.
+    pub precision: &'static str,
+    /// Work over the median time; for `ms` the median time itself.
+    pub value: f64,
+    /// Unit of the value.
+    pub unit: &'static str,
+    /// Shortest time.
+    pub best_s: f64,
+    /// Median time.
+    pub median_s: f64,
+    /// Largest resident memory of the process so far; 0 where the system does not say.
+    pub peak_rss_mib: u64,
+    /// `gemm`: the value with the right matrix packed beforehand, as a layer's weight is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_packed: Option<f64>,
+}
+
+/// Reads the list `lengths` of a JSON file.
+///
+/// # Errors
+/// [`BenchError::Lengths`].
+pub fn read_lengths(json: &[u8]) -> Result<Vec<usize>, BenchError> {
+    #[derive(Deserialize)]
+    struct File {
+        lengths: Vec<usize>,
+    }
+    let file: File = serde_json::from_slice(json).map_err(|error| BenchError::Lengths(error.to_string()))?;
+    match file.lengths.iter().find(|length| !(1..=512).contains(*length)) {
+        Some(length) => Err(BenchError::Lengths(format!("found the length {length}"))),
+        None if file.lengths.is_empty() => Err(BenchError::Lengths("found an empty list".into())),
+        None => Ok(file.lengths),
+    }
+}
+
+/// Best and median seconds of `runs` calls after `warm` calls.
+fn timed(runs: usize, warm: usize, mut f: impl FnMut() -> Result<(), BenchError>) -> Result<(f64, f64), BenchError> {
+    for _ in 0..warm {
+        f()?;
+    }
+    let mut seconds = Vec::with_capacity(runs);
+    for _ in 0..runs.max(1) {
+        let start = Instant::now();
+        f()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok((seconds[0], seconds[seconds.len() / 2]))
+}
+
+/// Largest resident memory of this process, in MiB.
+fn peak_rss_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).map_or(0, |kib| kib / 1024)
+}
+
+/// `n` ids below `vocab_size`.
+fn ids(stream: u64, n: usize, vocab_size: usize) -> Vec<u32> {
+    let key = Key::new(0, Purpose::Other(0), stream);
+    (0..n as u64).map(|i| key.below_at(i, vocab_size as u64) as u32).collect()
+}
+
+fn preset(name: &str) -> ModelConfig {
+    ModelConfig::preset(name).expect("a preset of this program")
+}
+
+/// Times a workload.
+///
+/// # Errors
+/// [`BenchError`]; [`BenchError::Lengths`] when `encode-ragged` has none.
+pub fn run(workload: Workload, options: &BenchOptions) -> Result<Measurement, BenchError> {
+    let runs = options.runs.max(1);
+    let mut value_packed = None;
+    let (units, unit, (best_s, median_s)) = match workload {
+        Workload::Gemm => {
+            let (units, plain, packed) = matrix_product()?;
+            value_packed = Some(round(units / packed.1, 2));
+            (units, "GFLOP/s", plain)
+        }
+        Workload::EncodeFixed => (1024.0, "tokens/s", encode(&[[128; 8].as_slice()], runs, 3)?),
+        Workload::EncodeLatency => (1.0, "ms", encode(&[[32].as_slice()], 5 * runs, 3)?),
+        Workload::EncodeRagged if options.lengths.is_empty() => {
+            return Err(BenchError::Lengths("no lengths given".into()));
+        }
+        Workload::EncodeRagged => {
+            let batches: Vec<&[usize]> = options.lengths.chunks(32).collect();
+            (options.lengths.iter().sum::<usize>() as f64, "tokens/s", encode(&batches, runs, 1)?)
+        }
+        Workload::MlmTrain => (1024.0, "tokens/s", train("bert-base", 8, 128, runs)?),
+        Workload::ClmTrain => (1024.0, "tokens/s", train("gpt2", 4, 256, runs)?),
+        Workload::Prefill => (1024.0, "tokens/s", prefill(runs)?),
+        Workload::Decode => (64.0, "tokens/s", decode(1, runs)?),
+        Workload::DecodeBatch => (8.0 * 64.0, "tokens/s", decode(8, runs)?),
+    };
+    let value = if unit == "ms" { median_s * 1e3 } else { units / median_s };
+    Ok(Measurement {
+        workload: Workload::NAMES[workload as usize],
+        peer: "malmoi",
+        precision: "f32",
+        value: round(value, 2),
+        unit,
+        best_s: round(best_s, 5),
+        median_s: round(median_s, 5),
+        peak_rss_mib: peak_rss_mib(),
+        value_packed,
+    })
+}
+
+fn round(x: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (x * scale).round() / scale
+}
+
+/// Billions of operations, times with both matrices as they are, times with the right one packed.
+fn matrix_product() -> Result<(f64, (f64, f64), (f64, f64)), BenchError> {
+    let (m, k, n) = (1024, 768, 3072);
+    let normal = |stream, len| {
+        let mut values = vec![0.0; len];
+        Key::new(0, Purpose::Other(1), stream).fill_normal(0, &mut values);
+        values
+    };
+    let (a, b, mut c) = (normal(0, m * k), normal(1, k * n), vec![0.0; m * n]);
+    let (left, right) = (Mat::row_major(&a, m, k), Mat::row_major(&b, k, n));
+    let plain = timed(30, 5, || {
+        gemm(left, right, &mut c, false, Epilogue::bias(None));
+        black_box(&c);
+        Ok(())
+    })?;
+    let packed = PackedMat::new(right);
+    let packed = timed(30, 5, || {
+        gemm_packed(left, &packed, &mut c, false, Epilogue::bias(None));
+        black_box(&c);
+        Ok(())
+    })?;
+    Ok(((2 * m * k * n) as f64 / 1e9, plain, packed))
+}
+
+/// Hidden states of BERT-base for batches of sequences of these lengths.
+fn encode(batches: &[&[usize]], runs: usize, warm: usize) -> Result<(f64, f64), BenchError> {
+    let model = Model::initialise(preset("bert-base"), Head::None, 0, Mode::Inference);
+    let vocab_size = model.config().vocab_size();
+    let pack = |(i, lengths): (usize, &&[usize])| {
+        let sequences: Vec<Vec<u32>> =
+            lengths.iter().enumerate().map(|(j, &n)| ids((i * 32 + j) as u64, n, vocab_size)).collect();
+        PackedBatch::from_sequences(&sequences)
+    };
+    let batches: Vec<PackedBatch> = batches.iter().enumerate().map(pack).collect();
+    timed(runs, warm, || {
+        for batch in &batches {
+            black_box(model.last_hidden(batch)?);
+        }
+        Ok(())
+    })
+}
+
+/// A training step of a preset with its published dropout, without clipping.
+fn train(name: &str, sequences: usize, length: usize, runs: usize) -> Result<(f64, f64), BenchError> {
+    let config = preset(name);
+    let (vocab_size, causal) = (config.vocab_size(), config.is_causal());
+    let head = if causal { Head::CausalLm } else { Head::MaskedLm };
+    let model = Model::initialise(config, head, 0, Mode::Training);
+    let chosen = Key::new(0, Purpose::Masking, 0);
+    let example = |row: usize| {
+        let ids = ids(row as u64, length, vocab_size);
+        let targets = if causal {
+            (0..length - 1).map(|i| (i, ids[i + 1])).collect()
+        } else {
+            let hidden = |i: &usize| chosen.fold(row as u64).uniform_f64_at(*i as u64) < 0.15;
+            (0..length).filter(hidden).map(|i| (i, ids[i])).collect()
+        };
+        Example { starts: vec![0], positions: (0..length as u32).collect(), segments: None, targets, next_sentence: None, ids }
+    };
+    let batch = [MicroBatch::pack(&(0..sequences).map(example).collect::<Vec<_>>())];
+    let optimizer = Optimizer::new(Rule::AdamW(Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }))?;
+    let schedule = LearningRate { schedule: Schedule::Constant, warmup: 0, total: 1000 };
+    let options = StepOptions { seed: 0, lr: 1e-4, schedule, clip_norm: 0.0, decay_all: true };
+    let mut trainer = Trainer::new(model, optimizer, 0, options);
+    timed(runs, 1, || {
+        black_box(trainer.advance(&batch)?);
+        Ok(())
+    })
+}
+
+fn gpt2() -> Model {
+    Model::initialise(preset("gpt2"), Head::CausalLm, 0, Mode::Inference)
+}
+
+fn prefill(runs: usize) -> Result<(f64, f64), BenchError> {
+    let model = gpt2();
+    let batch = PackedBatch::from_sequences(&[ids(0, 1024, model.config().vocab_size())]);
+    timed(runs, 2, || {
+        let mut cache = model.new_cache(1);
+        black_box(model.advance(&batch, &mut cache, &[1023])?);
+        Ok(())
+    })
+}
+
+fn decode(sequences: usize, runs: usize) -> Result<(f64, f64), BenchError> {
+    let model = gpt2();
+    let prompts: Vec<Vec<u32>> = (0..sequences).map(|row| ids(row as u64, 32, model.config().vocab_size())).collect();
+    let options = GenerateOptions { max_new_tokens: 64, sampling: SamplingSettings::default(), ..Default::default() };
+    timed(runs, 1, || {
+        black_box(generate(&model, &prompts, &options, &mut |_| Flow::Continue)?);
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_a_workload_and_others_are_refused() {
+        for (name, workload) in Workload::NAMES.iter().zip(Workload::ALL) {
+            assert_eq!(name.parse::<Workload>().unwrap(), workload);
+            assert_eq!(Workload::NAMES[workload as usize], *name);
+        }
+        assert!("encode".parse::<Workload>().unwrap_err().to_string().contains("encode-fixed"));
+    }
+
+    #[test]
+    fn lengths_come_from_json_and_must_fit_the_model() {
+        assert_eq!(read_lengths(br#"{"comment": "", "lengths": [3, 512]}"#).unwrap(), [3, 512]);
+        for bad in [r#"{"lengths": []}"#, r#"{"lengths": [0]}"#, r#"{"lengths": [513]}"#, r#"{"lengths": "3"}"#, "[3]", ""] {
+            assert!(matches!(read_lengths(bad.as_bytes()), Err(BenchError::Lengths(_))), "{bad}");
+        }
+        assert!(matches!(run(Workload::EncodeRagged, &BenchOptions::default()), Err(BenchError::Lengths(_))));
+    }
+
+    #[test]
+    fn times_are_sorted_and_the_median_is_the_middle() {
+        let mut waits = [5, 1, 3].into_iter().map(std::time::Duration::from_millis);
+        let (best, median) = timed(3, 0, || {
+            std::thread::sleep(waits.next().expect("three runs"));
+            Ok(())
+        })
+        .unwrap();
+        assert!(best >= 0.001 && median >= 0.003 && best <= median, "{best} {median}");
+    }
+}
