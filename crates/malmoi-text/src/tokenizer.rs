@@ -48,6 +48,10 @@ struct Shared {
     hash: u64,
 }
 
+/// Ids are below this; tables by id, and embedding tables, grow with the largest id. Published vocabularies have at most a
+/// few million entries.
+const MAX_VOCAB: usize = 1 << 24;
+
 /// A SentencePiece model with the bytes it was read from, which are written back when saving.
 struct SentencePieceFile {
     model: SentencePiece,
@@ -69,12 +73,18 @@ impl Tokenizer {
         inner: tokenizers::Tokenizer,
         sentencepiece: Option<(SentencePiece, Vec<u8>)>,
         config: Map<String, Value>,
-    ) -> Self {
+    ) -> Result<Self, String> {
         let vocab = inner.get_vocab(true);
         let vocab_size = vocab
             .values()
             .max()
             .map_or(0, |&largest| largest as usize + 1);
+        if vocab_size > MAX_VOCAB {
+            return Err(format!(
+                "the largest id is {}, ids must be below {MAX_VOCAB}",
+                vocab_size - 1
+            ));
+        }
         let mut by_id: Vec<Option<&str>> = vec![None; vocab_size];
         for (token, &id) in &vocab {
             by_id[id as usize] = Some(token);
@@ -82,7 +92,7 @@ impl Tokenizer {
         let hash = vocabulary_hash(&by_id);
         let special = SpecialTokens::find(&inner, &config, sentencepiece.as_ref().map(|s| &s.0));
         let marks = WordMarks::new(&inner, &by_id, &special);
-        Self {
+        Ok(Self {
             shared: Arc::new(Shared {
                 sentencepiece: sentencepiece
                     .map(|(model, bytes)| SentencePieceFile { model, bytes }),
@@ -93,7 +103,7 @@ impl Tokenizer {
                 hash,
                 inner,
             }),
-        }
+        })
     }
 
     /// Name of the algorithm: `WordPiece`, `BPE`, `Unigram` or `WordLevel`.

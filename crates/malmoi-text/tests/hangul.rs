@@ -108,6 +108,30 @@ fn offsets_point_into_the_original() {
 }
 
 #[test]
+fn spans_can_cover_whole_syllables() {
+    let tokenizer = wordpiece(STRIPPING);
+    let text = "\u{1112}\u{1161}\u{11ab}\u{1100}\u{116e}\u{11a8} cafe\u{301}";
+    let mut encoding = tokenizer
+        .encode(text, None, &EncodeOptions::default())
+        .unwrap();
+    encoding.cover_whole_characters(text, None);
+    let spans: Vec<&str> = tokenizer
+        .whole_words(&encoding.ids)
+        .into_iter()
+        .map(|word| {
+            let (start, end) = (
+                encoding.byte_offsets[word.start].0,
+                encoding.byte_offsets[word.end - 1].1,
+            );
+            &text[start..end]
+        })
+        .collect();
+    assert_eq!(spans, text.split(' ').collect::<Vec<_>>());
+    assert_eq!(encoding.offsets[1].0, 0);
+    assert_eq!(encoding.offsets[encoding.len() - 2].1, text.chars().count());
+}
+
+#[test]
 fn saving_and_loading_keeps_every_id() {
     let texts = [
         "한국 영화가 ㅋㅋ",

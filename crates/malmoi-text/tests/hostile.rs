@@ -1,4 +1,6 @@
 //! Bytes from outside give errors, never panics.
+//!
+//! A long run: `PROPTEST_CASES=20000 cargo test --release -p malmoi-text --test hostile`.
 
 use std::path::Path;
 
@@ -35,8 +37,6 @@ fn corpus_file() -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
-
     #[test]
     fn sentencepiece_files(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20), keep in 0.0..1.0_f64, cut in any::<bool>()) {
         let mut bytes = spiece();
@@ -54,6 +54,35 @@ proptest! {
             for text in ["한국어 \u{1112}\u{1161}\u{11ab} ﬁ ½ ㅋㅋ", "a  b ™"] {
                 let encoding = tokenizer.encode(text, None, &EncodeOptions::default()).unwrap();
                 tokenizer.decode(&encoding.ids, false).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn tokenizer_files(which in 0..4_usize, changes in prop::collection::vec((any::<prop::sample::Index>(), 0..8_usize), 1..6)) {
+        let name = ["wordpiece", "unigram", "bytelevel-bpe", "word-bpe"][which];
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../golden/tokenizer-{name}/tokenizer.json"));
+        let mut text = std::fs::read_to_string(path).unwrap();
+        for (at, kind) in &changes {
+            // Replace a number or a word of the document, which keeps it JSON more often than a random byte would.
+            let mut at = at.index(text.len());
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            let replacement = ["0", "4294967295", "-1", "null", "\"\"", "true", "99999", "x"][*kind];
+            let start = text[..at].rfind([' ', ':', ',', '[']).map_or(0, |at| at + 1);
+            let end = text[at..].find([',', '}', ']', ' ']).map_or(text.len(), |end| at + end);
+            if start <= end {
+                text.replace_range(start..end, replacement);
+            }
+        }
+        let (folder, _) = write(text.as_bytes(), "tokenizer.json");
+        if let Ok(tokenizer) = Tokenizer::load(folder.path()) {
+            for text in ["한국어 Hello [MASK] ﬁ ½ ㅋㅋ", "", " a  b ™ "] {
+                if let Ok(encoding) = tokenizer.encode(text, Some(text), &EncodeOptions::default()) {
+                    let _ = tokenizer.decode(&encoding.ids, false);
+                    let _ = tokenizer.whole_words(&encoding.ids);
+                }
             }
         }
     }
@@ -154,6 +183,16 @@ proptest! {
             Ok(())
         })?;
     }
+}
+
+#[test]
+fn a_huge_id_is_refused() {
+    let vocab = r#"{"a": 0, "b": 4294967295}"#;
+    let (folder, _) = write(vocab.as_bytes(), "vocab.json");
+    std::fs::write(folder.path().join("merges.txt"), "").unwrap();
+    let error = Tokenizer::load(folder.path()).unwrap_err();
+    assert!(matches!(error, TextError::BadTokenizer { .. }), "{error}");
+    assert!(error.to_string().contains("4294967295"), "{error}");
 }
 
 #[test]

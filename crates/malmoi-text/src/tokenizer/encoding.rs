@@ -148,6 +148,45 @@ impl Encoding {
         self.ids.is_empty()
     }
 
+    /// Moves the ends of offsets that fall inside a character of several code points to its end.
+    ///
+    /// The published offsets of composed text stop after the first code point of a character: of a decomposed syllable
+    /// they cover the first jamo only. Spans that are cut out of the text should cover all of it. `text` and `pair` are the
+    /// texts that were encoded.
+    pub fn cover_whole_characters(&mut self, text: &str, pair: Option<&str>) {
+        let texts: Vec<(Vec<char>, CharIndex)> = std::iter::once(text)
+            .chain(pair)
+            .map(|text| (text.chars().collect(), CharIndex::new(text)))
+            .collect();
+        self.extend_ends(&texts);
+    }
+
+    fn extend_ends(&mut self, texts: &[(Vec<char>, CharIndex)]) {
+        for index in 0..self.len() {
+            let Some((characters, bytes)) = self.sequence_ids[index].and_then(|s| texts.get(s))
+            else {
+                continue;
+            };
+            let (start, mut end) = self.offsets[index];
+            if start == end {
+                continue;
+            }
+            // A token that ends where the next one begins leaves nothing out.
+            let limit = match self.offsets.get(index + 1) {
+                Some(&(next, after)) if next >= end && after > next => next,
+                _ => characters.len(),
+            };
+            while end < limit && continues_character(characters[end]) {
+                end += 1;
+            }
+            self.offsets[index].1 = end;
+            self.byte_offsets[index].1 = bytes.byte(end);
+        }
+        for piece in &mut self.overflowing {
+            piece.extend_ends(texts);
+        }
+    }
+
     /// Converts the library's encoding; `texts` are the originals, for the byte offsets.
     pub(crate) fn from_library(encoding: &tokenizers::Encoding, texts: &[CharIndex]) -> Self {
         let sequence_ids = encoding.get_sequence_ids();
@@ -180,6 +219,13 @@ impl Encoding {
                 .collect(),
         }
     }
+}
+
+/// True for code points that belong to the character before them: combining marks, and vowels and finals of conjoining
+/// Hangul.
+fn continues_character(c: char) -> bool {
+    unicode_normalization::char::is_combining_mark(c)
+        || matches!(c, '\u{1160}'..='\u{11ff}' | '\u{d7b0}'..='\u{d7ff}')
 }
 
 /// Byte positions of the code points of a text.

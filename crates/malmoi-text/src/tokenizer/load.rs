@@ -88,7 +88,7 @@ impl Tokenizer {
     /// Builds a tokenizer from its parts, as the trainers do.
     pub(crate) fn from_spec(spec: &Spec, config: Map<String, Value>) -> Result<Self> {
         let inner = spec.build().map_err(TextError::Training)?;
-        Ok(Self::assemble(inner, None, config))
+        Self::assemble(inner, None, config).map_err(TextError::Training)
     }
 }
 
@@ -130,6 +130,10 @@ fn role<'a>(config: &'a Map<String, Value>, key: &str, usual: &'a str) -> &'a st
 
 fn from_tokenizer_json(path: &Path, config: Map<String, Value>) -> Result<Tokenizer> {
     let bytes = std::fs::read(path).map_err(TextError::io(path))?;
+    // The library panics on some documents that are not JSON, so that is found out first.
+    if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes) {
+        return Err(TextError::bad(path, format!("not valid JSON: {error}")));
+    }
     let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
         .map_err(|e| TextError::bad(path, format!("not a tokenizer: {e}")))?;
     // Python's BERT classes let the configuration override the normaliser.
@@ -153,7 +157,7 @@ fn from_tokenizer_json(path: &Path, config: Map<String, Value>) -> Result<Tokeni
             .with_normalizer(Some(changed))
             .map_err(|e| TextError::bad(path, e))?;
     }
-    Ok(Tokenizer::assemble(inner, None, config))
+    Tokenizer::assemble(inner, None, config).map_err(|e| TextError::bad(path, e))
 }
 
 /// BERT's `vocab.txt`: a token a line, its id is the line number from 0.
@@ -227,7 +231,7 @@ fn from_vocab_txt(
         model: spec::wordpiece(vocab.clone(), unknown),
     };
     let inner = spec.build().map_err(|e| TextError::bad(path, e))?;
-    Ok(Tokenizer::assemble(inner, None, config))
+    Tokenizer::assemble(inner, None, config).map_err(|e| TextError::bad(path, e))
 }
 
 /// GPT-1 (`</w>`), GPT-2 and RoBERTa vocabularies.
@@ -333,7 +337,7 @@ fn from_vocab_and_merges(
         }
     };
     let inner = spec.build().map_err(|e| TextError::bad(merges_path, e))?;
-    Ok(Tokenizer::assemble(inner, None, config))
+    Tokenizer::assemble(inner, None, config).map_err(|e| TextError::bad(vocab_path, e))
 }
 
 /// A SentencePiece unigram model. Without a configuration it is plain SentencePiece: no added tokens, and strings that
@@ -410,7 +414,7 @@ fn from_sentencepiece(
     let spec = sentencepiece_spec(&model, added, post_processor);
     let inner = spec.build().map_err(|e| TextError::bad(path, e))?;
     debug_assert!(!is_t5 || adds_tokens(inner.get_post_processor()));
-    Ok(Tokenizer::assemble(inner, Some((model, bytes)), config))
+    Tokenizer::assemble(inner, Some((model, bytes)), config).map_err(|e| TextError::bad(path, e))
 }
 
 /// The nearest `tokenizer.json` for a SentencePiece model. NFC comes first because the stock `Precompiled` part works on
