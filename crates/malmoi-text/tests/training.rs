@@ -1,7 +1,8 @@
 //! Training: the vocabulary is a function of the text and the options alone.
 
 use malmoi_text::{
-    Algorithm, HangulSafe, Layout, Progress, TextError, TrainOptions, Trained, train_from_iter,
+    Algorithm, BuildOptions, CorpusOptions, DocumentMode, HangulSafe, Layout, Progress, TextError,
+    TokenCorpus, TrainOptions, Trained, build_token_corpus, train, train_from_iter,
 };
 
 /// Korean and English sentences with repetition, built from parts so that there are a few thousand distinct words.
@@ -47,7 +48,7 @@ fn sentences() -> Vec<String> {
     lines
 }
 
-fn train(options: &TrainOptions) -> Result<Trained, TextError> {
+fn trained(options: &TrainOptions) -> Result<Trained, TextError> {
     train_from_iter(sentences().into_iter().map(Ok), options, &mut |_| {})
 }
 
@@ -77,7 +78,7 @@ fn any_number_of_threads_gives_the_same_tokenizer() {
                 .build()
                 .unwrap();
             let dir = tempfile::tempdir().unwrap();
-            let trained = pool.install(|| train(&options(algorithm))).unwrap();
+            let trained = pool.install(|| trained(&options(algorithm))).unwrap();
             trained.tokenizer.save(dir.path(), None).unwrap();
             std::fs::read(dir.path().join("tokenizer.json")).unwrap()
         };
@@ -91,7 +92,7 @@ fn any_number_of_threads_gives_the_same_tokenizer() {
 #[test]
 fn text_survives_a_round_trip() {
     for algorithm in ALL {
-        let trained = train(&options(algorithm)).unwrap();
+        let trained = trained(&options(algorithm)).unwrap();
         for line in sentences().iter().step_by(17) {
             let ids = trained.tokenizer.encode_ids(line, false).unwrap();
             assert!(!ids.is_empty());
@@ -112,7 +113,7 @@ fn frequent_words_become_one_token() {
     for algorithm in [Algorithm::WordPiece, Algorithm::Bpe, Algorithm::Unigram] {
         let mut options = options(algorithm);
         options.vocab_size = 700;
-        let trained = train(&options).unwrap();
+        let trained = trained(&options).unwrap();
         let ids = trained
             .tokenizer
             .encode_ids("영화가 정말 좋았다", false)
@@ -124,7 +125,7 @@ fn frequent_words_become_one_token() {
 
 #[test]
 fn special_tokens_have_the_published_ids() {
-    let bert = train(&options(Algorithm::WordPiece)).unwrap().tokenizer;
+    let bert = trained(&options(Algorithm::WordPiece)).unwrap().tokenizer;
     for (id, token) in ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         .iter()
         .enumerate()
@@ -148,11 +149,11 @@ fn special_tokens_have_the_published_ids() {
         .unwrap();
     assert_eq!((pair.ids[0], *pair.ids.last().unwrap()), (2, 3));
     assert_eq!((pair.type_ids[0], *pair.type_ids.last().unwrap()), (0, 1));
-    let gpt = train(&options(Algorithm::Bpe)).unwrap().tokenizer;
+    let gpt = trained(&options(Algorithm::Bpe)).unwrap().tokenizer;
     assert_eq!(gpt.token_to_id("<|endoftext|>"), Some(0));
     assert_eq!((gpt.special().bos, gpt.special().eos), (Some(0), Some(0)));
     assert_eq!(gpt.special().unk, None);
-    let t5 = train(&options(Algorithm::Unigram)).unwrap().tokenizer;
+    let t5 = trained(&options(Algorithm::Unigram)).unwrap().tokenizer;
     assert_eq!(
         (t5.special().pad, t5.special().eos, t5.special().unk),
         (Some(0), Some(1), Some(2))
@@ -222,7 +223,7 @@ fn contradictions_are_refused() {
     let refuse = |change: fn(&mut TrainOptions)| {
         let mut options = options(Algorithm::WordPiece);
         change(&mut options);
-        let outcome = train(&options);
+        let outcome = trained(&options);
         assert!(
             matches!(outcome, Err(TextError::Training(_))),
             "{options:?}"
@@ -244,7 +245,7 @@ fn the_alphabet_can_be_limited() {
     for algorithm in [Algorithm::WordPiece, Algorithm::Unigram] {
         let mut options = options(algorithm);
         options.limit_alphabet = Some(30);
-        let trained = train(&options).unwrap();
+        let trained = trained(&options).unwrap();
         assert_eq!(trained.report.alphabet, 30);
         assert!(trained.report.coverage < 1.0);
         let unknown = trained.tokenizer.special().unk.unwrap();
@@ -257,7 +258,7 @@ fn the_alphabet_can_be_limited() {
 fn byte_fallback_leaves_nothing_unknown() {
     let mut options = TrainOptions::new(Algorithm::Unigram, 700);
     options.byte_fallback = true;
-    let tokenizer = train(&options).unwrap().tokenizer;
+    let tokenizer = trained(&options).unwrap().tokenizer;
     let ids = tokenizer.encode_ids("쀍 🙂 좋았다", false).unwrap();
     assert!(!ids.contains(&tokenizer.special().unk.unwrap()));
     assert_eq!(tokenizer.decode(&ids, true).unwrap(), "쀍 🙂 좋았다");
@@ -280,7 +281,7 @@ fn options_reach_the_normaliser() {
         strip_accents: true,
         ..HangulSafe::default()
     });
-    let tokenizer = train(&options).unwrap().tokenizer;
+    let tokenizer = trained(&options).unwrap().tokenizer;
     assert_eq!(
         tokenizer.normalize("Café 한국 ㅋㅋ").unwrap(),
         "cafe 한국 ㅋㅋ"
@@ -302,4 +303,42 @@ fn progress_is_reported() {
     )
     .unwrap();
     assert_eq!(stages, ["count words", "merge pairs"]);
+}
+
+#[test]
+fn shakespeare_has_65_characters_and_keeps_every_one() {
+    let root =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data/en_corpus_shakespeare");
+    let paths = [root.join("train.txt")];
+    let options = TrainOptions::new(Algorithm::Char, 100);
+    let trained = train(&paths, &CorpusOptions::default(), &options, &mut |_| {}).unwrap();
+    let tokenizer = trained.tokenizer;
+    assert_eq!(tokenizer.vocab_size(), 65);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("valid.tokens");
+    let build = BuildOptions {
+        corpus: CorpusOptions {
+            mode: DocumentMode::File,
+            ..CorpusOptions::default()
+        },
+        ..BuildOptions::default()
+    };
+    let valid = root.join("valid.txt");
+    let totals = build_token_corpus(
+        std::slice::from_ref(&valid),
+        &target,
+        &tokenizer,
+        &build,
+        &mut |_| {},
+    )
+    .unwrap();
+    let text = std::fs::read_to_string(valid).unwrap();
+    assert_eq!((totals.tokens, totals.documents), (text.len() as u64, 1));
+    let corpus = TokenCorpus::open(&target, Some(tokenizer.vocabulary_hash())).unwrap();
+    assert!(
+        tokenizer
+            .decode(&corpus.document(0).to_vec(), false)
+            .unwrap()
+            == text
+    );
 }
