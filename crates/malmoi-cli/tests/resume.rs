@@ -16,12 +16,27 @@ const STEPS: usize = 60;
 
 /// A configuration of a run that takes some seconds, under one of the two objectives.
 fn configuration(dir: &Path, objective: &str) -> PathBuf {
-    let lines = ["이 영화는 정말 재미있다", "배우의 연기가 좋았다", "the music was good", "다시 보고 싶다 ㅠㅠ"];
+    let lines = [
+        "이 영화는 정말 재미있다",
+        "배우의 연기가 좋았다",
+        "the music was good",
+        "다시 보고 싶다 ㅠㅠ",
+    ];
     let text: String = (0..400)
-        .map(|i| format!("{}\n{}", lines[i * 7 % 4], if i % 5 == 4 { "\n" } else { "" }))
+        .map(|i| {
+            format!(
+                "{}\n{}",
+                lines[i * 7 % 4],
+                if i % 5 == 4 { "\n" } else { "" }
+            )
+        })
         .collect();
     fs::write(dir.join("train.txt"), text).expect("the text is written");
-    let (architecture, tokenizer) = if objective.contains("mlm") { ("bert", "wordpiece") } else { ("gpt2", "bpe") };
+    let (architecture, tokenizer) = if objective.contains("mlm") {
+        ("bert", "wordpiece")
+    } else {
+        ("gpt2", "bpe")
+    };
     let file = dir.join("run.toml");
     let toml = format!(
         "seed = 5\n[model]\narchitecture = \"{architecture}\"\nn_layers = 2\nn_heads = 4\nd_model = 64\nmax_len = 64\n\
@@ -39,45 +54,73 @@ fn configuration(dir: &Path, objective: &str) -> PathBuf {
 
 fn start(config: &Path, out: &Path, threads: usize, resume: bool) -> Child {
     let mut command = malmoi();
-    command.arg("pretrain").arg(config).arg("--out").arg(out).args(["--threads", &threads.to_string()]);
+    command
+        .arg("pretrain")
+        .arg(config)
+        .arg("--out")
+        .arg(out)
+        .args(["--threads", &threads.to_string()]);
     if resume {
         command.arg("--resume");
     }
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts")
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts")
 }
 
 fn complete(config: &Path, out: &Path, threads: usize, resume: bool) {
-    let status = start(config, out, threads, resume).wait().expect("the program ends");
+    let status = start(config, out, threads, resume)
+        .wait()
+        .expect("the program ends");
     assert!(status.success(), "{status}");
 }
 
 /// Steps that the metrics of a run hold.
 fn logged(out: &Path) -> usize {
     let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
-    metrics.lines().filter(|line| line.contains("\"train\"")).count()
+    metrics
+        .lines()
+        .filter(|line| line.contains("\"train\""))
+        .count()
 }
 
 /// Waits until a run has logged so many steps.
 fn wait_for(child: &mut Child, out: &Path, steps: usize) {
     let patience = Instant::now();
     while logged(out) < steps {
-        assert!(child.try_wait().expect("the child can be asked").is_none(), "the run ended before step {steps}");
-        assert!(patience.elapsed() < Duration::from_secs(300), "the run does not get to step {steps}");
+        assert!(
+            child.try_wait().expect("the child can be asked").is_none(),
+            "the run ended before step {steps}"
+        );
+        assert!(
+            patience.elapsed() < Duration::from_secs(300),
+            "the run does not get to step {steps}"
+        );
         sleep(Duration::from_millis(2));
     }
 }
 
 fn result(out: &Path) -> Vec<Vec<u8>> {
     let last = out.join(format!("checkpoints/step-{STEPS}"));
-    ["model.safetensors", "optimizer.safetensors", "config.json", "tokenizer.json"]
-        .iter()
-        .map(|name| fs::read(last.join(name)).expect("the last checkpoint is complete"))
-        .collect()
+    [
+        "model.safetensors",
+        "optimizer.safetensors",
+        "config.json",
+        "tokenizer.json",
+    ]
+    .iter()
+    .map(|name| fs::read(last.join(name)).expect("the last checkpoint is complete"))
+    .collect()
 }
 
 #[test]
 fn a_killed_run_resumes_bit_for_bit_with_any_number_of_threads() {
-    for objective in ["kind = \"clm\"\ncontext = 48", "kind = \"mlm\"\nmax_len = 48\nnext_sentence = true"] {
+    for objective in [
+        "kind = \"clm\"\ncontext = 48",
+        "kind = \"mlm\"\nmax_len = 48\nnext_sentence = true",
+    ] {
         let dir = tempfile::tempdir().expect("a directory");
         let config = configuration(dir.path(), objective);
         let straight = dir.path().join("straight");
@@ -90,10 +133,20 @@ fn a_killed_run_resumes_bit_for_bit_with_any_number_of_threads() {
             wait_for(&mut child, &out, 24);
             child.kill().expect("the run is killed");
             let status = child.wait().expect("the program ends");
-            assert_eq!(status.code(), None, "killed by a signal, not ended by itself");
-            assert!(!out.join(format!("checkpoints/step-{STEPS}")).exists(), "killed in mid-training");
+            assert_eq!(
+                status.code(),
+                None,
+                "killed by a signal, not ended by itself"
+            );
+            assert!(
+                !out.join(format!("checkpoints/step-{STEPS}")).exists(),
+                "killed in mid-training"
+            );
             complete(&config, &out, then, true);
-            assert!(result(&out) == expected, "{objective}: resumed with {then} threads after {threads}");
+            assert!(
+                result(&out) == expected,
+                "{objective}: resumed with {then} threads after {threads}"
+            );
             assert_eq!(logged(&out), STEPS, "every step is logged once");
         }
     }
@@ -109,13 +162,19 @@ fn a_signal_writes_a_checkpoint_and_ends_cleanly() {
         let out = dir.path().join(format!("asked{signal}"));
         let mut child = start(&config, &out, 2, false);
         wait_for(&mut child, &out, 13);
-        let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+        let sent = std::process::Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
         assert!(sent.expect("kill runs").success());
         let status = child.wait().expect("the program ends");
         assert!(status.success(), "{status}");
         let done = logged(&out);
         assert!(done < STEPS);
-        assert!(out.join(format!("checkpoints/step-{done}/complete.json")).is_file(), "a checkpoint of the last step");
+        assert!(
+            out.join(format!("checkpoints/step-{done}/complete.json"))
+                .is_file(),
+            "a checkpoint of the last step"
+        );
         complete(&config, &out, 2, true);
         assert!(result(&out) == result(&straight), "{signal}");
     }

@@ -70,7 +70,13 @@ impl PretrainConfig {
         keys.dedup();
         keys.into_iter()
             .filter(|key| before.get(*key) != now.get(*key))
-            .map(|key| format!("{key}: was {}, now {}", show(before.get(key)), show(now.get(key))))
+            .map(|key| {
+                format!(
+                    "{key}: was {}, now {}",
+                    show(before.get(key)),
+                    show(now.get(key))
+                )
+            })
             .collect()
     }
 
@@ -89,7 +95,11 @@ impl PretrainConfig {
             }
             match value {
                 Value::Table(table) => {
-                    open.extend(table.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)));
+                    open.extend(
+                        table
+                            .into_iter()
+                            .map(|(name, value)| (format!("{key}.{name}"), value)),
+                    );
                 }
                 other => {
                     flat.insert(key, other.to_string());
@@ -112,14 +122,24 @@ fn set(table: &mut Table, assignment: &str) -> Result<(), TrainError> {
     let value = value(text.trim());
     let mut keys: Vec<&str> = path.trim().split('.').collect();
     if keys.iter().any(|key| key.is_empty()) {
-        return Err(bad("the key has an empty part; expected KEY=VALUE, such as train.steps=100".into()));
+        return Err(bad(
+            "the key has an empty part; expected KEY=VALUE, such as train.steps=100".into(),
+        ));
     }
     let last = keys.pop().unwrap_or_default();
     let mut section = table;
     for key in keys {
-        section = match section.entry(key).or_insert_with(|| Value::Table(Table::new())) {
+        section = match section
+            .entry(key)
+            .or_insert_with(|| Value::Table(Table::new()))
+        {
             Value::Table(inner) => inner,
-            other => return Err(bad(format!("`{key}` is {}, not a section", other.type_str()))),
+            other => {
+                return Err(bad(format!(
+                    "`{key}` is {}, not a section",
+                    other.type_str()
+                )));
+            }
         };
     }
     section.insert(last.to_string(), value);

@@ -36,9 +36,8 @@ use serde::{Deserialize, Serialize};
 
 pub use sections::{
     Architecture, CheckpointSection, Clm, ClmSampling, DataSection, Documents, EvaluateSection,
-    LogSection, Mlm, ModelSection, Objective, OneOrMany, OptimizerKind,
-    OptimizerSection, ScheduleKind, ScheduleSection, TokenizerKind, TokenizerSection,
-    TrainSection, TrainTokenizer,
+    LogSection, Mlm, ModelSection, Objective, OneOrMany, OptimizerKind, OptimizerSection,
+    ScheduleKind, ScheduleSection, TokenizerKind, TokenizerSection, TrainSection, TrainTokenizer,
 };
 
 /// The configuration of a pretraining run.

@@ -43,9 +43,16 @@ fn defaults_are_written_out_and_read_back() {
 
 #[test]
 fn masking_defaults_are_the_published_ones() {
-    let text = SMALL.replace("kind = \"clm\"\ncontext = 16", "kind = \"mlm\"").replace("gpt2", "bert");
-    let Objective::Mlm(mlm) = parse(&text, &[]).unwrap().objective else { panic!("mlm") };
-    assert_eq!((mlm.probability, mlm.mask, mlm.random, mlm.keep), (0.15, 0.8, 0.1, 0.1));
+    let text = SMALL
+        .replace("kind = \"clm\"\ncontext = 16", "kind = \"mlm\"")
+        .replace("gpt2", "bert");
+    let Objective::Mlm(mlm) = parse(&text, &[]).unwrap().objective else {
+        panic!("mlm")
+    };
+    assert_eq!(
+        (mlm.probability, mlm.mask, mlm.random, mlm.keep),
+        (0.15, 0.8, 0.1, 0.1)
+    );
     assert!(!mlm.whole_word && !mlm.next_sentence);
 }
 
@@ -75,13 +82,19 @@ fn values_out_of_range_name_key_expectation_and_fix() {
         ("train.precision=\"bf16\"", "train.precision", "\"f32\""),
         ("train.epochs=1.0", "train", "exactly one of"),
         ("schedule.min_lr=1.0", "schedule.min_lr", "optimizer.lr"),
-        ("schedule.decay_steps=5", "schedule.decay_steps", "trapezoid"),
+        (
+            "schedule.decay_steps=5",
+            "schedule.decay_steps",
+            "trapezoid",
+        ),
         ("model.preset=\"gpt2\"", "model.architecture", "preset"),
         ("log.every=0", "log.every", "at least 1"),
         ("tokenizer.path=\"x\"", "tokenizer", "exactly one of"),
         ("evaluate.batches=0", "evaluate.batches", "at least 1"),
     ] {
-        let Err(TrainError::Config(problem)) = parse(SMALL, &[set]) else { panic!("{set} was accepted") };
+        let Err(TrainError::Config(problem)) = parse(SMALL, &[set]) else {
+            panic!("{set} was accepted")
+        };
         assert_eq!(problem.key, key, "{set}");
         assert!(problem.to_string().contains(words), "{problem}");
     }
@@ -89,7 +102,9 @@ fn values_out_of_range_name_key_expectation_and_fix() {
 
 #[test]
 fn a_sum_of_masking_shares_other_than_one_is_refused() {
-    let text = SMALL.replace("kind = \"clm\"\ncontext = 16", "kind = \"mlm\"").replace("gpt2", "bert");
+    let text = SMALL
+        .replace("kind = \"clm\"\ncontext = 16", "kind = \"mlm\"")
+        .replace("gpt2", "bert");
     assert!(message(&text, &["objective.keep=0.2"]).contains("mask + random + keep = 1"));
     assert!(parse(&text, &["objective.keep=0.2", "objective.mask=0.7"]).is_ok());
     assert!(message(&text, &["objective.max_len=2"]).contains("special tokens"));
@@ -97,13 +112,24 @@ fn a_sum_of_masking_shares_other_than_one_is_refused() {
 
 #[test]
 fn overrides_reach_nested_and_absent_keys() {
-    let sets = ["train.steps=7", "optimizer.lr=0.5", "data.dir=some/where", "objective.sampling=random-window", "seed=9"];
+    let sets = [
+        "train.steps=7",
+        "optimizer.lr=0.5",
+        "data.dir=some/where",
+        "objective.sampling=random-window",
+        "seed=9",
+    ];
     let config = parse(SMALL, &sets).unwrap();
     assert_eq!(config.train.steps, Some(7));
     assert_eq!(config.optimizer.lr, 0.5);
     assert_eq!(config.seed, 9);
-    assert_eq!(config.data.dir.as_deref(), Some(std::path::Path::new("some/where")));
-    let Objective::Clm(clm) = &config.objective else { panic!("clm") };
+    assert_eq!(
+        config.data.dir.as_deref(),
+        Some(std::path::Path::new("some/where"))
+    );
+    let Objective::Clm(clm) = &config.objective else {
+        panic!("clm")
+    };
     assert_eq!(clm.sampling, ClmSampling::RandomWindow);
 }
 
@@ -118,10 +144,22 @@ fn overrides_that_cannot_be_applied_say_why() {
 #[test]
 fn changes_name_the_keys_that_decide_the_computation() {
     let before = parse(SMALL, &[]).unwrap();
-    let now = parse(SMALL, &["optimizer.lr=0.5", "log.every=3", "data.dir=\"elsewhere\"", "checkpoint.keep=9"]).unwrap();
+    let now = parse(
+        SMALL,
+        &[
+            "optimizer.lr=0.5",
+            "log.every=3",
+            "data.dir=\"elsewhere\"",
+            "checkpoint.keep=9",
+        ],
+    )
+    .unwrap();
     assert_eq!(before.changes(&now), ["optimizer.lr: was 0.0001, now 0.5"]);
     let longer = parse(SMALL, &["train.early_stop=3"]).unwrap();
-    assert_eq!(before.changes(&longer), ["train.early_stop: was absent, now 3"]);
+    assert_eq!(
+        before.changes(&longer),
+        ["train.early_stop: was absent, now 3"]
+    );
     assert!(before.changes(&before).is_empty());
 }
 

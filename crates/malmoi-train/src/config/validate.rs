@@ -88,7 +88,12 @@ impl PretrainConfig {
         let lists = [Some(&self.data.train), self.data.valid.as_ref()];
         for (key, list) in ["data.train", "data.valid"].into_iter().zip(lists) {
             if list.is_some_and(|list| list.paths().is_empty()) {
-                return Err(ConfigProblem::new(key, "at least one file", "an empty list", "name a file"));
+                return Err(ConfigProblem::new(
+                    key,
+                    "at least one file",
+                    "an empty list",
+                    "name a file",
+                ));
             }
         }
         Ok(())
@@ -125,7 +130,12 @@ impl PretrainConfig {
                     ("objective.keep", mlm.keep),
                 ] {
                     if !(0.0..=1.0).contains(&share) {
-                        return Err(ConfigProblem::new(key, "a share from 0 to 1", share, "correct it"));
+                        return Err(ConfigProblem::new(
+                            key,
+                            "a share from 0 to 1",
+                            share,
+                            "correct it",
+                        ));
                     }
                 }
                 let sum = mlm.mask + mlm.random + mlm.keep;
@@ -172,7 +182,12 @@ impl PretrainConfig {
             ));
         }
         let shape = schedule.kind;
-        if schedule.min_lr > 0.0 && matches!(shape, ScheduleKind::Constant | ScheduleKind::InverseSquareRoot) {
+        if schedule.min_lr > 0.0
+            && matches!(
+                shape,
+                ScheduleKind::Constant | ScheduleKind::InverseSquareRoot
+            )
+        {
             return Err(ConfigProblem::new(
                 "schedule.min_lr",
                 "0 with a constant or inverse-square-root schedule, which have no end value",
@@ -196,7 +211,11 @@ impl PretrainConfig {
         at_least_one("train.batch_size", train.batch_size as u64)?;
         at_least_one("train.accumulation", train.accumulation as u64)?;
         not_negative("train.clip_norm", train.clip_norm)?;
-        let lengths = [train.steps.is_some(), train.epochs.is_some(), train.tokens.is_some()];
+        let lengths = [
+            train.steps.is_some(),
+            train.epochs.is_some(),
+            train.tokens.is_some(),
+        ];
         let given = lengths.into_iter().filter(|given| *given).count();
         if given != 1 {
             return Err(ConfigProblem::new(
@@ -261,12 +280,22 @@ fn positive(key: &str, value: f64) -> Result<(), ConfigProblem> {
     if value > 0.0 && value.is_finite() {
         return Ok(());
     }
-    Err(ConfigProblem::new(key, "a number above 0", value, "correct it"))
+    Err(ConfigProblem::new(
+        key,
+        "a number above 0",
+        value,
+        "correct it",
+    ))
 }
 
 fn not_negative(key: &str, value: f64) -> Result<(), ConfigProblem> {
     if value >= 0.0 && value.is_finite() {
         return Ok(());
     }
-    Err(ConfigProblem::new(key, "a number from 0", value, "correct it"))
+    Err(ConfigProblem::new(
+        key,
+        "a number from 0",
+        value,
+        "correct it",
+    ))
 }

@@ -43,8 +43,18 @@ impl ClmData {
     ///
     /// # Errors
     /// [`TrainError::Corpus`] when there are fewer than two tokens.
-    pub fn new(tokens: Arc<dyn Tokens>, name: &str, options: ClmOptions) -> Result<Self, TrainError> {
-        let ClmOptions { context, separator, reset_positions, cross_document_attention, sampling } = options;
+    pub fn new(
+        tokens: Arc<dyn Tokens>,
+        name: &str,
+        options: ClmOptions,
+    ) -> Result<Self, TrainError> {
+        let ClmOptions {
+            context,
+            separator,
+            reset_positions,
+            cross_document_attention,
+            sampling,
+        } = options;
         let mut data = Self {
             tokens,
             context,
@@ -58,7 +68,9 @@ impl ClmData {
         if length < 2 {
             return Err(TrainError::Corpus {
                 corpus: name.to_string(),
-                problem: format!("{length} tokens, expected at least 2 to predict one from another; add text"),
+                problem: format!(
+                    "{length} tokens, expected at least 2 to predict one from another; add text"
+                ),
             });
         }
         // A corpus shorter than the context gives shorter sequences.
@@ -67,7 +79,10 @@ impl ClmData {
         if blocks > u64::from(u32::MAX) {
             return Err(TrainError::Corpus {
                 corpus: name.to_string(),
-                problem: format!("{blocks} sequences, expected at most {}; raise objective.context or split the corpus", u32::MAX),
+                problem: format!(
+                    "{blocks} sequences, expected at most {}; raise objective.context or split the corpus",
+                    u32::MAX
+                ),
             });
         }
         data.order = EpochOrder::new(blocks as usize);
@@ -135,9 +150,14 @@ impl ClmData {
         borders.retain(|&border| border > 0);
         // Without a separator nothing in a document says what the next one begins with.
         let hidden = |place: usize| {
-            self.separator.is_none() && !self.cross_document_attention && borders.contains(&(place + 1))
+            self.separator.is_none()
+                && !self.cross_document_attention
+                && borders.contains(&(place + 1))
         };
-        let targets = (0..n).filter(|&place| !hidden(place)).map(|place| (place, stream[place + 1])).collect();
+        let targets = (0..n)
+            .filter(|&place| !hidden(place))
+            .map(|place| (place, stream[place + 1]))
+            .collect();
         borders.retain(|&border| border < n);
         let mut positions: Vec<u32> = (0..n as u32).collect();
         if self.reset_positions {
@@ -191,14 +211,16 @@ impl Examples for ClmData {
     fn training(&self, seed: u64, n: u64) -> Result<Example, TrainError> {
         let spare = self.stream_len() - 1 - self.context as u64;
         let start = match self.sampling {
-            ClmSampling::RandomWindow => {
-                Draws::Training(seed).key(Purpose::Shuffle, n).below_at(0, spare + 1)
-            }
+            ClmSampling::RandomWindow => Draws::Training(seed)
+                .key(Purpose::Shuffle, n)
+                .below_at(0, spare + 1),
             ClmSampling::Packed => {
                 let (epoch, block) = self.order.place(seed, n);
                 // What is left over at the end moves the blocks by a few tokens, differently in every epoch.
                 let slack = (self.stream_len() - 1) % self.context as u64;
-                let offset = Draws::Training(seed).key(Purpose::Other(2), epoch).below_at(0, slack + 1);
+                let offset = Draws::Training(seed)
+                    .key(Purpose::Other(2), epoch)
+                    .below_at(0, slack + 1);
                 offset + block as u64 * self.context as u64
             }
         };

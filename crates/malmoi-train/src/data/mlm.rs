@@ -29,7 +29,11 @@ impl SpecialIds {
     /// # Errors
     /// [`TrainError::NoToken`].
     pub fn of(tokenizer: &Tokenizer) -> Result<Self, TrainError> {
-        let need = |id: Option<u32>, token: &str| id.ok_or_else(|| TrainError::NoToken { token: token.into() });
+        let need = |id: Option<u32>, token: &str| {
+            id.ok_or_else(|| TrainError::NoToken {
+                token: token.into(),
+            })
+        };
         let special = tokenizer.special();
         Ok(Self {
             cls: need(special.cls, "[CLS]")?,
@@ -104,9 +108,19 @@ impl MlmData {
         let mut pieces = Vec::new();
         for &document in &filled {
             if options.next_sentence {
-                pair_pieces(&*tokens, document, options.max_len.saturating_sub(3), &mut pieces);
+                pair_pieces(
+                    &*tokens,
+                    document,
+                    options.max_len.saturating_sub(3),
+                    &mut pieces,
+                );
             } else {
-                single_pieces(&*tokens, document, options.max_len.saturating_sub(2), &mut pieces);
+                single_pieces(
+                    &*tokens,
+                    document,
+                    options.max_len.saturating_sub(2),
+                    &mut pieces,
+                );
             }
         }
         let problem = |problem: &str| TrainError::Corpus {
@@ -129,7 +143,10 @@ impl MlmData {
         let mut total = 0;
         for piece in &pieces {
             let (length, added) = if options.next_sentence {
-                (tokens.sentences(piece.document as usize, piece.start..piece.end), 3)
+                (
+                    tokens.sentences(piece.document as usize, piece.start..piece.end),
+                    3,
+                )
             } else {
                 (piece.start..piece.end, 2)
             };
@@ -195,7 +212,9 @@ impl MlmData {
             let drawn = key.below_at(2, self.filled.len() as u64 - 1);
             let other = self.filled[(drawn + u64::from(drawn >= own)) as usize] as usize;
             let sentences = self.tokens.n_sentences(other);
-            let range = self.tokens.sentences(other, key.below_at(3, sentences)..sentences);
+            let range = self
+                .tokens
+                .sentences(other, key.below_at(3, sentences)..sentences);
             let wanted = room.saturating_sub(a.len()).max(1) as u64;
             self.read(range.start..range.end.min(range.start + wanted))
         } else {
@@ -209,15 +228,25 @@ impl MlmData {
     /// Hides tokens. Every sequence that has text gets at least one hidden token (as in the published data preparation), so
     /// that short ones are not wasted.
     fn hide(&self, ids: &[u32], key: Key) -> Result<Masked, TrainError> {
-        let special: Vec<bool> = ids.iter().map(|&id| self.tokenizer.is_special(id)).collect();
-        let words: Option<Vec<Vec<usize>>> = self
-            .options
-            .whole_word
-            .then(|| self.tokenizer.whole_words(ids).into_iter().map(Iterator::collect).collect());
+        let special: Vec<bool> = ids
+            .iter()
+            .map(|&id| self.tokenizer.is_special(id))
+            .collect();
+        let words: Option<Vec<Vec<usize>>> = self.options.whole_word.then(|| {
+            self.tokenizer
+                .whole_words(ids)
+                .into_iter()
+                .map(Iterator::collect)
+                .collect()
+        });
         let mut masked = self.masker.mask(ids, &special, words.as_deref(), key)?;
         if masked.labels.iter().all(|&label| label == IGNORED) {
-            let units: Vec<Vec<usize>> =
-                words.unwrap_or_else(|| (0..ids.len()).filter(|&i| !special[i]).map(|i| vec![i]).collect());
+            let units: Vec<Vec<usize>> = words.unwrap_or_else(|| {
+                (0..ids.len())
+                    .filter(|&i| !special[i])
+                    .map(|i| vec![i])
+                    .collect()
+            });
             if !units.is_empty() {
                 // Streams 0 to 2 of the key are the masker's.
                 let unit = key.fold(3).below_at(0, units.len() as u64) as usize;
@@ -236,7 +265,13 @@ fn single_pieces(tokens: &dyn Tokens, document: u32, room: usize, pieces: &mut V
     let d = document as usize;
     let mut start = tokens.document(d).start;
     let mut end = start;
-    let mut push = |start: u64, end: u64| pieces.push(Piece { document, start, end });
+    let mut push = |start: u64, end: u64| {
+        pieces.push(Piece {
+            document,
+            start,
+            end,
+        })
+    };
     for s in 0..tokens.n_sentences(d) {
         let sentence = tokens.sentences(d, s..s + 1);
         if sentence.end - start > room as u64 {
@@ -274,7 +309,11 @@ fn pair_pieces(tokens: &dyn Tokens, document: u32, room: usize, pieces: &mut Vec
         } {
             end += 1;
         }
-        pieces.push(Piece { document, start: from, end });
+        pieces.push(Piece {
+            document,
+            start: from,
+            end,
+        });
         start = end;
     }
 }

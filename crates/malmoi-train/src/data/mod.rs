@@ -106,11 +106,25 @@ impl MicroBatch {
         let (mut rows, mut targets, mut next_sentence) = (Vec::new(), Vec::new(), Vec::new());
         let mut base = 0;
         for example in examples {
-            let ends = example.starts[1..].iter().copied().chain(std::iter::once(example.ids.len()));
-            sequences.extend(example.starts.iter().zip(ends).map(|(&start, end)| &example.ids[start..end]));
+            let ends = example.starts[1..]
+                .iter()
+                .copied()
+                .chain(std::iter::once(example.ids.len()));
+            sequences.extend(
+                example
+                    .starts
+                    .iter()
+                    .zip(ends)
+                    .map(|(&start, end)| &example.ids[start..end]),
+            );
             positions.extend_from_slice(&example.positions);
             segments.extend(example.segments.iter().flatten());
-            rows.extend(example.targets.iter().map(|&(place, _)| (base + place) as u32));
+            rows.extend(
+                example
+                    .targets
+                    .iter()
+                    .map(|&(place, _)| (base + place) as u32),
+            );
             targets.extend(example.targets.iter().map(|&(_, target)| target));
             next_sentence.extend(example.next_sentence);
             base += example.ids.len();
@@ -164,11 +178,13 @@ pub struct Counts {
 impl Counts {
     /// The targets of some micro-batches together.
     pub fn of(micro_batches: &[MicroBatch]) -> Self {
-        micro_batches.iter().fold(Self::default(), |sum, micro| Self {
-            targets: sum.targets + micro.targets.len(),
-            pairs: sum.pairs + micro.next_sentence.len(),
-            tokens: sum.tokens + micro.batch.n_tokens(),
-        })
+        micro_batches
+            .iter()
+            .fold(Self::default(), |sum, micro| Self {
+                targets: sum.targets + micro.targets.len(),
+                pairs: sum.pairs + micro.next_sentence.len(),
+                tokens: sum.tokens + micro.batch.n_tokens(),
+            })
     }
 }
 

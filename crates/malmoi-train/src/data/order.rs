@@ -23,11 +23,16 @@ impl EpochOrder {
     pub(super) fn place(&self, seed: u64, number: u64) -> (u64, usize) {
         let (epoch, at) = (number / self.n as u64, (number % self.n as u64) as usize);
         // A panic elsewhere leaves the list as it was, so a poisoned lock is still good.
-        let mut recent = self.recent.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut recent = self
+            .recent
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some((_, order)) = recent.iter().find(|(key, _)| *key == (seed, epoch)) {
             return (epoch, order[at] as usize);
         }
-        let order: std::sync::Arc<[u32]> = Key::new(seed, Purpose::Shuffle, epoch).permutation(self.n).into();
+        let order: std::sync::Arc<[u32]> = Key::new(seed, Purpose::Shuffle, epoch)
+            .permutation(self.n)
+            .into();
         let place = order[at] as usize;
         recent.insert(0, ((seed, epoch), order));
         recent.truncate(2);

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use malmoi_text::{Algorithm, TrainOptions, Tokenizer, train_from_iter};
+use malmoi_text::{Algorithm, Tokenizer, TrainOptions, train_from_iter};
 
 use super::clm::ClmOptions;
 use super::mlm::MlmOptions;
@@ -21,7 +21,11 @@ struct Memory {
 
 impl Memory {
     fn new(documents: &[Vec<Vec<u32>>]) -> Arc<Self> {
-        let mut this = Self { tokens: Vec::new(), sentences: Vec::new(), documents: Vec::new() };
+        let mut this = Self {
+            tokens: Vec::new(),
+            sentences: Vec::new(),
+            documents: Vec::new(),
+        };
         for document in documents {
             for sentence in document {
                 this.tokens.extend(sentence);
@@ -33,7 +37,11 @@ impl Memory {
     }
 
     fn sentence_range(&self, document: usize) -> Range<usize> {
-        let start = if document == 0 { 0 } else { self.documents[document - 1] };
+        let start = if document == 0 {
+            0
+        } else {
+            self.documents[document - 1]
+        };
         start..self.documents[document]
     }
 
@@ -85,7 +93,11 @@ fn clm(documents: &[Vec<Vec<u32>>], change: impl FnOnce(&mut ClmOptions)) -> Clm
 }
 
 fn three() -> Vec<Vec<Vec<u32>>> {
-    vec![vec![vec![1, 2, 3]], vec![vec![4], vec![5, 6, 7, 8]], vec![vec![9, 10]]]
+    vec![
+        vec![vec![1, 2, 3]],
+        vec![vec![4], vec![5, 6, 7, 8]],
+        vec![vec![9, 10]],
+    ]
 }
 
 #[test]
@@ -160,7 +172,11 @@ fn an_epoch_of_packed_blocks_holds_every_block_once_in_another_order_each_time()
     let data = clm(&documents, |options| options.separator = None);
     let n = data.per_epoch();
     assert_eq!(n, 100);
-    let epoch = |e: u64| -> Vec<u32> { (0..n).map(|i| data.training(3, e * n + i).unwrap().ids[0]).collect() };
+    let epoch = |e: u64| -> Vec<u32> {
+        (0..n)
+            .map(|i| data.training(3, e * n + i).unwrap().ids[0])
+            .collect()
+    };
     let (first, second) = (epoch(0), epoch(1));
     assert_ne!(first, second);
     for order in [&first, &second] {
@@ -168,8 +184,17 @@ fn an_epoch_of_packed_blocks_holds_every_block_once_in_another_order_each_time()
         let seen: BTreeSet<u32> = order.iter().map(|id| (id - offset) / 4).collect();
         assert_eq!(seen.len(), 100, "every block once");
     }
-    assert_eq!(first, epoch(0), "the order is a function of seed and number");
-    assert_ne!(first, (0..n).map(|i| data.training(4, i).unwrap().ids[0]).collect::<Vec<_>>());
+    assert_eq!(
+        first,
+        epoch(0),
+        "the order is a function of seed and number"
+    );
+    assert_ne!(
+        first,
+        (0..n)
+            .map(|i| data.training(4, i).unwrap().ids[0])
+            .collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -179,7 +204,9 @@ fn random_windows_start_anywhere() {
         options.separator = None;
         options.sampling = ClmSampling::RandomWindow;
     });
-    let starts: BTreeSet<u32> = (0..2000).map(|n| data.training(1, n).unwrap().ids[0]).collect();
+    let starts: BTreeSet<u32> = (0..2000)
+        .map(|n| data.training(1, n).unwrap().ids[0])
+        .collect();
     // The last start leaves room for four tokens and the one after them.
     assert_eq!(starts, (0..=25).collect::<BTreeSet<u32>>());
 }
@@ -201,7 +228,10 @@ fn a_text_shorter_than_the_context_gives_a_shorter_sequence() {
         },
     );
     let error = none.err().expect("refused");
-    assert!(error.is_bad_input() && error.to_string().contains("at least 2"), "{error}");
+    assert!(
+        error.is_bad_input() && error.to_string().contains("at least 2"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -211,7 +241,10 @@ fn micro_batches_hold_the_examples_of_the_whole_batch() {
     for step in 0..5 {
         let whole = step_batches(&data, 1, step, 1, 8).unwrap();
         let parts = step_batches(&data, 1, step, 4, 2).unwrap();
-        let ids: Vec<u32> = parts.iter().flat_map(|micro| micro.batch.ids.iter().copied()).collect();
+        let ids: Vec<u32> = parts
+            .iter()
+            .flat_map(|micro| micro.batch.ids.iter().copied())
+            .collect();
         assert_eq!(&*whole[0].batch.ids, ids.as_slice());
         assert_eq!(Counts::of(&whole), Counts::of(&parts));
     }
@@ -228,27 +261,49 @@ fn korean(documents: usize, sentences: usize) -> (Tokenizer, Vec<Vec<Vec<u32>>>)
         format!("{}{}", pick(draw), pick(draw + 1))
     };
     let text: Vec<Vec<String>> = (0..documents)
-        .map(|_| (0..sentences).map(|s| (0..3 + s % 5).map(|_| word()).collect::<Vec<_>>().join(" ")).collect())
+        .map(|_| {
+            (0..sentences)
+                .map(|s| (0..3 + s % 5).map(|_| word()).collect::<Vec<_>>().join(" "))
+                .collect()
+        })
         .collect();
     // As many entries as characters: words stay in pieces, so that whole words differ from tokens.
-    let options = TrainOptions::new(Algorithm::WordPiece, 50);
+    let options = TrainOptions {
+        limit_alphabet: Some(100),
+        ..TrainOptions::new(Algorithm::WordPiece, 50)
+    };
     let lines = text.iter().flatten().cloned().map(Ok);
-    let tokenizer = train_from_iter(lines, &options, &mut |_| ()).unwrap().tokenizer;
+    let tokenizer = train_from_iter(lines, &options, &mut |_| ())
+        .unwrap()
+        .tokenizer;
     let ids = text
         .iter()
-        .map(|document| document.iter().map(|sentence| tokenizer.encode_ids(sentence, false).unwrap()).collect())
+        .map(|document| {
+            document
+                .iter()
+                .map(|sentence| tokenizer.encode_ids(sentence, false).unwrap())
+                .collect()
+        })
         .collect();
     (tokenizer, ids)
 }
 
 fn mlm_options() -> MlmOptions {
-    MlmOptions { max_len: 32, rates: MaskingRates::default(), whole_word: false, next_sentence: false }
+    MlmOptions {
+        max_len: 32,
+        rates: MaskingRates::default(),
+        whole_word: false,
+        next_sentence: false,
+    }
 }
 
 /// The example with its hidden tokens put back.
 fn original(example: &Example) -> Vec<u32> {
     let mut ids = example.ids.clone();
-    example.targets.iter().for_each(|&(place, target)| ids[place] = target);
+    example
+        .targets
+        .iter()
+        .for_each(|&(place, target)| ids[place] = target);
     ids
 }
 
@@ -273,7 +328,9 @@ fn a_sentence_longer_than_the_sequence_is_cut_into_several() {
     let long: Vec<u32> = (5..45).cycle().take(100).collect();
     let documents = vec![vec![vec![6, 7], long.clone(), vec![8]]];
     let data = MlmData::new(Memory::new(&documents), tokenizer, "test", mlm_options()).unwrap();
-    let lengths: Vec<usize> = (0..data.per_epoch()).map(|n| data.evaluation(n).unwrap().ids.len() - 2).collect();
+    let lengths: Vec<usize> = (0..data.per_epoch())
+        .map(|n| data.evaluation(n).unwrap().ids.len() - 2)
+        .collect();
     // Thirty tokens of text fit; what is left of the long sentence shares a sequence with the next one.
     assert_eq!(lengths, [2, 30, 30, 30, 11]);
 }
@@ -287,7 +344,10 @@ fn masking_follows_the_rates_and_changes_with_every_pass() {
     for n in 0..10 * data.per_epoch() {
         let example = data.training(1, n).unwrap();
         tokens += (example.ids.len() - 2) as f64;
-        assert!(!example.targets.is_empty(), "every sequence has something to predict");
+        assert!(
+            !example.targets.is_empty(),
+            "every sequence has something to predict"
+        );
         for &(place, target) in &example.targets {
             chosen += 1.0;
             masked += f64::from(u8::from(example.ids[place] == special.mask));
@@ -297,7 +357,10 @@ fn masking_follows_the_rates_and_changes_with_every_pass() {
     // Five standard deviations of binomial counts. A random token is now and then the original one (1 in 50), or the mask.
     let within = |share: f64, expected: f64, n: f64, slack: f64| {
         let bound = 5.0 * (expected * (1.0 - expected) / n).sqrt() + slack;
-        assert!((share - expected).abs() < bound, "{share} of {n}, expected {expected}");
+        assert!(
+            (share - expected).abs() < bound,
+            "{share} of {n}, expected {expected}"
+        );
     };
     // A sequence of 30 tokens in which nothing was drawn (0.85^30 = 0.8 %) hides one anyway: 0.0003 of the tokens, more for
     // short ones at the end of documents.
@@ -309,7 +372,9 @@ fn masking_follows_the_rates_and_changes_with_every_pass() {
     assert_eq!(again(3), again(3));
     let passes: BTreeSet<Vec<(usize, u32)>> = (0..6)
         .map(|pass| {
-            let same = (0..n).map(|i| again(pass * n + i)).find(|e| original(e) == original(&again(0)));
+            let same = (0..n)
+                .map(|i| again(pass * n + i))
+                .find(|e| original(e) == original(&again(0)));
             same.expect("every pass holds every text").targets
         })
         .collect();
@@ -319,7 +384,10 @@ fn masking_follows_the_rates_and_changes_with_every_pass() {
 #[test]
 fn whole_words_are_hidden_together() {
     let (tokenizer, documents) = korean(40, 12);
-    let options = MlmOptions { whole_word: true, ..mlm_options() };
+    let options = MlmOptions {
+        whole_word: true,
+        ..mlm_options()
+    };
     let data = MlmData::new(Memory::new(&documents), tokenizer.clone(), "test", options).unwrap();
     let mut in_pieces = 0;
     for n in 0..data.per_epoch() {
@@ -341,9 +409,14 @@ fn half_of_the_pairs_follow_each_other_and_half_come_from_another_document() {
     // Every sentence is unique in practice; find a segment's document and place by looking for it.
     let joined: Vec<Vec<u32>> = documents.iter().map(|document| document.concat()).collect();
     let place = |document: usize, part: &[u32]| {
-        joined[document].windows(part.len()).position(|window| window == part)
+        joined[document]
+            .windows(part.len())
+            .position(|window| window == part)
     };
-    let options = MlmOptions { next_sentence: true, ..mlm_options() };
+    let options = MlmOptions {
+        next_sentence: true,
+        ..mlm_options()
+    };
     let data = MlmData::new(Memory::new(&documents), tokenizer, "test", options).unwrap();
     let total = 5 * data.per_epoch();
     let (mut random, mut short) = (0_u64, 0_u64);
@@ -353,7 +426,10 @@ fn half_of_the_pairs_follow_each_other_and_half_come_from_another_document() {
         assert!(ids.len() <= 32);
         let segments = example.segments.as_ref().unwrap();
         let cut = segments.iter().position(|&segment| segment == 1).unwrap();
-        assert_eq!((ids[0], ids[cut - 1], ids[ids.len() - 1]), (special.cls, special.sep, special.sep));
+        assert_eq!(
+            (ids[0], ids[cut - 1], ids[ids.len() - 1]),
+            (special.cls, special.sep, special.sep)
+        );
         let (a, b) = (&ids[1..cut - 1], &ids[cut..ids.len() - 1]);
         assert!(!a.is_empty() && !b.is_empty());
         if a.len() < 6 || b.len() < 6 {
@@ -362,7 +438,9 @@ fn half_of_the_pairs_follow_each_other_and_half_come_from_another_document() {
             random += u64::from(example.next_sentence.unwrap());
             continue;
         }
-        let own = (0..documents.len()).find(|&d| place(d, a).is_some()).expect("A is text of one document");
+        let own = (0..documents.len())
+            .find(|&d| place(d, a).is_some())
+            .expect("A is text of one document");
         match example.next_sentence.unwrap() {
             0 => assert!(place(own, b) > place(own, a), "B follows A in its document"),
             _ => {
@@ -374,24 +452,49 @@ fn half_of_the_pairs_follow_each_other_and_half_come_from_another_document() {
     }
     assert!(short * 2 < total);
     let share = random as f64 / total as f64;
-    assert!((share - 0.5).abs() < 5.0 * (0.25 / total as f64).sqrt(), "{share} of {total} are random");
+    assert!(
+        (share - 0.5).abs() < 5.0 * (0.25 / total as f64).sqrt(),
+        "{share} of {total} are random"
+    );
 }
 
 #[test]
 fn pairs_need_two_documents_with_sentences() {
     let (tokenizer, _) = korean(2, 4);
-    let options = MlmOptions { next_sentence: true, ..mlm_options() };
-    for documents in [vec![vec![vec![6, 7], vec![8]]], vec![vec![vec![6]], vec![vec![7]]]] {
-        let made = MlmData::new(Memory::new(&documents), tokenizer.clone(), "the training text", options);
+    let options = MlmOptions {
+        next_sentence: true,
+        ..mlm_options()
+    };
+    for documents in [
+        vec![vec![vec![6, 7], vec![8]]],
+        vec![vec![vec![6]], vec![vec![7]]],
+    ] {
+        let made = MlmData::new(
+            Memory::new(&documents),
+            tokenizer.clone(),
+            "the training text",
+            options,
+        );
         let error = made.err().expect("refused");
-        assert!(error.is_bad_input() && error.to_string().contains("two documents"), "{error}");
+        assert!(
+            error.is_bad_input() && error.to_string().contains("two documents"),
+            "{error}"
+        );
     }
 }
 
 #[test]
 fn evaluation_examples_do_not_depend_on_anything() {
     let (tokenizer, documents) = korean(10, 12);
-    let make = || MlmData::new(Memory::new(&documents), tokenizer.clone(), "test", mlm_options()).unwrap();
+    let make = || {
+        MlmData::new(
+            Memory::new(&documents),
+            tokenizer.clone(),
+            "test",
+            mlm_options(),
+        )
+        .unwrap()
+    };
     let (first, second) = (make(), make());
     second.training(5, 3).unwrap();
     for n in 0..first.evaluation_count() {

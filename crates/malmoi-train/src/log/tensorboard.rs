@@ -62,7 +62,9 @@ const MASK_DELTA: u32 = 0xa282_ead8;
 
 /// The checksum of a TFRecord: CRC-32C, rotated right by 15 bits, plus a constant.
 fn masked_crc(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(MASK_DELTA)
+    crc32c::crc32c(bytes)
+        .rotate_right(15)
+        .wrapping_add(MASK_DELTA)
 }
 
 /// A TFRecord: length, its checksum, the bytes, their checksum.
@@ -120,7 +122,9 @@ impl EventFile {
             events.write(Event {
                 wall_time: seconds,
                 step: first_step as i64 + 1,
-                what: Some(What::SessionLog(SessionLog { status: SESSION_START })),
+                what: Some(What::SessionLog(SessionLog {
+                    status: SESSION_START,
+                })),
             })?;
         }
         Ok(events)
@@ -170,7 +174,10 @@ mod tests {
             let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
             assert_eq!(rest[8..12], masked_crc(&rest[..8]).to_le_bytes());
             let body = &rest[12..12 + length];
-            assert_eq!(rest[12 + length..16 + length], masked_crc(body).to_le_bytes());
+            assert_eq!(
+                rest[12 + length..16 + length],
+                masked_crc(body).to_le_bytes()
+            );
             events.push(Event::decode(body).unwrap());
             rest = &rest[16 + length..];
         }
@@ -181,12 +188,21 @@ mod tests {
     fn scalars_come_back_with_their_step() {
         let dir = tempfile::tempdir().unwrap();
         let mut file = EventFile::create(dir.path(), 7).unwrap();
-        file.scalars(8, &[("train/loss", 2.5), ("train/lr", 1e-3)]).unwrap();
+        file.scalars(8, &[("train/loss", 2.5), ("train/lr", 1e-3)])
+            .unwrap();
         let events = read(&std::fs::read(&file.path).unwrap());
         assert_eq!(events.len(), 3);
-        assert_eq!(events[0].what, Some(What::FileVersion("brain.Event:2".into())));
-        assert_eq!((events[1].step, &events[1].what), (8, &Some(What::SessionLog(SessionLog { status: 1 }))));
-        let Some(What::Summary(summary)) = &events[2].what else { panic!("no summary") };
+        assert_eq!(
+            events[0].what,
+            Some(What::FileVersion("brain.Event:2".into()))
+        );
+        assert_eq!(
+            (events[1].step, &events[1].what),
+            (8, &Some(What::SessionLog(SessionLog { status: 1 })))
+        );
+        let Some(What::Summary(summary)) = &events[2].what else {
+            panic!("no summary")
+        };
         assert_eq!(events[2].step, 8);
         assert_eq!(summary.value[0].tag, "train/loss");
         assert_eq!(summary.value[0].simple_value, 2.5);

@@ -1,9 +1,10 @@
 //! Adafactor (Shazeer and Stern 2018): for matrices, the second moment is kept as the means of its rows and columns, so the state of a
 //! matrix is as small as its sides. Vectors keep a full second moment.
 
+use malmoi_kernels::reduce::sum_of_squares;
 use serde::{Deserialize, Serialize};
 
-use super::{Moments, ParamSlot, sum_of_squares};
+use super::{Moments, ParamSlot};
 
 /// Settings of Adafactor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

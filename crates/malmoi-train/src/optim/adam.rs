@@ -1,9 +1,10 @@
 //! Adam and its relatives: first and second moments of the gradient.
 
 use malmoi_kernels::optim::{AdamW, adamw_step};
+use malmoi_kernels::reduce::sum_of_squares;
 use serde::{Deserialize, Serialize};
 
-use super::{Moments, ParamSlot, sum_of_squares};
+use super::{Moments, ParamSlot};
 
 /// Settings of Adam and AdamW.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,7 @@
 //! Clipping by the global norm (Pascanu et al. 2013).
 
-use super::sum_of_squares;
+use malmoi_kernels::optim::scale_in_place;
+use malmoi_kernels::reduce::sum_of_squares;
 
 /// Added to the norm before dividing, as the common implementations do, so that a norm of zero divides.
 const EPSILON: f64 = 1e-6;
@@ -25,10 +26,9 @@ pub fn clip(gradients: &mut [&mut [f32]], max_norm: f64) -> f64 {
     let norm = global_norm(gradients.iter().map(|gradient| &**gradient));
     let factor = coefficient(norm, max_norm) as f32;
     if norm.is_finite() && factor < 1.0 {
-        gradients
-            .iter_mut()
-            .flat_map(|gradient| gradient.iter_mut())
-            .for_each(|g| *g *= factor);
+        for gradient in gradients {
+            scale_in_place(gradient, factor);
+        }
     }
     norm
 }

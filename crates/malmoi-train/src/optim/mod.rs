@@ -429,8 +429,3 @@ impl Optimizer {
         Ok(())
     }
 }
-
-/// Sum of squares in double precision, in order.
-pub(crate) fn sum_of_squares(values: &[f32]) -> f64 {
-    values.iter().map(|&x| f64::from(x) * f64::from(x)).sum()
-}

@@ -1,3 +1,5 @@
+use malmoi_kernels::reduce::sum_of_squares;
+
 use super::*;
 
 fn rules() -> Vec<Rule> {

@@ -44,7 +44,9 @@ pub fn evaluate(
     for first in (0..count).step_by(batch_size) {
         let list = (first..count.min(first + batch_size as u64))
             // Example k of `count`, spread over all of them.
-            .map(|k| examples.evaluation((u128::from(k) * u128::from(all) / u128::from(count)) as u64))
+            .map(|k| {
+                examples.evaluation((u128::from(k) * u128::from(all) / u128::from(count)) as u64)
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let micro = MicroBatch::pack(&list);
         if micro.targets.is_empty() {
@@ -57,7 +59,11 @@ pub fn evaluate(
         let report = model.loss(&micro.batch, &micro.labels(counts))?;
         for (index, part) in report.parts.iter().enumerate() {
             // The first term is that of the tokens, a second one that of the pairs. Weights are 1/count, so each is a mean.
-            let sum = if index == 0 { counts.targets as f64 } else { counts.pairs as f64 };
+            let sum = if index == 0 {
+                counts.targets as f64
+            } else {
+                counts.pairs as f64
+            };
             if index == 0 {
                 token_loss += part.loss * sum;
                 correct += part.correct * sum;
@@ -78,7 +84,12 @@ pub fn evaluate(
     let token_loss = token_loss / targets as f64;
     let most_frequent = frequency.values().max().copied().unwrap_or(0);
     Ok(Evaluation {
-        loss: token_loss + if pairs > 0 { pair_loss / pairs as f64 } else { 0.0 },
+        loss: token_loss
+            + if pairs > 0 {
+                pair_loss / pairs as f64
+            } else {
+                0.0
+            },
         token_loss,
         perplexity: token_loss.exp(),
         accuracy: correct / targets as f64,

@@ -3,17 +3,19 @@
 //! [`run`] does it all. A run directory holds the resolved configuration, the tokenizer, metrics, event files and checkpoints;
 //! every checkpoint is a complete model directory with the state that [`RunOptions::resume`] continues from, bit for bit.
 
+mod card;
 mod evaluate;
 mod event;
+mod pace;
 mod prepare;
 mod run;
 mod setup;
 mod show;
 mod state;
 mod step;
-mod tokenizer;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 
 pub use crate::config::PretrainConfig;
 pub use evaluate::{Evaluation, evaluate};

@@ -48,7 +48,10 @@ impl Prepared {
         let mut files = Vec::new();
         for entry in fs::read_dir(dir).map_err(|e| TrainError::io("list", dir, e))? {
             let entry = entry.map_err(|e| TrainError::io("list", dir, e))?;
-            files.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+            files.push((
+                entry.file_name().to_string_lossy().into_owned(),
+                entry.path(),
+            ));
         }
         files.sort();
         Ok(files)
@@ -62,7 +65,11 @@ pub(super) fn prepare(
     observer: &mut dyn Observer,
 ) -> Result<Prepared, TrainError> {
     let train_files = setup::files(&config.data, &config.data.train);
-    let valid_files = config.data.valid.as_ref().map(|list| setup::files(&config.data, list));
+    let valid_files = config
+        .data
+        .valid
+        .as_ref()
+        .map(|list| setup::files(&config.data, list));
     for file in train_files.iter().chain(valid_files.iter().flatten()) {
         // Said before an hour of tokenizer training, not after it.
         fs::metadata(file).map_err(|e| TrainError::io("read", file, e))?;
@@ -73,8 +80,16 @@ pub(super) fn prepare(
         (Some(path), _) => Tokenizer::load(path)?,
         (None, Some(_)) if tokenizer_dir.is_dir() => Tokenizer::load(&tokenizer_dir)?,
         (None, train) => {
-            let Some(train) = train else { unreachable!("validated: a path or a training") };
-            tokenizer::train(train, &config.objective, &train_files, &corpus_options, observer)?
+            let Some(train) = train else {
+                unreachable!("validated: a path or a training")
+            };
+            tokenizer::train(
+                train,
+                &config.objective,
+                &train_files,
+                &corpus_options,
+                observer,
+            )?
         }
     };
     let model = setup::model_config(config, &tokenizer)?;
@@ -85,10 +100,19 @@ pub(super) fn prepare(
         corpus: corpus_options,
         keep_line_breaks: matches!(config.objective, Objective::Clm(_)),
     };
-    let (train, train_name) = corpus("train", &config.data.train, config, &options, &tokenizer, out, observer)?;
+    let (train, train_name) = corpus(
+        "train",
+        &config.data.train,
+        config,
+        &options,
+        &tokenizer,
+        out,
+        observer,
+    )?;
     let train_tokens = train.0.totals().tokens;
     let length = setup::sequence_length(&config.objective, model.max_len())?;
-    let examples = |corpus, name| setup::examples(config, &tokenizer, Arc::new(corpus), name, length);
+    let examples =
+        |corpus, name| setup::examples(config, &tokenizer, Arc::new(corpus), name, length);
     let train = examples(train, "the training text")?;
     let (mut valid, mut valid_name, mut valid_tokens) = (None, None, None);
     if let Some(list) = &config.data.valid {
@@ -102,7 +126,16 @@ pub(super) fn prepare(
         valid: valid_name,
         vocabulary: format!("{:016x}", tokenizer.vocabulary_hash()),
     };
-    Ok(Prepared { tokenizer, model, train, valid, train_tokens, valid_tokens, identity, tokenizer_dir })
+    Ok(Prepared {
+        tokenizer,
+        model,
+        train,
+        valid,
+        train_tokens,
+        valid_tokens,
+        identity,
+        tokenizer_dir,
+    })
 }
 
 /// How the text is read.
@@ -116,7 +149,10 @@ fn corpus_options(config: &PretrainConfig) -> CorpusOptions {
         },
         field: config.data.column.clone(),
         split_sentences: config.data.split_sentences,
-        read: ReadOptions { encoding: Some(config.data.encoding.clone()), ..ReadOptions::default() },
+        read: ReadOptions {
+            encoding: Some(config.data.encoding.clone()),
+            ..ReadOptions::default()
+        },
     }
 }
 
@@ -149,8 +185,14 @@ fn corpus(
     let hash = tokenizer.vocabulary_hash();
     let path = dir.join(format!("{role}-{name}-{hash:016x}.tokens"));
     if !path.is_file() {
-        let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-        observer.event(&Event::Preparing(&format!("tokenizing {}", names.join(", "))));
+        let names: Vec<String> = files
+            .iter()
+            .map(|file| file.display().to_string())
+            .collect();
+        observer.event(&Event::Preparing(&format!(
+            "tokenizing {}",
+            names.join(", ")
+        )));
         build_token_corpus(&files, &path, tokenizer, options, &mut |_| ())?;
     }
     Ok((Corpus(TokenCorpus::open(&path, Some(hash))?), name))
@@ -163,7 +205,10 @@ fn checksum(files: &[PathBuf]) -> Result<String, TrainError> {
     for path in files {
         let mut file = fs::File::open(path).map_err(|e| TrainError::io("open", path, e))?;
         loop {
-            match file.read(&mut buffer).map_err(|e| TrainError::io("read", path, e))? {
+            match file
+                .read(&mut buffer)
+                .map_err(|e| TrainError::io("read", path, e))?
+            {
                 0 => break,
                 n => {
                     sum = crc32c::crc32c_append(sum, &buffer[..n]);

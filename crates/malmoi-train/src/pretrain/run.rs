@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use malmoi_checkpoint::run::{Checkpoint, RunDirectory};
-use malmoi_checkpoint::{ExtraContent, ExtraFile, ModelCard};
+use malmoi_checkpoint::{ExtraContent, ExtraFile};
 use malmoi_kernels::{cpu, threads};
 use malmoi_models::{Head, Mode, Model, OpenOptions, SaveOptions};
 use serde_json::{Map, Value, json};
 
+use super::card::card;
 use super::evaluate::{Evaluation, evaluate};
 use super::event::{Event, Observer, Started, StepEvent, StopReason};
+use super::pace::Pace;
 use super::prepare::{Prepared, prepare};
 use super::setup;
 use super::state::{Best, SavedEvaluation, TrainerState};
@@ -71,7 +73,11 @@ pub struct Summary {
 ///
 /// # Errors
 /// [`TrainError`]; what was complete before stays. A new run that fails before its first step leaves no directory behind.
-pub fn run(config: &PretrainConfig, options: &RunOptions, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
+pub fn run(
+    config: &PretrainConfig,
+    options: &RunOptions,
+    observer: &mut dyn Observer,
+) -> Result<Summary, TrainError> {
     config.validate()?;
     if options.resume {
         return resume(config, options, observer);
@@ -92,7 +98,11 @@ pub fn run(config: &PretrainConfig, options: &RunOptions, observer: &mut dyn Obs
     }
 }
 
-fn resume(config: &PretrainConfig, options: &RunOptions, observer: &mut dyn Observer) -> Result<Summary, TrainError> {
+fn resume(
+    config: &PretrainConfig,
+    options: &RunOptions,
+    observer: &mut dyn Observer,
+) -> Result<Summary, TrainError> {
     let mut dir = RunDirectory::open(&options.out)?;
     let path = options.out.join(CONFIG);
     if path.is_file() {
@@ -106,7 +116,9 @@ fn resume(config: &PretrainConfig, options: &RunOptions, observer: &mut dyn Obse
     let checkpoint = dir.latest()?;
     dir.cut_metrics_back(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step))?;
     if checkpoint.is_none() {
-        observer.event(&Event::Warning("the run has no checkpoint yet; it starts from its first step"));
+        observer.event(&Event::Warning(
+            "the run has no checkpoint yet; it starts from its first step",
+        ));
     }
     Run::start(config, options, dir, checkpoint, observer)?.train(observer)
 }
@@ -155,11 +167,16 @@ impl<'a> Run<'a> {
         let identity = prepared.identity();
         let (model, state) = match &checkpoint {
             None => {
-                let model = Model::initialise(prepared.model.clone(), head, config.seed, Mode::Training);
+                let model =
+                    Model::initialise(prepared.model.clone(), head, config.seed, Mode::Training);
                 (model, TrainerState::new(config.seed, identity))
             }
             Some(checkpoint) => {
-                let open = OpenOptions { head: Some(head), mode: Mode::Training, ..OpenOptions::default() };
+                let open = OpenOptions {
+                    head: Some(head),
+                    mode: Mode::Training,
+                    ..OpenOptions::default()
+                };
                 let model = Model::open(&checkpoint.path, &open)?;
                 let state = TrainerState::load(&checkpoint.path, &model, &mut optimizer)?;
                 state.data.check(&identity)?;
@@ -189,7 +206,10 @@ impl<'a> Run<'a> {
             decay_all: config.optimizer.decay_all,
         };
         let events = if config.log.tensorboard {
-            Some(EventFile::create(&options.out.join("tensorboard"), state.step)?)
+            Some(EventFile::create(
+                &options.out.join("tensorboard"),
+                state.step,
+            )?)
         } else {
             None
         };
@@ -216,7 +236,11 @@ impl<'a> Run<'a> {
         Started {
             out: self.options.out.clone(),
             architecture: model.config().architecture_name(head),
-            parameters: model.parameters().iter().map(|info| info.len() as u64).sum(),
+            parameters: model
+                .parameters()
+                .iter()
+                .map(|info| info.len() as u64)
+                .sum(),
             vocab_size: model.config().vocab_size(),
             train_tokens: self.prepared.train_tokens,
             valid_tokens: self.prepared.valid_tokens,
@@ -241,10 +265,19 @@ impl<'a> Run<'a> {
             if self.patience_is_over() {
                 break StopReason::EarlyStop;
             }
-            if self.options.interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            if self
+                .options
+                .interrupt
+                .as_ref()
+                .is_some_and(|flag| flag.load(Ordering::Relaxed))
+            {
                 break StopReason::Interrupted;
             }
-            if self.options.time_limit.is_some_and(|limit| self.began.elapsed() >= limit) {
+            if self
+                .options
+                .time_limit
+                .is_some_and(|limit| self.began.elapsed() >= limit)
+            {
                 break StopReason::TimeLimit;
             }
             let clock = Instant::now();
@@ -260,9 +293,19 @@ impl<'a> Run<'a> {
         };
         // A run that ends for good is measured at its end; an interrupted one has no time for that.
         let ended = matches!(reason, StopReason::Finished | StopReason::EarlyStop);
-        let evaluated = self.state.last_evaluation.as_ref().is_some_and(|last| last.step == self.state.step);
+        let evaluated = self
+            .state
+            .last_evaluation
+            .as_ref()
+            .is_some_and(|last| last.step == self.state.step);
         let best = ended && !evaluated && self.evaluate(observer)?;
-        if best || self.last_checkpoint.as_ref().map(|checkpoint| checkpoint.step) != Some(self.state.step) {
+        if best
+            || self
+                .last_checkpoint
+                .as_ref()
+                .map(|checkpoint| checkpoint.step)
+                != Some(self.state.step)
+        {
             self.checkpoint(best, observer)?;
         }
         observer.event(&Event::Stopped(reason));
@@ -274,9 +317,14 @@ impl<'a> Run<'a> {
             tokens: self.state.tokens,
             first_loss,
             last_loss,
-            evaluation: self.state.last_evaluation.as_ref().map(SavedEvaluation::evaluation),
+            evaluation: self
+                .state
+                .last_evaluation
+                .as_ref()
+                .map(SavedEvaluation::evaluation),
             best: self.state.best.map(|best| (best.step, best.loss)),
-            last_checkpoint: last_checkpoint.ok_or_else(|| TrainError::NoCheckpoint(self.options.out.clone()))?,
+            last_checkpoint: last_checkpoint
+                .ok_or_else(|| TrainError::NoCheckpoint(self.options.out.clone()))?,
             best_checkpoint: self.dir.best()?.map(|checkpoint| checkpoint.path),
             milliseconds_per_step: pace.milliseconds_per_step(),
             seconds: self.began.elapsed().as_secs_f64(),
@@ -290,22 +338,39 @@ impl<'a> Run<'a> {
 
     fn one_step(&mut self, step: u64) -> Result<StepReport, TrainError> {
         let train = &self.config.train;
-        let batches =
-            step_batches(&*self.prepared.train, self.config.seed, step, train.accumulation, train.batch_size)?;
+        let batches = step_batches(
+            &*self.prepared.train,
+            self.config.seed,
+            step,
+            train.accumulation,
+            train.batch_size,
+        )?;
         let trainer = &mut self.trainer;
         // Inside the pool, kernels start their parallel work without waking it first.
         let result = threads::run(|| trainer.advance(&batches));
         result.map_err(|error| match error {
             TrainError::NotFinite { what, step, .. } => {
-                let checkpoint = self.last_checkpoint.as_ref().map(|checkpoint| checkpoint.path.clone());
-                TrainError::NotFinite { what, step, checkpoint }
+                let checkpoint = self
+                    .last_checkpoint
+                    .as_ref()
+                    .map(|checkpoint| checkpoint.path.clone());
+                TrainError::NotFinite {
+                    what,
+                    step,
+                    checkpoint,
+                }
             }
             other => other,
         })
     }
 
     /// Tells everyone about a step.
-    fn report(&mut self, report: &StepReport, pace: &mut Pace, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn report(
+        &mut self,
+        report: &StepReport,
+        pace: &mut Pace,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
         let step = self.state.step;
         let tokens_per_second = pace.tokens_per_second();
         let milliseconds = pace.last_milliseconds();
@@ -333,7 +398,12 @@ impl<'a> Run<'a> {
             "milliseconds": milliseconds, "seconds": self.state.seconds,
         }));
         if report.parts.len() > 1 {
-            fields.extend(report.parts.iter().map(|(name, loss)| (format!("{name}_loss"), json!(loss))));
+            fields.extend(
+                report
+                    .parts
+                    .iter()
+                    .map(|(name, loss)| (format!("{name}_loss"), json!(loss))),
+            );
         }
         self.dir.metrics().append(step, &fields)?;
         if let Some(events) = &mut self.events {
@@ -344,9 +414,18 @@ impl<'a> Run<'a> {
                 ("train/grad_norm", report.grad_norm),
                 ("train/tokens_per_second", tokens_per_second),
             ];
-            let names: Vec<String> = report.parts.iter().map(|(name, _)| format!("train/{name}_loss")).collect();
+            let names: Vec<String> = report
+                .parts
+                .iter()
+                .map(|(name, _)| format!("train/{name}_loss"))
+                .collect();
             if names.len() > 1 {
-                values.extend(names.iter().map(String::as_str).zip(report.parts.iter().map(|(_, loss)| *loss)));
+                values.extend(
+                    names
+                        .iter()
+                        .map(String::as_str)
+                        .zip(report.parts.iter().map(|(_, loss)| *loss)),
+                );
             }
             events.scalars(step, &values)?;
         }
@@ -366,7 +445,9 @@ impl<'a> Run<'a> {
 
     /// Evaluates, where there is a validation text, and says whether it is the best so far.
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
-        let Some(valid) = &self.prepared.valid else { return Ok(false) };
+        let Some(valid) = &self.prepared.valid else {
+            return Ok(false);
+        };
         let step = self.state.step;
         observer.event(&Event::Evaluating(step));
         let model = self.trainer.model();
@@ -376,12 +457,18 @@ impl<'a> Run<'a> {
             return Err(TrainError::NotFinite {
                 what: "the validation loss".into(),
                 step,
-                checkpoint: self.last_checkpoint.as_ref().map(|checkpoint| checkpoint.path.clone()),
+                checkpoint: self
+                    .last_checkpoint
+                    .as_ref()
+                    .map(|checkpoint| checkpoint.path.clone()),
             });
         }
         let best = self.state.best.is_none_or(|best| found.loss < best.loss);
         if best {
-            self.state.best = Some(Best { step, loss: found.loss });
+            self.state.best = Some(Best {
+                step,
+                loss: found.loss,
+            });
             self.state.without_improvement = 0;
         } else {
             self.state.without_improvement += 1;
@@ -403,7 +490,11 @@ impl<'a> Run<'a> {
             ];
             events.scalars(step, &values)?;
         }
-        observer.event(&Event::Evaluated { step, evaluation: &found, best });
+        observer.event(&Event::Evaluated {
+            step,
+            evaluation: &found,
+            best,
+        });
         Ok(best)
     }
 
@@ -413,11 +504,18 @@ impl<'a> Run<'a> {
         let extra: Vec<(String, PathBuf)> = self.prepared.tokenizer_files()?;
         let extra: Vec<ExtraFile<'_>> = extra
             .iter()
-            .map(|(name, path)| ExtraFile { name, content: ExtraContent::CopyOf(path) })
+            .map(|(name, path)| ExtraFile {
+                name,
+                content: ExtraContent::CopyOf(path),
+            })
             .collect();
-        let card = self.card();
+        let card = card(self.trainer.model(), &self.state);
         let model = self.trainer.model();
-        let save = SaveOptions { extra: &extra, card: Some(&card), ..SaveOptions::default() };
+        let save = SaveOptions {
+            extra: &extra,
+            card: Some(&card),
+            ..SaveOptions::default()
+        };
         model.save_into(pending.path(), &save)?;
         self.state.save(pending.path(), self.trainer.optimizer())?;
         let checkpoint = self.dir.commit(pending)?;
@@ -425,41 +523,12 @@ impl<'a> Run<'a> {
             self.dir.set_best(&checkpoint)?;
         }
         self.dir.rotate(self.config.checkpoint.keep)?;
-        observer.event(&Event::Checkpointed { step, path: &checkpoint.path });
+        observer.event(&Event::Checkpointed {
+            step,
+            path: &checkpoint.path,
+        });
         self.last_checkpoint = Some(checkpoint);
         Ok(())
-    }
-
-    fn card(&self) -> String {
-        let model = self.trainer.model();
-        let (tag, what) = match model.head() {
-            Head::CausalLm => ("text-generation", "causal language modelling"),
-            Head::Pretraining => ("fill-mask", "masked language modelling with next-sentence prediction"),
-            _ => ("fill-mask", "masked language modelling"),
-        };
-        let mut results = vec![
-            ("Steps".to_string(), self.state.step.to_string()),
-            ("Training tokens".to_string(), self.state.tokens.to_string()),
-        ];
-        if let Some(last) = &self.state.last_evaluation {
-            let found = last.evaluation();
-            results.push(("Validation loss".into(), format!("{:.4}", found.loss)));
-            results.push(("Validation perplexity".into(), format!("{:.2}", found.perplexity)));
-            results.push(("Validation accuracy".into(), format!("{:.4}", found.accuracy)));
-        }
-        ModelCard {
-            name: format!("{} pretrained from scratch", model.config().architecture_name(model.head())),
-            model_type: model.config().model_type().to_string(),
-            parameters: Some(model.parameters().iter().map(|info| info.len() as u64).sum()),
-            pipeline_tag: Some(tag.to_string()),
-            paragraphs: vec![format!(
-                "Objective: {what}. Seed {}. The folder also holds the optimiser's state, from which the run can be resumed.",
-                self.config.seed
-            )],
-            results,
-            ..ModelCard::default()
-        }
-        .render()
     }
 }
 
@@ -467,44 +536,5 @@ fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(fields) => fields,
         _ => Map::new(),
-    }
-}
-
-/// How fast steps go.
-#[derive(Debug, Default)]
-struct Pace {
-    total: Duration,
-    steps: u64,
-    last: Duration,
-    /// Moving means of seconds and tokens a step; a step weighs a tenth.
-    recent: Option<(f64, f64)>,
-}
-
-impl Pace {
-    fn add(&mut self, time: Duration, tokens: u64) {
-        self.total += time;
-        self.steps += 1;
-        self.last = time;
-        let now = (time.as_secs_f64(), tokens as f64);
-        self.recent = Some(match self.recent {
-            None => now,
-            Some((seconds, tokens)) => (seconds + 0.1 * (now.0 - seconds), tokens + 0.1 * (now.1 - tokens)),
-        });
-    }
-
-    fn tokens_per_second(&self) -> f64 {
-        self.recent.map_or(0.0, |(seconds, tokens)| tokens / seconds.max(1e-9))
-    }
-
-    fn recent_milliseconds(&self) -> f64 {
-        self.recent.map_or(0.0, |(seconds, _)| seconds * 1000.0)
-    }
-
-    fn last_milliseconds(&self) -> f64 {
-        self.last.as_secs_f64() * 1000.0
-    }
-
-    fn milliseconds_per_step(&self) -> f64 {
-        self.total.as_secs_f64() * 1000.0 / self.steps.max(1) as f64
     }
 }

@@ -28,12 +28,18 @@ pub(super) fn head(objective: &Objective) -> Head {
 /// # Errors
 /// [`TrainError::Config`] for sizes that do not go together or an architecture that does not fit the objective;
 /// [`TrainError::VocabularyMismatch`], [`TrainError::TooLong`].
-pub fn model_config(config: &PretrainConfig, tokenizer: &Tokenizer) -> Result<ModelConfig, TrainError> {
+pub fn model_config(
+    config: &PretrainConfig,
+    tokenizer: &Tokenizer,
+) -> Result<ModelConfig, TrainError> {
     let mut model = sizes(&config.model)?;
     let needed = tokenizer.vocab_size();
     let vocab_size = config.model.vocab_size.unwrap_or(needed);
     if vocab_size < needed {
-        return Err(TrainError::VocabularyMismatch { tokenizer: needed, model: vocab_size });
+        return Err(TrainError::VocabularyMismatch {
+            tokenizer: needed,
+            model: vocab_size,
+        });
     }
     model = model.with_vocab_size(vocab_size);
     let special = tokenizer.special();
@@ -55,11 +61,19 @@ pub fn model_config(config: &PretrainConfig, tokenizer: &Tokenizer) -> Result<Mo
     };
     if model.is_causal() != wants_causal {
         let (expected, fix) = if wants_causal {
-            ("an objective of an encoder (mlm)", "set objective.kind = \"mlm\", or train a gpt1 or gpt2")
+            (
+                "an objective of an encoder (mlm)",
+                "set objective.kind = \"mlm\", or train a gpt1 or gpt2",
+            )
         } else {
-            ("an objective of a decoder (clm)", "set objective.kind = \"clm\", or train a bert")
+            (
+                "an objective of a decoder (clm)",
+                "set objective.kind = \"clm\", or train a bert",
+            )
         };
-        return Err(ConfigProblem::new("objective.kind", expected, format!("{name:?}"), fix).into());
+        return Err(
+            ConfigProblem::new("objective.kind", expected, format!("{name:?}"), fix).into(),
+        );
     }
     if let Objective::Mlm(mlm) = &config.objective {
         if mlm.next_sentence && model.n_segments() < 2 {
@@ -97,7 +111,11 @@ fn sizes(section: &ModelSection) -> Result<ModelConfig, TrainError> {
     let n_layers = section.n_layers.unwrap_or(model.n_layers());
     let max_len = section.max_len.unwrap_or(model.max_len());
     // A width of one's own is four times as wide inside, as published.
-    let d_ff = section.d_ff.unwrap_or(if section.d_model.is_some() { 4 * d_model } else { model.d_ff() });
+    let d_ff = section.d_ff.unwrap_or(if section.d_model.is_some() {
+        4 * d_model
+    } else {
+        model.d_ff()
+    });
     let resized = section.d_model.is_some() || section.n_heads.is_some();
     if resized && d_model % n_heads != 0 {
         return Err(ConfigProblem::new(
@@ -125,7 +143,8 @@ fn sizes(section: &ModelSection) -> Result<ModelConfig, TrainError> {
                 )
                 .into());
             }
-            (gpt.d_model, gpt.n_heads, gpt.n_layers, gpt.max_len) = (d_model, n_heads, n_layers, max_len);
+            (gpt.d_model, gpt.n_heads, gpt.n_layers, gpt.max_len) =
+                (d_model, n_heads, n_layers, max_len);
             gpt.initializer_range = init_std.unwrap_or(gpt.initializer_range);
         }
         ModelConfig::Gpt2(gpt) => {
@@ -143,13 +162,25 @@ fn sizes(section: &ModelSection) -> Result<ModelConfig, TrainError> {
 fn set_dropout(model: &mut ModelConfig, rate: f32) {
     match model {
         ModelConfig::Bert(bert) => {
-            (bert.dropout, bert.attention_dropout, bert.classifier_dropout) = (rate, rate, rate);
+            (
+                bert.dropout,
+                bert.attention_dropout,
+                bert.classifier_dropout,
+            ) = (rate, rate, rate);
         }
         ModelConfig::Gpt1(gpt) => {
-            (gpt.embedding_dropout, gpt.attention_dropout, gpt.residual_dropout) = (rate, rate, rate);
+            (
+                gpt.embedding_dropout,
+                gpt.attention_dropout,
+                gpt.residual_dropout,
+            ) = (rate, rate, rate);
         }
         ModelConfig::Gpt2(gpt) => {
-            (gpt.embedding_dropout, gpt.attention_dropout, gpt.residual_dropout) = (rate, rate, rate);
+            (
+                gpt.embedding_dropout,
+                gpt.attention_dropout,
+                gpt.residual_dropout,
+            ) = (rate, rate, rate);
         }
     }
 }
@@ -162,7 +193,11 @@ pub(super) fn sequence_length(objective: &Objective, max_len: usize) -> Result<u
     };
     let length = length.unwrap_or(max_len);
     if length > max_len {
-        return Err(TrainError::TooLong { key, length, max_len });
+        return Err(TrainError::TooLong {
+            key,
+            length,
+            max_len,
+        });
     }
     Ok(length)
 }
@@ -181,9 +216,15 @@ pub(super) fn examples(
             let separator = match clm.separator.as_deref() {
                 None => tokenizer.special().eos,
                 Some("") => None,
-                Some(token) => Some(
-                    tokenizer.token_to_id(token).ok_or_else(|| TrainError::NoToken { token: token.to_string() })?,
-                ),
+                Some(token) => {
+                    Some(
+                        tokenizer
+                            .token_to_id(token)
+                            .ok_or_else(|| TrainError::NoToken {
+                                token: token.to_string(),
+                            })?,
+                    )
+                }
             };
             let options = ClmOptions {
                 context: length,
@@ -197,7 +238,11 @@ pub(super) fn examples(
         Objective::Mlm(mlm) => {
             let options = MlmOptions {
                 max_len: length,
-                rates: MaskingRates { chosen: mlm.probability, mask: mlm.mask, random: mlm.random },
+                rates: MaskingRates {
+                    chosen: mlm.probability,
+                    mask: mlm.mask,
+                    random: mlm.random,
+                },
                 whole_word: mlm.whole_word,
                 next_sentence: mlm.next_sentence,
             };
@@ -207,9 +252,15 @@ pub(super) fn examples(
 }
 
 /// Files of a section of the data, with their directory.
-pub(super) fn files(data: &DataSection, list: &crate::config::OneOrMany) -> Vec<std::path::PathBuf> {
+pub(super) fn files(
+    data: &DataSection,
+    list: &crate::config::OneOrMany,
+) -> Vec<std::path::PathBuf> {
     let dir = data.dir.as_deref().unwrap_or(Path::new(""));
-    list.paths().into_iter().map(|path| dir.join(path)).collect()
+    list.paths()
+        .into_iter()
+        .map(|path| dir.join(path))
+        .collect()
 }
 
 /// Steps of the whole run.
@@ -232,9 +283,16 @@ pub fn schedule(config: &PretrainConfig, steps: u64) -> LearningRate {
         ScheduleKind::Linear => Schedule::Linear { end },
         ScheduleKind::Cosine => Schedule::Cosine { end },
         ScheduleKind::InverseSquareRoot => Schedule::InverseSqrt { timescale: None },
-        ScheduleKind::Trapezoid => Schedule::Trapezoid { decay: section.decay_steps.unwrap_or(steps / 5), end },
+        ScheduleKind::Trapezoid => Schedule::Trapezoid {
+            decay: section.decay_steps.unwrap_or(steps / 5),
+            end,
+        },
     };
-    LearningRate { schedule, warmup: section.warmup_steps, total: steps }
+    LearningRate {
+        schedule,
+        warmup: section.warmup_steps,
+        total: steps,
+    }
 }
 
 /// The optimiser, without state.

@@ -29,7 +29,9 @@ pub fn show(
 ) -> Result<Vec<String>, TrainError> {
     config.validate()?;
     let scratch = Scratch::new("show")?;
-    let dir = out.filter(|out| out.join("run.json").is_file()).unwrap_or(scratch.path());
+    let dir = out
+        .filter(|out| out.join("run.json").is_file())
+        .unwrap_or(scratch.path());
     let prepared = prepare(config, dir, observer)?;
     (0..n)
         .map(|number| {
@@ -44,13 +46,19 @@ pub fn show(
 
 /// A piece as text: Hangul instead of bytes, line ends as `¶`.
 fn piece(tokenizer: &Tokenizer, id: u32) -> String {
-    let written = tokenizer.id_to_token(id).unwrap_or_else(|| format!("<{id}>"));
+    let written = tokenizer
+        .id_to_token(id)
+        .unwrap_or_else(|| format!("<{id}>"));
     if tokenizer.is_special(id) || written.starts_with("##") {
         return written;
     }
     let text = tokenizer.decode(&[id], false).unwrap_or_default();
     // A part of a character has no text of its own.
-    let text = if text.is_empty() || text.contains('\u{FFFD}') { written } else { text };
+    let text = if text.is_empty() || text.contains('\u{FFFD}') {
+        written
+    } else {
+        text
+    };
     text.replace('\n', "¶")
 }
 
@@ -59,7 +67,10 @@ fn masked(example: &Example, tokenizer: &Tokenizer) -> String {
     let mut targets = example.targets.iter().peekable();
     let mut segment = 0;
     for (place, &id) in example.ids.iter().enumerate() {
-        let now = example.segments.as_ref().map_or(0, |segments| segments[place]);
+        let now = example
+            .segments
+            .as_ref()
+            .map_or(0, |segments| segments[place]);
         if place > 0 {
             text.push_str(if now == segment { " " } else { "\n    " });
         }
@@ -67,7 +78,12 @@ fn masked(example: &Example, tokenizer: &Tokenizer) -> String {
         match targets.next_if(|target| target.0 == place) {
             // Writing to a String can't fail.
             Some(&(_, target)) => {
-                let _ = write!(text, "[{}→{}]", piece(tokenizer, id), piece(tokenizer, target));
+                let _ = write!(
+                    text,
+                    "[{}→{}]",
+                    piece(tokenizer, id),
+                    piece(tokenizer, target)
+                );
             }
             None => text.push_str(&piece(tokenizer, id)),
         }
@@ -77,18 +93,30 @@ fn masked(example: &Example, tokenizer: &Tokenizer) -> String {
         Some(_) => "; the second segment comes from another document",
         None => "",
     };
-    format!("{} tokens, {} predicted{kind}\n    {text}", example.ids.len(), example.targets.len())
+    format!(
+        "{} tokens, {} predicted{kind}\n    {text}",
+        example.ids.len(),
+        example.targets.len()
+    )
 }
 
 fn causal(example: &Example, tokenizer: &Tokenizer) -> String {
     let mut text = String::new();
     for (place, &id) in example.ids.iter().enumerate() {
         if place > 0 {
-            text.push_str(if example.starts.contains(&place) { " ‖ " } else { "│" });
+            text.push_str(if example.starts.contains(&place) {
+                " ‖ "
+            } else {
+                "│"
+            });
         }
         text.push_str(&piece(tokenizer, id));
     }
-    let last = example.targets.last().map(|&(_, target)| piece(tokenizer, target)).unwrap_or_default();
+    let last = example
+        .targets
+        .last()
+        .map(|&(_, target)| piece(tokenizer, target))
+        .unwrap_or_default();
     format!(
         "{} tokens in {} sequence{}, {} predicted, the last is [{last}]\n    {text}",
         example.ids.len(),

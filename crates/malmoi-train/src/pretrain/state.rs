@@ -143,31 +143,52 @@ impl TrainerState {
         let tensors: Vec<NamedTensor<'_>> = state
             .vectors
             .iter()
-            .map(|(name, vector)| NamedTensor::new(name.as_str(), &[vector.len()], vector.as_slice()))
+            .map(|(name, vector)| {
+                NamedTensor::new(name.as_str(), &[vector.len()], vector.as_slice())
+            })
             .collect();
-        write_safetensors(dir.join(OPTIMIZER), &tensors, &[("format", "malmoi-optimizer"), ("version", "1")])?;
+        write_safetensors(
+            dir.join(OPTIMIZER),
+            &tensors,
+            &[("format", "malmoi-optimizer"), ("version", "1")],
+        )?;
         let value = serde_json::to_value(&*self).map_err(|e| bad(dir, e))?;
         write_json(&dir.join(TRAINER), &value)?;
         Ok(())
     }
 
     /// Reads both files of a checkpoint.
-    pub(super) fn load(dir: &Path, model: &Model, optimizer: &mut Optimizer) -> Result<Self, TrainError> {
+    pub(super) fn load(
+        dir: &Path,
+        model: &Model,
+        optimizer: &mut Optimizer,
+    ) -> Result<Self, TrainError> {
         let value = read_json(&dir.join(TRAINER))?;
         if value["version"] != VERSION {
-            return Err(bad(dir, format!("`{TRAINER}` has version {}, expected {VERSION}", value["version"])));
+            return Err(bad(
+                dir,
+                format!(
+                    "`{TRAINER}` has version {}, expected {VERSION}",
+                    value["version"]
+                ),
+            ));
         }
-        let this: Self = serde_json::from_value(value).map_err(|e| bad(dir, format!("`{TRAINER}`: {e}")))?;
+        let this: Self =
+            serde_json::from_value(value).map_err(|e| bad(dir, format!("`{TRAINER}`: {e}")))?;
         let tensors = Tensors::open(dir.join(OPTIMIZER))?;
         let mut state = OptimizerState {
             steps: this.updates.clone(),
             ..OptimizerState::default()
         };
         for name in tensors.names() {
-            state.vectors.insert(name.to_string(), tensors.to_f32(name)?.1);
+            state
+                .vectors
+                .insert(name.to_string(), tensors.to_f32(name)?.1);
         }
         let parameters = model.parameters();
-        let shapes = parameters.iter().map(|info| (info.name.as_str(), info.shape.as_slice()));
+        let shapes = parameters
+            .iter()
+            .map(|info| (info.name.as_str(), info.shape.as_slice()));
         optimizer.load(state, shapes).map_err(|e| bad(dir, e))?;
         Ok(this)
     }

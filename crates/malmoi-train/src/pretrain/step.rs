@@ -83,7 +83,9 @@ impl Trainer {
     /// # Panics
     /// After a step that failed while the parameters were being changed, which leaves no model.
     pub fn model(&self) -> &Model {
-        self.model.as_ref().expect("the model is taken out only while a step changes it")
+        self.model
+            .as_ref()
+            .expect("the model is taken out only while a step changes it")
     }
 
     /// The optimiser.
@@ -105,19 +107,38 @@ impl Trainer {
         if counts.targets == 0 {
             return Err(TrainError::Corpus {
                 corpus: "the training text".into(),
-                problem: format!("step {} has no token to predict; use larger batches or add text", self.step + 1),
+                problem: format!(
+                    "step {} has no token to predict; use larger batches or add text",
+                    self.step + 1
+                ),
             });
         }
         let dropout = Key::new(self.options.seed, Purpose::Dropout, self.step);
         let mut sum: Option<Accumulated> = None;
-        for (index, micro) in micro_batches.iter().enumerate().filter(|(_, micro)| !micro.targets.is_empty()) {
+        for (index, micro) in micro_batches
+            .iter()
+            .enumerate()
+            .filter(|(_, micro)| !micro.targets.is_empty())
+        {
             let pass = Pass::training(dropout.fold(index as u64));
             let (report, gradients) =
-                self.model().loss_and_gradients(&micro.batch, &micro.labels(counts), &pass)?;
-            let parts = report.parts.iter().map(|part| (part.name, part.loss)).collect();
+                self.model()
+                    .loss_and_gradients(&micro.batch, &micro.labels(counts), &pass)?;
+            let parts = report
+                .parts
+                .iter()
+                .map(|part| (part.name, part.loss))
+                .collect();
             let correct = report.parts.first().map_or(0.0, |part| part.correct);
             match &mut sum {
-                None => sum = Some(Accumulated { loss: report.loss, parts, accuracy: correct, gradients }),
+                None => {
+                    sum = Some(Accumulated {
+                        loss: report.loss,
+                        parts,
+                        accuracy: correct,
+                        gradients,
+                    })
+                }
                 Some(sum) => sum.add(report.loss, &parts, correct, gradients),
             }
         }
@@ -132,7 +153,11 @@ impl Trainer {
     pub fn advance(&mut self, micro_batches: &[MicroBatch]) -> Result<StepReport, TrainError> {
         let mut sum = self.gradients(micro_batches)?;
         let step = self.step + 1;
-        let not_finite = |what: String| TrainError::NotFinite { what, step, checkpoint: None };
+        let not_finite = |what: String| TrainError::NotFinite {
+            what,
+            step,
+            checkpoint: None,
+        };
         if !sum.loss.is_finite() {
             return Err(not_finite("the loss".into()));
         }
@@ -146,13 +171,19 @@ impl Trainer {
             .map(|(_, gradient)| gradient.as_deref().map_or(0.0, reduce::sum_of_squares))
             .collect();
         if let Some(at) = squares.iter().position(|square| !square.is_finite()) {
-            return Err(not_finite(format!("the gradient of `{}`", sum.gradients[at].0.name)));
+            return Err(not_finite(format!(
+                "the gradient of `{}`",
+                sum.gradients[at].0.name
+            )));
         }
         let grad_norm = squares.iter().sum::<f64>().sqrt();
         if self.options.clip_norm > 0.0 {
             let factor = clip::coefficient(grad_norm, self.options.clip_norm) as f32;
             if factor < 1.0 {
-                let gradients = sum.gradients.iter_mut().filter_map(|(_, gradient)| gradient.as_mut());
+                let gradients = sum
+                    .gradients
+                    .iter_mut()
+                    .filter_map(|(_, gradient)| gradient.as_mut());
                 gradients.for_each(|gradient| optim::scale_in_place(gradient, factor));
             }
         }
@@ -170,7 +201,11 @@ impl Trainer {
         })
     }
 
-    fn apply(&mut self, lr: f64, gradients: Vec<(ParameterInfo, Option<Vec<f32>>)>) -> Result<(), TrainError> {
+    fn apply(
+        &mut self,
+        lr: f64,
+        gradients: Vec<(ParameterInfo, Option<Vec<f32>>)>,
+    ) -> Result<(), TrainError> {
         let Some(model) = self.model.take() else {
             unreachable!("the model is taken out only here")
         };
@@ -178,8 +213,13 @@ impl Trainer {
         let mut failed = None;
         let (optimizer, decay_all) = (&mut self.optimizer, self.options.decay_all);
         let model = model.update(|info, values| {
-            let Some((named, Some(gradient))) = gradients.next() else { return };
-            debug_assert_eq!(named.name, info.name, "gradients come in the order of the parameters");
+            let Some((named, Some(gradient))) = gradients.next() else {
+                return;
+            };
+            debug_assert_eq!(
+                named.name, info.name,
+                "gradients come in the order of the parameters"
+            );
             let slot = ParamSlot {
                 name: &info.name,
                 shape: &info.shape,
@@ -230,5 +270,9 @@ fn check_coverage(gradients: &[(ParameterInfo, Option<Vec<f32>>)]) -> Result<(),
         .filter(|(_, gradient)| gradient.is_none())
         .map(|(info, _)| info.name.clone())
         .collect();
-    if tensors.is_empty() { Ok(()) } else { Err(TrainError::NoGradient { tensors }) }
+    if tensors.is_empty() {
+        Ok(())
+    } else {
+        Err(TrainError::NoGradient { tensors })
+    }
 }

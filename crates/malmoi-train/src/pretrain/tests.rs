@@ -11,7 +11,13 @@ use crate::error::TrainError;
 
 /// Korean and English text with something to learn: the second word of a line follows from the first.
 fn text(documents: usize) -> String {
-    let pairs = [("오늘", "날씨가 좋다"), ("어제", "비가 왔다"), ("내일", "눈이 온다"), ("the", "cat sat down"), ("a", "dog ran away")];
+    let pairs = [
+        ("오늘", "날씨가 좋다"),
+        ("어제", "비가 왔다"),
+        ("내일", "눈이 온다"),
+        ("the", "cat sat down"),
+        ("a", "dog ran away"),
+    ];
     let mut text = String::new();
     for document in 0..documents {
         for line in 0..6 {
@@ -75,7 +81,10 @@ const CLM: &str = "kind = \"clm\"\ncontext = 24";
 const MLM: &str = "kind = \"mlm\"\nmax_len = 40\nnext_sentence = true";
 
 fn options(out: &Path) -> RunOptions {
-    RunOptions { out: out.to_path_buf(), ..RunOptions::default() }
+    RunOptions {
+        out: out.to_path_buf(),
+        ..RunOptions::default()
+    }
 }
 
 /// Weights and optimiser of a checkpoint as bytes.
@@ -92,17 +101,29 @@ fn the_loss_falls_for_both_objectives_and_the_result_opens() {
         let out = dir.path().join("run");
         let mut losses = Vec::new();
         let mut first = None;
-        let summary = run(&config, &options(&out), &mut |event: &Event<'_>| match event {
-            Event::Step(step) => losses.push(step.loss),
-            Event::Evaluated { evaluation, .. } => {
-                first.get_or_insert(**evaluation);
-            }
-            _ => {}
-        })
+        let summary = run(
+            &config,
+            &options(&out),
+            &mut |event: &Event<'_>| match event {
+                Event::Step(step) => losses.push(step.loss),
+                Event::Evaluated { evaluation, .. } => {
+                    first.get_or_insert(**evaluation);
+                }
+                _ => {}
+            },
+        )
         .unwrap();
-        assert_eq!((summary.reason, summary.step, losses.len()), (StopReason::Finished, 60, 60));
+        assert_eq!(
+            (summary.reason, summary.step, losses.len()),
+            (StopReason::Finished, 60, 60)
+        );
+        // Masked models learn from a seventh of the tokens, and whether such sentences follow each other cannot be told.
+        let bound = if objective == MLM { 0.8 } else { 0.6 };
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-        assert!(mean(&losses[50..]) < 0.6 * mean(&losses[..5]), "{objective}: {losses:?}");
+        assert!(
+            mean(&losses[50..]) < bound * mean(&losses[..5]),
+            "{objective}: {losses:?}"
+        );
         let (before, after) = (first.unwrap(), summary.evaluation.unwrap());
         assert!(after.loss < before.loss, "{before:?} {after:?}");
         assert!((after.perplexity - after.token_loss.exp()).abs() < 1e-9);
@@ -137,7 +158,12 @@ fn accumulated_gradients_equal_those_of_the_full_batch() {
         let whole = gradients(1, 8);
         for (accumulation, batch_size) in [(2, 4), (8, 1)] {
             let parts = gradients(accumulation, batch_size);
-            assert!((parts.loss / whole.loss - 1.0).abs() < 1e-6, "{} {}", parts.loss, whole.loss);
+            assert!(
+                (parts.loss / whole.loss - 1.0).abs() < 1e-6,
+                "{} {}",
+                parts.loss,
+                whole.loss
+            );
             assert!((parts.accuracy - whole.accuracy).abs() < 1e-6);
             for ((info, part), (_, whole)) in parts.gradients.iter().zip(&whole.gradients) {
                 let (part, whole) = (part.as_ref().unwrap(), whole.as_ref().unwrap());
@@ -146,7 +172,11 @@ fn accumulated_gradients_equal_those_of_the_full_batch() {
                 let size = norm(&mut whole.iter().map(|&x| f64::from(x)));
                 // The gradient of a key bias is zero but for rounding (softmax does not see a shift), so it has no size to
                 // be relative to: it is measured against the norm of a weight's gradient, about 1e-2 here.
-                assert!(difference <= 1e-6 * size.max(1e-2), "{}: {difference} of {size}", info.name);
+                assert!(
+                    difference <= 1e-6 * size.max(1e-2),
+                    "{}: {difference} of {size}",
+                    info.name
+                );
             }
         }
     }
@@ -173,12 +203,27 @@ fn a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one() {
         let straight = run(&config, &options(&dir.path().join("straight")), &mut Silent).unwrap();
         let out = dir.path().join("halted");
         let (flag, mut observer) = interrupt_after(7);
-        let halted = RunOptions { interrupt: Some(flag), ..options(&out) };
+        let halted = RunOptions {
+            interrupt: Some(flag),
+            ..options(&out)
+        };
         let summary = run(&config, &halted, &mut observer).unwrap();
         assert_eq!((summary.reason, summary.step), (StopReason::Interrupted, 7));
-        let resumed = run(&config, &RunOptions { resume: true, ..options(&out) }, &mut Silent).unwrap();
+        let resumed = run(
+            &config,
+            &RunOptions {
+                resume: true,
+                ..options(&out)
+            },
+            &mut Silent,
+        )
+        .unwrap();
         assert_eq!(resumed.step, 20);
-        assert_eq!(bytes(&resumed.last_checkpoint), bytes(&straight.last_checkpoint), "{objective}");
+        assert_eq!(
+            bytes(&resumed.last_checkpoint),
+            bytes(&straight.last_checkpoint),
+            "{objective}"
+        );
         assert_eq!(resumed.evaluation, straight.evaluation);
         assert_eq!(resumed.best, straight.best);
         let steps: Vec<u64> = std::fs::read_to_string(out.join("metrics.jsonl"))
@@ -207,8 +252,19 @@ fn a_crash_after_the_last_checkpoint_changes_nothing() {
     }));
     assert!(crashed.is_err());
     assert_eq!(list_checkpoints(&out).unwrap().last().unwrap().step, 5);
-    let resumed = run(&config, &RunOptions { resume: true, ..options(&out) }, &mut Silent).unwrap();
-    assert_eq!(bytes(&resumed.last_checkpoint), bytes(&straight.last_checkpoint));
+    let resumed = run(
+        &config,
+        &RunOptions {
+            resume: true,
+            ..options(&out)
+        },
+        &mut Silent,
+    )
+    .unwrap();
+    assert_eq!(
+        bytes(&resumed.last_checkpoint),
+        bytes(&straight.last_checkpoint)
+    );
 }
 
 #[test]
@@ -218,12 +274,20 @@ fn the_number_of_threads_does_not_change_a_bit() {
         let results: Vec<_> = [1, 2, 3]
             .map(|threads| {
                 let out = dir.path().join(format!("threads-{threads}"));
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let summary = pool.install(|| run(&config, &options(&out), &mut Silent)).unwrap();
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
+                let summary = pool
+                    .install(|| run(&config, &options(&out), &mut Silent))
+                    .unwrap();
                 bytes(&summary.last_checkpoint)
             })
             .to_vec();
-        assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{objective}");
+        assert!(
+            results.windows(2).all(|pair| pair[0] == pair[1]),
+            "{objective}"
+        );
     }
 }
 
@@ -231,16 +295,36 @@ fn the_number_of_threads_does_not_change_a_bit() {
 fn a_learning_rate_that_explodes_stops_with_the_name_of_what_broke() {
     let (dir, config) = setting(
         CLM,
-        &["optimizer.lr=1e30", "train.clip_norm=0", "schedule.warmup_steps=0", "checkpoint.every=1", "evaluate.every=0"],
+        &[
+            "optimizer.lr=1e30",
+            "train.clip_norm=0",
+            "schedule.warmup_steps=0",
+            "checkpoint.every=1",
+            "evaluate.every=0",
+        ],
     );
     let out = dir.path().join("run");
     let error = run(&config, &options(&out), &mut Silent).unwrap_err();
-    let TrainError::NotFinite { what, step, checkpoint } = &error else { panic!("{error}") };
-    assert!(what.contains("loss") || what.contains("gradient of `"), "{what}");
+    let TrainError::NotFinite {
+        what,
+        step,
+        checkpoint,
+    } = &error
+    else {
+        panic!("{error}")
+    };
+    assert!(
+        what.contains("loss") || what.contains("gradient of `"),
+        "{what}"
+    );
     assert!(*step > 1 && !error.is_bad_input());
     // What was saved before stays and opens.
     let checkpoint = checkpoint.as_ref().expect("steps before were saved");
-    assert!(error.to_string().contains(&checkpoint.display().to_string()));
+    assert!(
+        error
+            .to_string()
+            .contains(&checkpoint.display().to_string())
+    );
     Model::open(checkpoint, &OpenOptions::default()).unwrap();
 }
 
@@ -249,15 +333,31 @@ fn resuming_with_another_configuration_names_the_keys() {
     let (dir, config) = setting(CLM, &[]);
     let out = dir.path().join("run");
     let (flag, mut observer) = interrupt_after(2);
-    run(&config, &RunOptions { interrupt: Some(flag), ..options(&out) }, &mut observer).unwrap();
+    run(
+        &config,
+        &RunOptions {
+            interrupt: Some(flag),
+            ..options(&out)
+        },
+        &mut observer,
+    )
+    .unwrap();
     let mut other = config.clone();
     other.optimizer.lr = 1.0;
     other.log.every = 3;
-    let resume = RunOptions { resume: true, ..options(&out) };
+    let resume = RunOptions {
+        resume: true,
+        ..options(&out)
+    };
     let error = run(&other, &resume, &mut Silent).unwrap_err();
-    let TrainError::ConfigChanged { keys } = &error else { panic!("{error}") };
+    let TrainError::ConfigChanged { keys } = &error else {
+        panic!("{error}")
+    };
     assert_eq!(keys.len(), 1);
-    assert!(keys[0].starts_with("optimizer.lr: was 0.003, now 1"), "{keys:?}");
+    assert!(
+        keys[0].starts_with("optimizer.lr: was 0.003, now 1"),
+        "{keys:?}"
+    );
     assert!(error.is_bad_input());
     // The refusal has not touched the run.
     assert_eq!(run(&config, &resume, &mut Silent).unwrap().step, 20);
@@ -268,22 +368,56 @@ fn resuming_with_another_corpus_is_refused() {
     let (dir, config) = setting(CLM, &[]);
     let out = dir.path().join("run");
     let (flag, mut observer) = interrupt_after(2);
-    run(&config, &RunOptions { interrupt: Some(flag), ..options(&out) }, &mut observer).unwrap();
+    run(
+        &config,
+        &RunOptions {
+            interrupt: Some(flag),
+            ..options(&out)
+        },
+        &mut observer,
+    )
+    .unwrap();
     std::fs::write(dir.path().join("train.txt"), text(61)).unwrap();
-    let error = run(&config, &RunOptions { resume: true, ..options(&out) }, &mut Silent).unwrap_err();
-    assert!(matches!(&error, TrainError::CorpusChanged { what: "training corpus", .. }), "{error}");
+    let error = run(
+        &config,
+        &RunOptions {
+            resume: true,
+            ..options(&out)
+        },
+        &mut Silent,
+    )
+    .unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            TrainError::CorpusChanged {
+                what: "training corpus",
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[test]
 fn early_stopping_and_a_time_limit_end_a_run() {
-    let changes = ["train.early_stop=2", "evaluate.every=2", "train.steps=200", "optimizer.lr=1e-30", "schedule.kind=\"constant\""];
+    let changes = [
+        "train.early_stop=2",
+        "evaluate.every=2",
+        "train.steps=200",
+        "optimizer.lr=1e-30",
+        "schedule.kind=\"constant\"",
+    ];
     let (dir, config) = setting(CLM, &changes);
     // With such a rate nothing is learnt, so no evaluation after the first is better.
     let summary = run(&config, &options(&dir.path().join("run")), &mut Silent).unwrap();
     assert_eq!((summary.reason, summary.step), (StopReason::EarlyStop, 6));
     assert_eq!(summary.best.unwrap().0, 2);
     assert!(summary.best_checkpoint.unwrap().ends_with("step-2"));
-    let limited = RunOptions { time_limit: Some(std::time::Duration::ZERO), ..options(&dir.path().join("limited")) };
+    let limited = RunOptions {
+        time_limit: Some(std::time::Duration::ZERO),
+        ..options(&dir.path().join("limited"))
+    };
     let summary = run(&config, &limited, &mut Silent).unwrap();
     assert_eq!((summary.reason, summary.step), (StopReason::TimeLimit, 0));
 }
@@ -292,9 +426,21 @@ fn early_stopping_and_a_time_limit_end_a_run() {
 fn bad_input_ends_in_one_message_and_leaves_no_run_behind() {
     type Break = fn(&Path);
     let cases: [(&[&str], Break, &str); 6] = [
-        (&[], |dir| std::fs::write(dir.join("train.txt"), "\n\n").unwrap(), "empty"),
-        (&[], |dir| std::fs::write(dir.join("train.txt"), b"good\nbad \xff\xfe line\n").unwrap(), "line 2"),
-        (&[], |dir| std::fs::remove_file(dir.join("valid.txt")).unwrap(), "valid.txt"),
+        (
+            &[],
+            |dir| std::fs::write(dir.join("train.txt"), "\n\n").unwrap(),
+            "empty",
+        ),
+        (
+            &[],
+            |dir| std::fs::write(dir.join("train.txt"), b"good\nbad \xff\xfe line\n").unwrap(),
+            "line 2",
+        ),
+        (
+            &[],
+            |dir| std::fs::remove_file(dir.join("valid.txt")).unwrap(),
+            "valid.txt",
+        ),
         (&["model.vocab_size=20"], |_| (), "vocabulary has 20"),
         (&["objective.context=64"], |_| (), "48 positions"),
         (&["objective.separator=\"<none>\""], |_| (), "<none>"),
@@ -305,7 +451,10 @@ fn bad_input_ends_in_one_message_and_leaves_no_run_behind() {
         let out = dir.path().join("run");
         let error = run(&config, &options(&out), &mut Silent).unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
-        assert!(!out.exists(), "{words}: nothing was trained, so nothing stays");
+        assert!(
+            !out.exists(),
+            "{words}: nothing was trained, so nothing stays"
+        );
     }
 }
 
@@ -314,7 +463,10 @@ fn an_objective_that_does_not_fit_the_architecture_is_refused() {
     let (dir, mut config) = setting(CLM, &[]);
     config.model.architecture = Some(crate::config::Architecture::Bert);
     let error = run(&config, &options(&dir.path().join("run")), &mut Silent).unwrap_err();
-    assert!(error.to_string().contains("objective.kind") && error.is_bad_input(), "{error}");
+    assert!(
+        error.to_string().contains("objective.kind") && error.is_bad_input(),
+        "{error}"
+    );
     config.model.architecture = Some(crate::config::Architecture::Gpt2);
     config.model.n_heads = Some(5);
     let error = run(&config, &options(&dir.path().join("run")), &mut Silent).unwrap_err();
@@ -334,17 +486,37 @@ fn a_new_run_does_not_overwrite_another() {
 
 #[test]
 fn rotation_keeps_the_latest_and_the_best() {
-    let (dir, config) = setting(CLM, &["checkpoint.keep=1", "checkpoint.every=2", "evaluate.every=0", "train.steps=9"]);
+    let (dir, config) = setting(
+        CLM,
+        &[
+            "checkpoint.keep=1",
+            "checkpoint.every=2",
+            "evaluate.every=0",
+            "train.steps=9",
+        ],
+    );
     let out = dir.path().join("run");
     run(&config, &options(&out), &mut Silent).unwrap();
-    let steps: Vec<u64> = list_checkpoints(&out).unwrap().iter().map(|checkpoint| checkpoint.step).collect();
+    let steps: Vec<u64> = list_checkpoints(&out)
+        .unwrap()
+        .iter()
+        .map(|checkpoint| checkpoint.step)
+        .collect();
     assert_eq!(steps, [9]);
 }
 
 #[test]
 fn every_trainable_tensor_gets_its_decay_by_its_shape() {
     // With a gradient of zero AdamW only decays, so a step shows which tensors are decayed.
-    let (dir, config) = setting(CLM, &["optimizer.weight_decay=0.5", "optimizer.lr=0.1", "schedule.kind=\"constant\"", "schedule.warmup_steps=0"]);
+    let (dir, config) = setting(
+        CLM,
+        &[
+            "optimizer.weight_decay=0.5",
+            "optimizer.lr=0.1",
+            "schedule.kind=\"constant\"",
+            "schedule.warmup_steps=0",
+        ],
+    );
     let prepared = prepare::prepare(&config, dir.path(), &mut Silent).unwrap();
     let head = setup::head(&config.objective);
     for decay_all in [false, true] {
@@ -364,8 +536,14 @@ fn every_trainable_tensor_gets_its_decay_by_its_shape() {
         trainer.model().read(|info, values| {
             let decayed = values.iter().all(|&x| (x - 0.95).abs() < 1e-6);
             let kept = values.iter().all(|&x| (x - 1.0).abs() < 1e-6);
-            let vector = info.name.ends_with(".bias") || info.name.ends_with(".gamma") || info.name.ends_with(".beta");
-            assert!(if vector && !decay_all { kept } else { decayed }, "{} {decay_all}", info.name);
+            let vector = info.name.ends_with(".bias")
+                || info.name.ends_with(".gamma")
+                || info.name.ends_with(".beta");
+            assert!(
+                if vector && !decay_all { kept } else { decayed },
+                "{} {decay_all}",
+                info.name
+            );
         });
     }
 }
@@ -375,9 +553,19 @@ fn examples_are_shown_as_readable_text() {
     let (_dir, config) = setting(MLM, &[]);
     let shown = show(&config, None, 3, &mut Silent).unwrap();
     assert_eq!(shown.len(), 3);
-    assert!(shown.iter().all(|text| text.contains("[CLS]") && text.contains('→') && text.contains("segment")));
+    assert!(
+        shown
+            .iter()
+            .all(|text| text.contains("[CLS]") && text.contains('→') && text.contains("segment"))
+    );
     let (_dir, config) = setting(CLM, &["tokenizer.train.vocab_size=400"]);
     let shown = show(&config, None, 2, &mut Silent).unwrap();
-    assert!(shown.iter().all(|text| text.contains("24 predicted")), "{shown:?}");
-    assert!(shown[0].chars().any(|c| ('가'..='힣').contains(&c)), "{shown:?}");
+    assert!(
+        shown.iter().all(|text| text.contains("24 predicted")),
+        "{shown:?}"
+    );
+    assert!(
+        shown[0].chars().any(|c| ('가'..='힣').contains(&c)),
+        "{shown:?}"
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use malmoi_text::{Algorithm, CorpusOptions, HangulSafe, Layout, TrainOptions, Tokenizer};
+use malmoi_text::{Algorithm, CorpusOptions, HangulSafe, Layout, Tokenizer, TrainOptions};
 
 use super::event::{Event, Observer};
 use crate::config::{Objective, TokenizerKind, TrainTokenizer};
@@ -49,7 +49,9 @@ pub(super) fn train(
     let trained = malmoi_text::train(files, &corpus, &options, &mut |progress| {
         if progress.stage != stage {
             stage = progress.stage;
-            observer.event(&Event::Preparing(&format!("training the tokenizer: {stage}")));
+            observer.event(&Event::Preparing(&format!(
+                "training the tokenizer: {stage}"
+            )));
         }
     })?;
     let found = trained.tokenizer.vocab_size();
@@ -74,7 +76,8 @@ impl Scratch {
         use std::sync::atomic::{AtomicU64, Ordering};
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("malmoi-{purpose}-{}-{number}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("malmoi-{purpose}-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).map_err(|e| TrainError::io("create", &path, e))?;
         Ok(Self(path))
     }

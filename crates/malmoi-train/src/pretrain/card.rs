@@ -1,0 +1,47 @@
+//! The model card of a checkpoint.
+
+use malmoi_checkpoint::ModelCard;
+use malmoi_models::{Head, Model};
+
+use super::state::TrainerState;
+
+/// The card of a model, from what the run knows about it.
+pub(super) fn card(model: &Model, state: &TrainerState) -> String {
+    let (tag, what) = match model.head() {
+        Head::CausalLm => ("text-generation", "causal language modelling"),
+        Head::Pretraining => (
+            "fill-mask",
+            "masked language modelling with next-sentence prediction",
+        ),
+        _ => ("fill-mask", "masked language modelling"),
+    };
+    let mut results = vec![
+        ("Steps".to_string(), state.step.to_string()),
+        ("Training tokens".to_string(), state.tokens.to_string()),
+    ];
+    if let Some(last) = &state.last_evaluation {
+        let found = last.evaluation();
+        results.push(("Validation loss".into(), format!("{:.4}", found.loss)));
+        results.push((
+            "Validation perplexity".into(),
+            format!("{:.2}", found.perplexity),
+        ));
+        results.push((
+            "Validation accuracy".into(),
+            format!("{:.4}", found.accuracy),
+        ));
+    }
+    ModelCard {
+        name: format!("{} pretrained from scratch", model.config().architecture_name(model.head())),
+        model_type: model.config().model_type().to_string(),
+        parameters: Some(model.parameters().iter().map(|info| info.len() as u64).sum()),
+        pipeline_tag: Some(tag.to_string()),
+        paragraphs: vec![format!(
+            "Objective: {what}. Seed {}. The folder also holds the optimiser's state, from which the run can be resumed.",
+            state.seed
+        )],
+        results,
+        ..ModelCard::default()
+    }
+    .render()
+}
