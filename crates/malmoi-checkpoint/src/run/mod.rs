@@ -58,15 +58,16 @@ impl RunDirectory {
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
+        // Looked for first: a listing may come in any order, and the files of a run aren't foreign.
+        if path.join(RUN_FILE).exists() {
+            return Err(RunError::AlreadyARun {
+                path: path.to_path_buf(),
+            }
+            .into());
+        }
         for entry in fs::read_dir(path).map_err(|e| Error::io("list", path, e))? {
             let name = entry.map_err(|e| Error::io("list", path, e))?.file_name();
             let name = name.to_string_lossy();
-            if name == RUN_FILE {
-                return Err(RunError::AlreadyARun {
-                    path: path.to_path_buf(),
-                }
-                .into());
-            }
             // A start that was interrupted leaves these.
             if name != LOCK_FILE
                 && name != CHECKPOINTS
