@@ -86,11 +86,14 @@ pub fn requested() -> Result<Isa, IsaError> {
     let Some(value) = std::env::var_os("MALMOI_ISA").filter(|v| !v.is_empty()) else {
         return Ok(best());
     };
-    let value = value.to_string_lossy();
+    parse(&value.to_string_lossy())
+}
+
+fn parse(name: &str) -> Result<Isa, IsaError> {
     let isa = Isa::ALL
         .into_iter()
-        .find(|isa| isa.name() == value)
-        .ok_or_else(|| IsaError::Unknown(value.to_string()))?;
+        .find(|isa| isa.name() == name)
+        .ok_or_else(|| IsaError::Unknown(name.to_owned()))?;
     if isa.is_available() {
         Ok(isa)
     } else {
@@ -254,6 +257,18 @@ mod tests {
         assert_eq!(parse_size("2M"), Some(2 << 20));
         assert_eq!(parse_size("7"), Some(7));
         assert_eq!(parse_size("7X"), None);
+    }
+
+    #[test]
+    fn names_are_read_and_unknown_ones_refused() {
+        for isa in available() {
+            assert_eq!(parse(isa.name()), Ok(isa));
+        }
+        let error = parse("neon").expect_err("not one of ours");
+        assert_eq!(
+            error.to_string(),
+            "MALMOI_ISA is \"neon\"; expected portable, avx2 or avx512 (or leave it unset for the best one)"
+        );
     }
 
     #[test]

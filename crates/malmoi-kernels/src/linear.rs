@@ -5,7 +5,7 @@ use crate::gemm::{Epilogue, Mat, PackedMat, gemm, gemm_packed};
 #[cfg(test)]
 mod tests;
 
-/// `y = x · wᵀ + bias`. Shapes: `x` [n, d_in], `w` [d_out, d_in], `bias` [d_out], `y` [n, d_out].
+/// `y = x · wᵀ + bias`. Shapes: `x` [n, d_in], `w` [d_out, d_in], `bias` `[d_out]`, `y` [n, d_out].
 ///
 /// # Panics
 /// When lengths disagree.
@@ -67,7 +67,7 @@ pub fn linear_backward_weight(
     gemm(dy.t(), x, dw, accumulate, Epilogue::NONE);
 }
 
-/// `db = Σ_rows dy`, added to what `db` holds when `accumulate`. Shapes: `dy` [n, d_out], `db` [d_out].
+/// `db = Σ_rows dy`, added to what `db` holds when `accumulate`. Shapes: `dy` [n, d_out], `db` `[d_out]`.
 ///
 /// # Panics
 /// When lengths disagree.

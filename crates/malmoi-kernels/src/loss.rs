@@ -27,7 +27,7 @@ impl std::ops::AddAssign for LossSum {
     }
 }
 
-/// Weighted cross-entropy of `logits` [m, vocab] against `targets` [m] with `weights` [m].
+/// Weighted cross-entropy of `logits` [m, vocab] against `targets` `[m]` with `weights` `[m]`.
 ///
 /// Rows of weight 0 are ignored, whatever their target. `dlogits` [m, vocab], when given, receives
 /// `weight · (softmax - one-hot)`, the gradient of the summed loss.
@@ -82,11 +82,11 @@ pub struct LinearCrossEntropy<'a> {
     pub x: &'a [f32],
     /// Vocabulary projection [vocab, d].
     pub w: &'a [f32],
-    /// Its bias [vocab], when there is one.
+    /// Its bias `[vocab]`, when there is one.
     pub bias: Option<&'a [f32]>,
-    /// Target ids [m].
+    /// Target ids `[m]`.
     pub targets: &'a [u32],
-    /// Weight of each row [m]; rows of weight 0 are ignored.
+    /// Weight of each row `[m]`; rows of weight 0 are ignored.
     pub weights: &'a [f32],
     /// Width of the hidden states.
     pub d: usize,
@@ -99,7 +99,7 @@ pub struct LinearCrossEntropyGradients<'a> {
     pub dx: &'a mut [f32],
     /// With respect to `w` [vocab, d], when it is trained; added to what it holds.
     pub dw: Option<&'a mut [f32]>,
-    /// With respect to the bias [vocab]; added to what it holds.
+    /// With respect to the bias `[vocab]`; added to what it holds.
     pub dbias: Option<&'a mut [f32]>,
 }
 

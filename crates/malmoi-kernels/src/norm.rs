@@ -12,9 +12,9 @@ mod tests;
 /// The parameters of a layer normalisation of rows of width `gamma.len()`.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm<'a> {
-    /// Scale [d].
+    /// Scale `[d]`.
     pub gamma: &'a [f32],
-    /// Shift [d], when there is one.
+    /// Shift `[d]`, when there is one.
     pub beta: Option<&'a [f32]>,
     /// Added to the variance.
     pub eps: f32,
@@ -23,7 +23,7 @@ pub struct LayerNorm<'a> {
 /// The parameters of a root-mean-square normalisation of rows of width `gamma.len()`.
 #[derive(Clone, Copy, Debug)]
 pub struct RmsNorm<'a> {
-    /// Scale [d].
+    /// Scale `[d]`.
     pub gamma: &'a [f32],
     /// Added to the mean square.
     pub eps: f32,
@@ -36,9 +36,9 @@ pub struct LayerNormOut<'a> {
     pub y: &'a mut [f32],
     /// `x + residual` [n, d], when the caller wants to keep it (the backward pass needs it).
     pub sum: Option<&'a mut [f32]>,
-    /// Mean of each row [n].
+    /// Mean of each row `[n]`.
     pub mean: &'a mut [f32],
-    /// 1 / sqrt(variance + eps) of each row [n].
+    /// 1 / sqrt(variance + eps) of each row `[n]`.
     pub rstd: &'a mut [f32],
 }
 
@@ -49,7 +49,7 @@ pub struct RmsNormOut<'a> {
     pub y: &'a mut [f32],
     /// `x + residual` [n, d], when the caller wants to keep it.
     pub sum: Option<&'a mut [f32]>,
-    /// 1 / sqrt(mean square + eps) of each row [n].
+    /// 1 / sqrt(mean square + eps) of each row `[n]`.
     pub rstd: &'a mut [f32],
 }
 
@@ -58,9 +58,9 @@ pub struct RmsNormOut<'a> {
 pub struct NormGradients<'a> {
     /// With respect to the normalised input (the sum, when there was a residual: it is then the gradient of both) [n, d].
     pub dx: &'a mut [f32],
-    /// With respect to the scale [d].
+    /// With respect to the scale `[d]`.
     pub dgamma: &'a mut [f32],
-    /// With respect to the shift [d]. Must be `None` for a root-mean-square normalisation.
+    /// With respect to the shift `[d]`. Must be `None` for a root-mean-square normalisation.
     pub dbeta: Option<&'a mut [f32]>,
 }
 

@@ -42,7 +42,7 @@ pub fn dot(x: &[f32], y: &[f32]) -> f64 {
     in_parts(x.len(), |at| dot_part(&x[at.clone()], &y[at]))
 }
 
-/// Sums the rows of `x` [n, d] into `out` [d], added to what it holds when `accumulate`.
+/// Sums the rows of `x` [n, d] into `out` `[d]`, added to what it holds when `accumulate`.
 ///
 /// # Panics
 /// When `x` is not made of rows as wide as `out`.

@@ -18,8 +18,8 @@ use crate::threads::{SharedMut, for_each};
 const KC: usize = 768;
 /// Columns packed at a time: `KC * NC` floats of `b` (9.4 MB).
 const NC: usize = 3072;
-/// Columns of a piece of work: `KC * NB` floats of `b` (0.8 MB) stay in the second-level cache.
-const NB: usize = 256;
+/// Columns of a piece of work: `KC * NB` floats of `b` (1.2 MB) stay in the second-level cache.
+const NB: usize = 384;
 /// Panels of `a` in a piece of work.
 const PANELS: usize = 4;
 /// Pieces of work that a product is cut into at least, if it is large enough at all.
@@ -174,19 +174,24 @@ impl Step<'_> {
     /// Cuts the block of `c` into pieces by its shape and computes them.
     fn run(self, width: usize) {
         let sizes = sizes();
-        let (m, mut rows, mut columns) = (self.a.rows, PANELS * sizes.mr, NB);
-        while m.div_ceil(rows) * width.div_ceil(columns) < PIECES
+        let m = self.a.rows;
+        let (mut columns, mut per_piece) = (NB, PANELS);
+        // Even panels: 128 rows are ten of 13, not nine of 14 and one of 2.
+        let panels = m.div_ceil(sizes.mr);
+        let panel = m.div_ceil(panels);
+        while panels.div_ceil(per_piece) * width.div_ceil(columns) < PIECES
             && columns > 2 * sizes.nr
-            && columns * 2 > width / PIECES
         {
             columns /= 2;
         }
-        while m.div_ceil(rows) * width.div_ceil(columns) < PIECES && rows > 2 * sizes.mr {
-            rows /= 2;
+        while panels.div_ceil(per_piece) * width.div_ceil(columns) < PIECES && per_piece > 1 {
+            per_piece /= 2;
         }
-        let columns = columns.next_multiple_of(sizes.nr);
-        // Even pieces: 64 rows are 32 + 32, not 56 + 8.
-        let rows = m.div_ceil(m.div_ceil(rows));
+        // Even pieces, too.
+        let columns = width
+            .div_ceil(width.div_ceil(columns))
+            .next_multiple_of(sizes.nr);
+        let rows = panels.div_ceil(panels.div_ceil(per_piece)) * panel;
         let down = m.div_ceil(rows);
         let pieces = down * width.div_ceil(columns);
         // Eight multiply-adds take about the time of one plain operation.

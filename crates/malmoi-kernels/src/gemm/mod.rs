@@ -1,4 +1,8 @@
 //! Matrix products `c = a · b`, optionally added to what `c` holds, with a bias and an activation applied at the end.
+//!
+//! Two ways: dot products for few rows against transposed weights (`skinny`, nothing is packed), blocks for everything else
+//! (`blocked`). Callers see only [`gemm`], [`gemm_packed`] and an opaque [`PackedMat`], so a way with another number format or
+//! tile unit can be added behind the same functions.
 
 mod blocked;
 mod pack;
