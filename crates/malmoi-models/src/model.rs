@@ -18,6 +18,10 @@ use crate::names::{self, NameTable};
 
 /// The network of an architecture.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one network a model, and a box would stand in every match"
+)]
 pub(crate) enum Net {
     Bert(Bert),
     Gpt1(Gpt1),
