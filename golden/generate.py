@@ -213,7 +213,13 @@ def run_generate(model, inputs, options):
     settings = transformers.GenerationConfig(**keep, use_cache=type(model).__name__ != "OpenAIGPTLMHeadModel")
     # A missing end token must stay missing: the library would fill it in from the model's own configuration.
     model.generation_config = transformers.GenerationConfig(pad_token_id=options["pad_token_id"])
-    return model.generate(**inputs, generation_config=settings, return_dict_in_generate=True, output_scores=True, output_logits=True)
+    out = model.generate(**inputs, generation_config=settings, return_dict_in_generate=True, output_scores=True, output_logits=True)
+    if options["eos_token_id"] is not None:
+        # With a padding token of 0 the library's beam search fills with the end token instead: 0 counts as "not given" there.
+        generated = out.sequences[:, inputs["input_ids"].shape[1]:]
+        ended = (generated == options["eos_token_id"]).long()
+        generated[ended.cumsum(1) - ended > 0] = options["pad_token_id"]
+    return out
 
 
 def padded_after_end(sequences, prompt, options):

@@ -168,7 +168,7 @@ def write_sentencepiece(folder, text, size, texts):
         if "\x00" in line:
             continue  # The reference library ends its strings there.
         ids = model.encode(line)
-        entry = {"case": "single", "text": line, "ids": ids, "pieces": [model.id_to_piece(i) for i in ids], "decoded": model.decode(ids)}
+        entry = {"case": "single", "text": line, "ids": ids, "pieces": model.encode(line, out_type=str), "decoded": model.decode(ids)}
         best = [sum(map(model.get_score, other)) for other in model.nbest_encode(line, nbest_size=2)]
         if len(best) == 2 and abs(best[0] - best[1]) < 1e-5:
             entry["tie"] = True
