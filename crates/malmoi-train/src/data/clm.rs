@@ -131,12 +131,13 @@ impl ClmData {
                 self.tokens.read(from..until, &mut stream);
                 at += until - from;
             }
-            if at == end && stream.len() < wanted {
-                if let Some(separator) = self.separator {
-                    borders.push(stream.len());
-                    stream.push(separator);
-                    at += 1;
-                }
+            if at == end
+                && stream.len() < wanted
+                && let Some(separator) = self.separator
+            {
+                borders.push(stream.len());
+                stream.push(separator);
+                at += 1;
             }
             if at >= end + self.separators(1) {
                 document += 1;
@@ -163,11 +164,11 @@ impl ClmData {
         if self.reset_positions {
             let mut from = 0;
             let mut next = borders.iter().peekable();
-            for place in 0..n {
+            for (place, position) in positions.iter_mut().enumerate() {
                 if next.next_if_eq(&&place).is_some() {
                     from = place;
                 }
-                positions[place] = (place - from) as u32;
+                *position = (place - from) as u32;
             }
         }
         let mut starts = vec![0];

@@ -1,6 +1,6 @@
 //! Which example of an epoch comes when.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use malmoi_kernels::random::{Key, Purpose};
 
@@ -8,8 +8,10 @@ use malmoi_kernels::random::{Key, Purpose};
 #[derive(Debug)]
 pub(super) struct EpochOrder {
     n: usize,
-    recent: Mutex<Vec<((u64, u64), std::sync::Arc<[u32]>)>>,
+    recent: Mutex<Vec<(SeedAndEpoch, Arc<[u32]>)>>,
 }
+
+type SeedAndEpoch = (u64, u64);
 
 impl EpochOrder {
     pub(super) fn new(n: usize) -> Self {
@@ -30,7 +32,7 @@ impl EpochOrder {
         if let Some((_, order)) = recent.iter().find(|(key, _)| *key == (seed, epoch)) {
             return (epoch, order[at] as usize);
         }
-        let order: std::sync::Arc<[u32]> = Key::new(seed, Purpose::Shuffle, epoch)
+        let order: Arc<[u32]> = Key::new(seed, Purpose::Shuffle, epoch)
             .permutation(self.n)
             .into();
         let place = order[at] as usize;

@@ -388,7 +388,7 @@ impl<'a> Run<'a> {
             milliseconds,
             eta: Duration::from_secs_f64(remaining.clamp(0.0, 1e9)),
         }));
-        let due = step % self.config.log.every == 0 || step == 1 || step == self.steps;
+        let due = step.is_multiple_of(self.config.log.every) || step == 1 || step == self.steps;
         if !due {
             return Ok(());
         }
@@ -435,7 +435,7 @@ impl<'a> Run<'a> {
     /// Evaluates and saves when it is time.
     fn after_step(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let step = self.state.step;
-        let due = |every: u64| every > 0 && step % every == 0;
+        let due = |every: u64| every > 0 && step.is_multiple_of(every);
         let best = due(self.config.evaluate.every) && self.evaluate(observer)?;
         if best || due(self.config.checkpoint.every) {
             self.checkpoint(best, observer)?;

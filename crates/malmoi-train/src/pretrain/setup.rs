@@ -75,16 +75,17 @@ pub fn model_config(
             ConfigProblem::new("objective.kind", expected, format!("{name:?}"), fix).into(),
         );
     }
-    if let Objective::Mlm(mlm) = &config.objective {
-        if mlm.next_sentence && model.n_segments() < 2 {
-            return Err(ConfigProblem::new(
-                "objective.next_sentence",
-                "false for a model with one segment",
-                true,
-                "take a model with two segments",
-            )
-            .into());
-        }
+    if let Objective::Mlm(mlm) = &config.objective
+        && mlm.next_sentence
+        && model.n_segments() < 2
+    {
+        return Err(ConfigProblem::new(
+            "objective.next_sentence",
+            "false for a model with one segment",
+            true,
+            "take a model with two segments",
+        )
+        .into());
     }
     sequence_length(&config.objective, model.max_len())?;
     Ok(model)
@@ -117,7 +118,7 @@ fn sizes(section: &ModelSection) -> Result<ModelConfig, TrainError> {
         model.d_ff()
     });
     let resized = section.d_model.is_some() || section.n_heads.is_some();
-    if resized && d_model % n_heads != 0 {
+    if resized && !d_model.is_multiple_of(n_heads) {
         return Err(ConfigProblem::new(
             "model.n_heads",
             format!("a divisor of d_model = {d_model}"),

@@ -187,10 +187,10 @@ fn interrupt_after(steps: u64) -> (Arc<AtomicBool>, impl FnMut(&Event<'_>)) {
     let flag = Arc::new(AtomicBool::new(false));
     let mine = Arc::clone(&flag);
     let observer = move |event: &Event<'_>| {
-        if let Event::Step(step) = event {
-            if step.step == steps {
-                mine.store(true, Ordering::Relaxed);
-            }
+        if let Event::Step(step) = event
+            && step.step == steps
+        {
+            mine.store(true, Ordering::Relaxed);
         }
     };
     (flag, observer)
