@@ -161,16 +161,20 @@ def three_steps(model, inputs, loss_of):
     return torch.tensor(losses, dtype=torch.float64), grads, params
 
 
-def step_noise(grad64, grad32):
+def step_noise(grad64, grad32, top):
     """How far rounding noise in a gradient can move each element in three Adam steps.
 
     Adam divides a gradient by its own magnitude, so an element that is all noise (a key bias, whose gradient is zero) still moves by the
-    learning rate. The float32 run's root-mean-square deviation stands for the noise of another implementation. An element that is exactly
-    zero in both runs (an unused embedding row) has none.
+    learning rate. The float32 run's root-mean-square deviation stands for the noise of another implementation. An element that vanishes
+    beside `top`, the largest gradient of the model, is noise altogether, unless it is exactly zero in both runs (an unused embedding row);
+    a tensor of nothing but zeros is a gradient that cancels (the bias of a score under a softmax), and was lucky.
     """
     noise = (grad64 - grad32.double()).square().mean().sqrt()
     moved = STEPS * LR * torch.clamp(noise / (grad64.abs() + EPS), max=1.0)
-    return torch.where((grad64 == 0) & (grad32 == 0), torch.zeros_like(moved), moved)
+    vanishes = grad64.abs() < 1e-12 * top
+    moved = torch.where(vanishes, torch.full_like(moved, STEPS * LR), moved)
+    unused = (grad64 == 0) & (grad32 == 0)
+    return moved if unused.all() else torch.where(unused, torch.zeros_like(moved), moved)
 
 
 def train_case(record, models, inputs, inputs_from, loss_of):
@@ -181,8 +185,9 @@ def train_case(record, models, inputs, inputs_from, loss_of):
     without = [n for n, g in grad64.items() if g is None]
 
     dominated, after_extra = [], {}
+    top = max(grad64[n].abs().max().item() for n in names)
     for n in names:
-        moved = step_noise(grad64[n], grad32[n])
+        moved = step_noise(grad64[n], grad32[n], top)
         deviation = (after64[n] - after32[n].double()).abs()
         base = tolerance(deviation.flatten().quantile(0.9).item(), after64[n].abs().max().item())
         if deviation.max().item() > NOISE or (moved > NOISE).double().mean().item() > 0.10:
