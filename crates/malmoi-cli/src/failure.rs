@@ -42,12 +42,20 @@ pub enum Failure {
 impl Failure {
     /// The input or the usage is at fault.
     pub fn input(message: impl Into<String>) -> Self {
-        Self::Message { code: BAD_INPUT, message: message.into(), causes: Vec::new() }
+        Self::Message {
+            code: BAD_INPUT,
+            message: message.into(),
+            causes: Vec::new(),
+        }
     }
 
     /// The work failed.
     pub fn work(message: impl Into<String>) -> Self {
-        Self::Message { code: WORK_FAILED, message: message.into(), causes: Vec::new() }
+        Self::Message {
+            code: WORK_FAILED,
+            message: message.into(),
+            causes: Vec::new(),
+        }
     }
 
     /// An error with its causes.
@@ -63,12 +71,20 @@ impl Failure {
             }
             next = cause.source();
         }
-        Self::Message { code, message, causes }
+        Self::Message {
+            code,
+            message,
+            causes,
+        }
     }
 
     /// An input/output error on a file.
     pub fn io(path: &std::path::Path, error: &io::Error) -> Self {
-        Self::Message { code: io_code(error), message: format!("{}: {error}", path.display()), causes: Vec::new() }
+        Self::Message {
+            code: io_code(error),
+            message: format!("{}: {error}", path.display()),
+            causes: Vec::new(),
+        }
     }
 
     /// Prints the message to stderr and gives the exit status.
@@ -76,7 +92,11 @@ impl Failure {
         match self {
             Self::BrokenPipe => ExitCode::SUCCESS,
             Self::Said(code) => ExitCode::from(code),
-            Self::Message { code, message, causes } => {
+            Self::Message {
+                code,
+                message,
+                causes,
+            } => {
                 eprintln!("error: {message}");
                 for cause in causes {
                     eprintln!("  because: {cause}");
@@ -90,7 +110,10 @@ impl Failure {
 /// A file that isn't there is bad input; a disk that fails is not.
 fn io_code(error: &io::Error) -> u8 {
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidData => BAD_INPUT,
+        io::ErrorKind::NotFound
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::InvalidData => BAD_INPUT,
         _ => WORK_FAILED,
     }
 }
@@ -107,13 +130,21 @@ impl From<TextError> for Failure {
 
 impl From<checkpoint::Error> for Failure {
     fn from(error: checkpoint::Error) -> Self {
-        Self::from_error(if error.is_bad_input() { BAD_INPUT } else { WORK_FAILED }, &error)
+        let code = match &error {
+            checkpoint::Error::Io { source, .. } => io_code(source),
+            error if error.is_bad_input() => BAD_INPUT,
+            _ => WORK_FAILED,
+        };
+        Self::from_error(code, &error)
     }
 }
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
-        Self::from_error(if error.is_bad_input() { BAD_INPUT } else { WORK_FAILED }, &error)
+        match error {
+            ModelError::Checkpoint(error) => error.into(),
+            error => Self::from_error(BAD_INPUT, &error),
+        }
     }
 }
 
@@ -129,7 +160,9 @@ impl From<InferError> for Failure {
             InferError::Text(error) => error.into(),
             InferError::Interrupted => Self::Said(INTERRUPTED),
             // Logits that are no numbers come from the model, everything else from what was asked.
-            InferError::Sampling(malmoi_infer::sampling::SamplingError::NotFinite { .. }) => Self::from_error(WORK_FAILED, &error),
+            InferError::Sampling(malmoi_infer::sampling::SamplingError::NotFinite { .. }) => {
+                Self::from_error(WORK_FAILED, &error)
+            }
             error => Self::from_error(BAD_INPUT, &error),
         }
     }
@@ -150,7 +183,11 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Text(error) => error.into(),
-            error => Self::from_error(if error.is_bad_input() { BAD_INPUT } else { WORK_FAILED }, &error),
+            TrainError::Model(error) => error.into(),
+            TrainError::Checkpoint(error) => error.into(),
+            TrainError::Io { ref source, .. } => Self::from_error(io_code(source), &error),
+            error if error.is_bad_input() => Self::from_error(BAD_INPUT, &error),
+            error => Self::from_error(WORK_FAILED, &error),
         }
     }
 }

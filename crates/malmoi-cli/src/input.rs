@@ -12,7 +12,12 @@ use crate::failure::{Failure, Result};
 #[derive(Args, Debug, Clone)]
 pub struct TextArguments {
     /// A text; may be given several times
-    #[arg(long = "prompt", short = 'p', value_name = "TEXT", conflicts_with = "input")]
+    #[arg(
+        long = "prompt",
+        short = 'p',
+        value_name = "TEXT",
+        conflicts_with = "input"
+    )]
     pub prompts: Vec<String>,
     /// A file with one text a line (without --prompt and --input: stdin)
     #[arg(long, value_name = "FILE")]
@@ -28,13 +33,22 @@ impl TextArguments {
         let (name, text) = match &self.input {
             Some(path) => (path.display().to_string(), file(path)?),
             None if io::stdin().is_terminal() => {
-                return Err(Failure::input("no text: give --prompt TEXT or --input FILE, or pipe lines into stdin"));
+                return Err(Failure::input(
+                    "no text: give --prompt TEXT or --input FILE, or pipe lines into stdin",
+                ));
             }
             None => ("stdin".to_owned(), stdin()?),
         };
-        let lines: Vec<String> = text.lines().map(|line| line.trim_end_matches('\r')).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| line.trim_end_matches('\r'))
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect();
         if lines.is_empty() {
-            return Err(Failure::input(format!("{name}: no text found, expected one text a line")));
+            return Err(Failure::input(format!(
+                "{name}: no text found, expected one text a line"
+            )));
         }
         Ok(lines)
     }
@@ -49,17 +63,28 @@ pub fn file(path: &Path) -> Result<String> {
 /// All of stdin.
 pub fn stdin() -> Result<String> {
     let mut bytes = Vec::new();
-    io::stdin().lock().read_to_end(&mut bytes).map_err(|error| Failure::io(Path::new("stdin"), &error))?;
+    io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::io(Path::new("stdin"), &error))?;
     utf8("stdin", bytes)
 }
 
 fn utf8(name: &str, bytes: Vec<u8>) -> Result<String> {
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned)),
+        Ok(text) => Ok(text
+            .strip_prefix('\u{feff}')
+            .map_or_else(|| text.clone(), str::to_owned)),
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
-            Err(Failure::input(format!("{name}: line {line}, byte {at}: not valid UTF-8; convert the file to UTF-8")))
+            let line = error.as_bytes()[..at]
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count()
+                + 1;
+            Err(Failure::input(format!(
+                "{name}: line {line}, byte {at}: not valid UTF-8; convert the file to UTF-8"
+            )))
         }
     }
 }

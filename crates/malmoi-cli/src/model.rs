@@ -51,7 +51,10 @@ pub fn directory(name: &str, global: &Global) -> Result<PathBuf> {
     if let Some(inside) = is_dir.then(|| of_run(std::path::Path::new(name))).flatten() {
         return Ok(inside);
     }
-    let mut download = Download { quiet: global.quiet, bar: None };
+    let mut download = Download {
+        quiet: global.quiet,
+        bar: None,
+    };
     Ok(hub::resolve_with(name, &Hub::from_env()?, &mut download)?)
 }
 
@@ -60,7 +63,10 @@ fn of_run(dir: &std::path::Path) -> Option<PathBuf> {
     if dir.join("config.json").exists() {
         return None;
     }
-    ["best", "last"].map(|link| dir.join(link)).into_iter().find(|checkpoint| checkpoint.join("config.json").is_file())
+    ["best", "last"]
+        .map(|link| dir.join(link))
+        .into_iter()
+        .find(|checkpoint| checkpoint.join("config.json").is_file())
 }
 
 /// A model with its tokenizer.

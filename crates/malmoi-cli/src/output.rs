@@ -10,7 +10,11 @@ use crate::failure::{Failure, Result, WORK_FAILED};
 fn checked(result: io::Result<()>) -> Result<()> {
     result.map_err(|error| match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
-        _ => Failure::Message { code: WORK_FAILED, message: format!("cannot write the result: {error}"), causes: Vec::new() },
+        _ => Failure::Message {
+            code: WORK_FAILED,
+            message: format!("cannot write the result: {error}"),
+            causes: Vec::new(),
+        },
     })
 }
 
@@ -27,7 +31,8 @@ pub fn piece(text: &str) -> Result<()> {
 
 /// Prints one JSON value on one line.
 pub fn json(value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string(value).map_err(|error| Failure::work(format!("cannot write the result: {error}")))?;
+    let text = serde_json::to_string(value)
+        .map_err(|error| Failure::work(format!("cannot write the result: {error}")))?;
     line(text)
 }
 
@@ -40,13 +45,26 @@ pub fn table(align: &str, rows: &[Vec<String>]) -> Result<()> {
 /// The lines of [`table`].
 pub fn rendered_table(align: &str, rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> =
-        (0..columns).map(|c| rows.iter().filter_map(|row| row.get(c)).map(|cell| cell.width()).max().unwrap_or(0)).collect();
-    let right: Vec<bool> = (0..columns).map(|c| align.as_bytes().get(c) == Some(&b'r')).collect();
+    let widths: Vec<usize> = (0..columns)
+        .map(|c| {
+            rows.iter()
+                .filter_map(|row| row.get(c))
+                .map(|cell| cell.width())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let right: Vec<bool> = (0..columns)
+        .map(|c| align.as_bytes().get(c) == Some(&b'r'))
+        .collect();
     let render = |row: &Vec<String>| {
         let cells = row.iter().enumerate().map(|(c, cell)| {
             let space = " ".repeat(widths[c] - cell.width());
-            if right[c] { space + cell } else { cell.clone() + &space }
+            if right[c] {
+                space + cell
+            } else {
+                cell.clone() + &space
+            }
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
@@ -83,16 +101,30 @@ fn scaled(mut n: f64, step: f64, prefixes: &[&str], unit: &str) -> String {
         prefix += 1;
     }
     let digits = usize::from(prefix > 0 && n < 1000.0);
-    format!("{n:.digits$} {}{unit}", prefixes[prefix]).trim_end().to_owned()
+    format!("{n:.digits$} {}{unit}", prefixes[prefix])
+        .trim_end()
+        .to_owned()
 }
 
 /// A row of bars, lowest to highest value.
 pub fn sparkline(values: &[f64]) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let finite = || values.iter().copied().filter(|v| v.is_finite());
-    let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
-    let bar = |v: f64| if high > low { BARS[(((v - low) / (high - low)) * 7.0).round() as usize] } else { BARS[0] };
-    values.iter().map(|&v| if v.is_finite() { bar(v) } else { '?' }).collect()
+    let (low, high) = (
+        finite().fold(f64::INFINITY, f64::min),
+        finite().fold(f64::NEG_INFINITY, f64::max),
+    );
+    let bar = |v: f64| {
+        if high > low {
+            BARS[(((v - low) / (high - low)) * 7.0).round() as usize]
+        } else {
+            BARS[0]
+        }
+    };
+    values
+        .iter()
+        .map(|&v| if v.is_finite() { bar(v) } else { '?' })
+        .collect()
 }
 
 #[cfg(test)]
@@ -101,7 +133,10 @@ mod tests {
 
     #[test]
     fn hangul_takes_two_columns() {
-        let rows = vec![vec!["재미".into(), "1".into()], vec!["ok".into(), "23".into()]];
+        let rows = vec![
+            vec!["재미".into(), "1".into()],
+            vec!["ok".into(), "23".into()],
+        ];
         assert_eq!(rendered_table("lr", &rows), ["재미   1", "ok    23"]);
     }
 

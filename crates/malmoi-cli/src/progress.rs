@@ -12,9 +12,13 @@ pub fn visible(quiet: bool) -> bool {
 
 /// A bar of `len` units; hidden when nobody looks.
 pub fn bar(quiet: bool, len: u64, what: &str, unit: &str) -> ProgressBar {
-    let template = format!("{{msg}} [{{bar:30}}] {{human_pos}}/{{human_len}} {unit} {{per_sec:>12}} eta {{eta}}");
-    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::with_draw_target(Some(len), target(quiet)).with_style(style.progress_chars("=> "));
+    let template = format!(
+        "{{msg}} [{{bar:30}}] {{human_pos}}/{{human_len}} {unit} {{per_sec:>12}} eta {{eta}}"
+    );
+    let style =
+        ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::with_draw_target(Some(len), target(quiet))
+        .with_style(style.progress_chars("=> "));
     bar.set_message(what.to_owned());
     bar
 }
@@ -30,7 +34,11 @@ pub fn spinner(quiet: bool, what: &str) -> ProgressBar {
 }
 
 fn target(quiet: bool) -> ProgressDrawTarget {
-    if visible(quiet) { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() }
+    if visible(quiet) {
+        ProgressDrawTarget::stderr_with_hz(10)
+    } else {
+        ProgressDrawTarget::hidden()
+    }
 }
 
 /// A remark on stderr, unless silenced.

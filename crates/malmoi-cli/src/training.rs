@@ -17,7 +17,11 @@ pub struct Watcher {
 
 impl Watcher {
     pub fn new(quiet: bool) -> Self {
-        Self { quiet, bar: ProgressBar::hidden(), losses: Vec::new() }
+        Self {
+            quiet,
+            bar: ProgressBar::hidden(),
+            losses: Vec::new(),
+        }
     }
 
     fn say(&self, text: impl AsRef<str>) {
@@ -55,7 +59,11 @@ impl Watcher {
             }
             Event::Step(step) => self.step(step),
             Event::Evaluating(_) => self.bar.set_message("evaluating"),
-            Event::Evaluated { step, evaluation, best } => {
+            Event::Evaluated {
+                step,
+                evaluation,
+                best,
+            } => {
                 self.say(format!(
                     "step {step}: validation loss {:.4}, perplexity {:.2}, accuracy {:.4}{}",
                     evaluation.loss,
@@ -71,12 +79,21 @@ impl Watcher {
 
     fn step(&mut self, step: &StepEvent) {
         self.losses.push((step.step, step.loss));
-        let text = format!("loss {:.4}, {} tokens/s", step.loss, output::thousands(step.tokens_per_second as usize));
+        let text = format!(
+            "loss {:.4}, {} tokens/s",
+            step.loss,
+            output::thousands(step.tokens_per_second as usize)
+        );
         if progress::visible(self.quiet) {
             self.bar.set_position(step.step);
             self.bar.set_message(text);
         } else if step.step == 1 || step.step.is_multiple_of((step.steps / LINES).max(1)) {
-            self.say(format!("step {} of {}: {text}, {:.0} s to go", step.step, step.steps, step.eta.as_secs_f64()));
+            self.say(format!(
+                "step {} of {}: {text}, {:.0} s to go",
+                step.step,
+                step.steps,
+                step.eta.as_secs_f64()
+            ));
         }
     }
 
@@ -87,7 +104,12 @@ impl Watcher {
     /// Mean loss of each of `n` equal parts of the run, with the last step of the part.
     pub fn curve(&self, n: usize) -> Vec<(u64, f64)> {
         let part = self.losses.len().div_ceil(n.max(1)).max(1);
-        let mean = |part: &[(u64, f64)]| (part[part.len() - 1].0, part.iter().map(|(_, loss)| loss).sum::<f64>() / part.len() as f64);
+        let mean = |part: &[(u64, f64)]| {
+            (
+                part[part.len() - 1].0,
+                part.iter().map(|(_, loss)| loss).sum::<f64>() / part.len() as f64,
+            )
+        };
         self.losses.chunks(part).map(mean).collect()
     }
 }

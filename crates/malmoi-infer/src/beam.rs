@@ -48,19 +48,37 @@ impl Default for BeamOptions {
 
 impl BeamOptions {
     fn validate(&self) -> Result<(), InferError> {
-        let wrong = |name, value: String, expected: String| Err(InferError::Setting { name, value, expected });
+        let wrong = |name, value: String, expected: String| {
+            Err(InferError::Setting {
+                name,
+                value,
+                expected,
+            })
+        };
         if self.num_beams == 0 {
             return wrong("num_beams", "0".into(), "1 or more".into());
         }
         if self.num_return_sequences == 0 || self.num_return_sequences > self.num_beams {
             let expected = format!("1 to num_beams = {}", self.num_beams);
-            return wrong("num_return_sequences", self.num_return_sequences.to_string(), expected);
+            return wrong(
+                "num_return_sequences",
+                self.num_return_sequences.to_string(),
+                expected,
+            );
         }
         if !self.length_penalty.is_finite() {
-            return wrong("length_penalty", self.length_penalty.to_string(), "a finite number".into());
+            return wrong(
+                "length_penalty",
+                self.length_penalty.to_string(),
+                "a finite number".into(),
+            );
         }
         if self.sampling.do_sample {
-            return wrong("do_sample", "true".into(), "false with num_beams above 1: beam search does not draw".into());
+            return wrong(
+                "do_sample",
+                "true".into(),
+                "false with num_beams above 1: beam search does not draw".into(),
+            );
         }
         self.sampling.validate()?;
         Ok(())
@@ -107,7 +125,11 @@ struct Extension {
 ///
 /// # Errors
 /// Those of [`generate`](crate::generate::generate), and [`InferError::Setting`].
-pub fn beam_search<S: AsRef<[u32]>>(model: &Model, prompts: &[S], options: &BeamOptions) -> Result<Vec<Vec<Hypothesis>>, InferError> {
+pub fn beam_search<S: AsRef<[u32]>>(
+    model: &Model,
+    prompts: &[S],
+    options: &BeamOptions,
+) -> Result<Vec<Vec<Hypothesis>>, InferError> {
     check(model, prompts, options.max_new_tokens)?;
     options.validate()?;
     if prompts.is_empty() {
@@ -120,7 +142,11 @@ pub fn beam_search<S: AsRef<[u32]>>(model: &Model, prompts: &[S], options: &Beam
         Search {
             prompt_len: ids.len(),
             max_new_tokens: options.max_new_tokens.min(max_len - ids.len()),
-            running: vec![Running { slot, ids, sum: 0.0 }],
+            running: vec![Running {
+                slot,
+                ids,
+                sum: 0.0,
+            }],
             finished: Vec::new(),
             done: false,
         }
@@ -134,7 +160,11 @@ pub fn beam_search<S: AsRef<[u32]>>(model: &Model, prompts: &[S], options: &Beam
         // Lay the surviving hypotheses out one after another and make their caches follow.
         let mut slots = Vec::new();
         let mut tokens = Vec::new();
-        for running in searches.iter_mut().filter(|search| !search.done).flat_map(|search| &mut search.running) {
+        for running in searches
+            .iter_mut()
+            .filter(|search| !search.done)
+            .flat_map(|search| &mut search.running)
+        {
             slots.push(running.slot);
             running.slot = tokens.len();
             tokens.extend(running.ids.last());
@@ -154,10 +184,21 @@ pub fn beam_search<S: AsRef<[u32]>>(model: &Model, prompts: &[S], options: &Beam
 
 impl Search {
     /// Extends the running hypotheses by one token; `logits` (`[slots, V]`) are those after their last tokens.
-    fn step(&mut self, logits: &[f32], vocab_size: usize, rules: &[Filter], options: &BeamOptions) -> Result<(), InferError> {
+    fn step(
+        &mut self,
+        logits: &[f32],
+        vocab_size: usize,
+        rules: &[Filter],
+        options: &BeamOptions,
+    ) -> Result<(), InferError> {
         let n = options.num_beams;
         // Enough extensions that n of them do not end, however many do.
-        let extensions = self.best_extensions((1 + options.end_ids.len().max(1)) * n, logits, vocab_size, rules)?;
+        let extensions = self.best_extensions(
+            (1 + options.end_ids.len().max(1)) * n,
+            logits,
+            vocab_size,
+            rules,
+        )?;
         if extensions.is_empty() && self.finished.is_empty() {
             return Err(SamplingError::NothingLeft.into());
         }
@@ -176,7 +217,11 @@ impl Search {
                 let from = &self.running[extension.beam];
                 let mut ids = from.ids.clone();
                 ids.push(extension.token);
-                running.push(Running { slot: from.slot, ids, sum: extension.sum });
+                running.push(Running {
+                    slot: from.slot,
+                    ids,
+                    sum: extension.sum,
+                });
             }
         }
         // A stable sort: of equal scores the one that ended earlier stays ahead.
@@ -185,10 +230,16 @@ impl Search {
         self.running = running;
         let full = self.finished.len() >= n;
         let hopeless = || {
-            let best_running = self.running.first().map_or(f64::NEG_INFINITY, |best| best.sum / divisor);
-            self.finished.last().is_some_and(|worst| best_running <= worst.score)
+            let best_running = self
+                .running
+                .first()
+                .map_or(f64::NEG_INFINITY, |best| best.sum / divisor);
+            self.finished
+                .last()
+                .is_some_and(|worst| best_running <= worst.score)
         };
-        self.done = last || self.running.is_empty() || (full && (options.early_stopping || hopeless()));
+        self.done =
+            last || self.running.is_empty() || (full && (options.early_stopping || hopeless()));
         Ok(())
     }
 
@@ -199,17 +250,39 @@ impl Search {
     }
 
     /// The `count` extensions with the largest sums, best first; of equal sums the lower (beam, token) first.
-    fn best_extensions(&self, count: usize, logits: &[f32], vocab_size: usize, rules: &[Filter]) -> Result<Vec<Extension>, InferError> {
+    fn best_extensions(
+        &self,
+        count: usize,
+        logits: &[f32],
+        vocab_size: usize,
+        rules: &[Filter],
+    ) -> Result<Vec<Extension>, InferError> {
         let mut all = Vec::new();
         for (beam, running) in self.running.iter().enumerate() {
             let row = &logits[running.slot * vocab_size..(running.slot + 1) * vocab_size];
-            let history = History { ids: &running.ids, prompt_len: self.prompt_len };
+            let history = History {
+                ids: &running.ids,
+                prompt_len: self.prompt_len,
+            };
             let mut scores = log_softmax(&filtered(row, &[], &history)?);
-            rules.iter().for_each(|rule| rule.apply(&mut scores, &history));
-            let open = scores.iter().enumerate().filter(|(_, score)| **score > f64::NEG_INFINITY);
-            all.extend(open.map(|(token, score)| Extension { beam, token: token as u32, sum: running.sum + score }));
+            rules
+                .iter()
+                .for_each(|rule| rule.apply(&mut scores, &history));
+            let open = scores
+                .iter()
+                .enumerate()
+                .filter(|(_, score)| **score > f64::NEG_INFINITY);
+            all.extend(open.map(|(token, score)| Extension {
+                beam,
+                token: token as u32,
+                sum: running.sum + score,
+            }));
         }
-        let order = |a: &Extension, b: &Extension| b.sum.total_cmp(&a.sum).then((a.beam, a.token).cmp(&(b.beam, b.token)));
+        let order = |a: &Extension, b: &Extension| {
+            b.sum
+                .total_cmp(&a.sum)
+                .then((a.beam, a.token).cmp(&(b.beam, b.token)))
+        };
         if count < all.len() {
             all.select_nth_unstable_by(count, order);
             all.truncate(count);

@@ -32,12 +32,19 @@ pub struct EmbedOptions {
 impl Default for EmbedOptions {
     fn default() -> Self {
         // 2,048 tokens keep the activations of a BERT-base layer (25 MB of d_ff) within a large shared cache.
-        Self { pooling: Pooling::Mean, normalize: true, tokens_per_batch: 2048 }
+        Self {
+            pooling: Pooling::Mean,
+            normalize: true,
+            tokens_per_batch: 2048,
+        }
     }
 }
 
 /// Cuts a list of lengths into runs of at most `budget` tokens (and at least one text).
-pub(crate) fn by_budget(lengths: impl IntoIterator<Item = usize>, budget: usize) -> Vec<std::ops::Range<usize>> {
+pub(crate) fn by_budget(
+    lengths: impl IntoIterator<Item = usize>,
+    budget: usize,
+) -> Vec<std::ops::Range<usize>> {
     let mut ranges = Vec::new();
     let (mut start, mut tokens, mut end) = (0, 0, 0);
     for length in lengths {
@@ -58,10 +65,17 @@ pub(crate) fn by_budget(lengths: impl IntoIterator<Item = usize>, budget: usize)
 ///
 /// # Errors
 /// [`InferError::Batch`] for empty or too long sequences or ids outside the vocabulary.
-pub fn embed<S: AsRef<[u32]>>(model: &Model, sequences: &[S], options: &EmbedOptions) -> Result<Vec<Vec<f32>>, InferError> {
+pub fn embed<S: AsRef<[u32]>>(
+    model: &Model,
+    sequences: &[S],
+    options: &EmbedOptions,
+) -> Result<Vec<Vec<f32>>, InferError> {
     let d = model.config().d_model();
     let mut vectors = Vec::with_capacity(sequences.len());
-    for range in by_budget(sequences.iter().map(|s| s.as_ref().len()), options.tokens_per_batch) {
+    for range in by_budget(
+        sequences.iter().map(|s| s.as_ref().len()),
+        options.tokens_per_batch,
+    ) {
         let batch = PackedBatch::from_sequences(&sequences[range]);
         let hidden = model.last_hidden(&batch)?;
         for rows in batch.sequences() {
@@ -83,7 +97,9 @@ fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
         Pooling::Mean => {
             let mut sums = vec![0f64; d];
             for row in hidden.chunks_exact(d) {
-                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+                sums.iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, x)| *sum += f64::from(*x));
             }
             let n = (hidden.len() / d) as f64;
             sums.into_iter().map(|sum| (sum / n) as f32).collect()
@@ -93,9 +109,15 @@ fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
 
 /// Divides by the L2 norm; a vector of zeros stays as it is.
 fn normalize(vector: &mut [f32]) {
-    let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let norm = vector
+        .iter()
+        .map(|x| f64::from(*x).powi(2))
+        .sum::<f64>()
+        .sqrt();
     if norm > 0.0 {
-        vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+        vector
+            .iter_mut()
+            .for_each(|x| *x = (f64::from(*x) / norm) as f32);
     }
 }
 
@@ -105,7 +127,12 @@ fn normalize(vector: &mut [f32]) {
 /// When the lengths differ.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len(), "vectors of equal length");
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter()
+            .zip(b)
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum::<f64>()
+    };
     let norms = (dot(a, a) * dot(b, b)).sqrt();
     if norms > 0.0 { dot(a, b) / norms } else { 0.0 }
 }

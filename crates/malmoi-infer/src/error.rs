@@ -45,7 +45,9 @@ pub enum InferError {
         max_len: usize,
     },
     /// A prompt without tokens and no token that could start it.
-    #[error("prompt {row} is empty and the tokenizer has no token that starts a text: write at least one word")]
+    #[error(
+        "prompt {row} is empty and the tokenizer has no token that starts a text: write at least one word"
+    )]
     EmptyPrompt {
         /// Which prompt, counted from 1.
         row: usize,
@@ -74,7 +76,9 @@ pub enum InferError {
         model: usize,
     },
     /// The tokenizer lacks a token that the work needs.
-    #[error("{work} needs a {token} token, but the tokenizer has none: name it in tokenizer_config.json or special_tokens_map.json")]
+    #[error(
+        "{work} needs a {token} token, but the tokenizer has none: name it in tokenizer_config.json or special_tokens_map.json"
+    )]
     NoSpecialToken {
         /// The work.
         work: &'static str,

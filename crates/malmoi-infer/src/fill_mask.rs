@@ -37,7 +37,12 @@ pub(crate) fn packed(sequences: &[Sequence]) -> PackedBatch {
     let ids: Vec<&[u32]> = sequences.iter().map(|s| s.ids.as_slice()).collect();
     let batch = PackedBatch::from_sequences(&ids);
     if sequences.iter().all(|s| s.segments.len() == s.ids.len()) {
-        batch.with_segments(sequences.iter().flat_map(|s| s.segments.iter().copied()).collect::<Vec<_>>())
+        batch.with_segments(
+            sequences
+                .iter()
+                .flat_map(|s| s.segments.iter().copied())
+                .collect::<Vec<_>>(),
+        )
     } else {
         batch
     }
@@ -61,13 +66,23 @@ pub fn fill_blanks(
     let mut all = Vec::with_capacity(sequences.len());
     for range in by_budget(sequences.iter().map(|s| s.ids.len()), tokens_per_batch) {
         let batch = packed(&sequences[range]);
-        let rows: Vec<u32> = (0..batch.n_tokens() as u32).filter(|&row| batch.ids[row as usize] == mask_id).collect();
-        let logits = if rows.is_empty() { Vec::new() } else { model.logits(&batch, &rows)? };
+        let rows: Vec<u32> = (0..batch.n_tokens() as u32)
+            .filter(|&row| batch.ids[row as usize] == mask_id)
+            .collect();
+        let logits = if rows.is_empty() {
+            Vec::new()
+        } else {
+            model.logits(&batch, &rows)?
+        };
         let mut found = rows.iter().zip(logits.chunks_exact(vocab_size)).peekable();
         for at in batch.sequences() {
             let mut blanks = Vec::new();
-            while let Some((row, logits)) = found.next_if(|(row, _)| at.contains(&(**row as usize))) {
-                blanks.push(Blank { position: *row as usize - at.start, candidates: top(logits, k, excluded) });
+            while let Some((row, logits)) = found.next_if(|(row, _)| at.contains(&(**row as usize)))
+            {
+                blanks.push(Blank {
+                    position: *row as usize - at.start,
+                    candidates: top(logits, k, excluded),
+                });
             }
             all.push(blanks);
         }
@@ -79,14 +94,25 @@ pub fn fill_blanks(
 fn top(logits: &[f32], k: usize, excluded: &[u32]) -> Vec<Candidate> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
-    let mut ids: Vec<u32> = (0..logits.len() as u32).filter(|id| !excluded.contains(id)).collect();
-    let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    let mut ids: Vec<u32> = (0..logits.len() as u32)
+        .filter(|id| !excluded.contains(id))
+        .collect();
+    let order = |a: &u32, b: &u32| {
+        logits[*b as usize]
+            .total_cmp(&logits[*a as usize])
+            .then(a.cmp(b))
+    };
     if k < ids.len() {
         ids.select_nth_unstable_by(k, order);
         ids.truncate(k);
     }
     ids.sort_unstable_by(order);
-    ids.into_iter().map(|id| Candidate { id, probability: f64::from(logits[id as usize] - max).exp() / total }).collect()
+    ids.into_iter()
+        .map(|id| Candidate {
+            id,
+            probability: f64::from(logits[id as usize] - max).exp() / total,
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -27,7 +27,13 @@ pub struct GenerateOptions {
 
 impl Default for GenerateOptions {
     fn default() -> Self {
-        Self { max_new_tokens: 64, end_ids: Vec::new(), sampling: SamplingSettings::default(), seed: 0, log_probabilities: false }
+        Self {
+            max_new_tokens: 64,
+            end_ids: Vec::new(),
+            sampling: SamplingSettings::default(),
+            seed: 0,
+            log_probabilities: false,
+        }
     }
 }
 
@@ -79,16 +85,30 @@ pub enum Flow {
 }
 
 /// Checks that a model can generate, and the lengths of the prompts.
-pub(crate) fn check<S: AsRef<[u32]>>(model: &Model, prompts: &[S], max_new_tokens: usize) -> Result<(), InferError> {
+pub(crate) fn check<S: AsRef<[u32]>>(
+    model: &Model,
+    prompts: &[S],
+    max_new_tokens: usize,
+) -> Result<(), InferError> {
     crate::needs_decoder(model, "generation")?;
     if max_new_tokens == 0 {
-        return Err(InferError::Setting { name: "max_new_tokens", value: "0".into(), expected: "1 or more".into() });
+        return Err(InferError::Setting {
+            name: "max_new_tokens",
+            value: "0".into(),
+            expected: "1 or more".into(),
+        });
     }
     let max_len = model.config().max_len();
     for (row, prompt) in prompts.iter().enumerate() {
         match prompt.as_ref().len() {
             0 => return Err(InferError::EmptyPrompt { row: row + 1 }),
-            tokens if tokens >= max_len => return Err(InferError::PromptTooLong { row: row + 1, tokens, max_len }),
+            tokens if tokens >= max_len => {
+                return Err(InferError::PromptTooLong {
+                    row: row + 1,
+                    tokens,
+                    max_len,
+                });
+            }
             _ => {}
         }
     }
@@ -96,7 +116,10 @@ pub(crate) fn check<S: AsRef<[u32]>>(model: &Model, prompts: &[S], max_new_token
 }
 
 /// Feeds the prompts; returns the cache and the logits of their last tokens, `[B, V]`.
-pub(crate) fn prefill<S: AsRef<[u32]>>(model: &Model, prompts: &[S]) -> Result<(KvCache, Vec<f32>), InferError> {
+pub(crate) fn prefill<S: AsRef<[u32]>>(
+    model: &Model,
+    prompts: &[S],
+) -> Result<(KvCache, Vec<f32>), InferError> {
     let mut cache = model.new_cache(prompts.len());
     let batch = PackedBatch::from_sequences(prompts);
     let last: Vec<u32> = batch.cu_seqlens[1..].iter().map(|end| end - 1).collect();
@@ -105,9 +128,17 @@ pub(crate) fn prefill<S: AsRef<[u32]>>(model: &Model, prompts: &[S]) -> Result<(
 }
 
 /// Feeds one token a cached sequence; returns the logits, `[B, V]`.
-pub(crate) fn feed(model: &Model, cache: &mut KvCache, tokens: &[u32]) -> Result<Vec<f32>, InferError> {
+pub(crate) fn feed(
+    model: &Model,
+    cache: &mut KvCache,
+    tokens: &[u32],
+) -> Result<Vec<f32>, InferError> {
     let sequences: Vec<[u32; 1]> = tokens.iter().map(|&token| [token]).collect();
-    let positions: Vec<u32> = cache.lengths().iter().map(|&length| length as u32).collect();
+    let positions: Vec<u32> = cache
+        .lengths()
+        .iter()
+        .map(|&length| length as u32)
+        .collect();
     let batch = PackedBatch::from_sequences(&sequences).with_positions(positions);
     let rows: Vec<u32> = (0..tokens.len() as u32).collect();
     Ok(model.advance(&batch, cache, &rows)?)
@@ -134,7 +165,10 @@ pub fn generate<S: AsRef<[u32]>>(
 ) -> Result<Vec<Generated>, InferError> {
     check(model, prompts, options.max_new_tokens)?;
     let sampler = Sampler::new(&options.sampling, &options.end_ids, options.seed)?;
-    let mut rows: Vec<Row> = prompts.iter().map(|prompt| Row::new(prompt.as_ref())).collect();
+    let mut rows: Vec<Row> = prompts
+        .iter()
+        .map(|prompt| Row::new(prompt.as_ref()))
+        .collect();
     if rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -148,14 +182,22 @@ pub fn generate<S: AsRef<[u32]>>(
         for (slot, &index) in active.iter().enumerate() {
             let row = &mut rows[index];
             let logits = &logits[slot * vocab_size..(slot + 1) * vocab_size];
-            let history = History { ids: &row.ids, prompt_len: row.prompt_len };
+            let history = History {
+                ids: &row.ids,
+                prompt_len: row.prompt_len,
+            };
             let token = sampler.choose(logits, &history, index as u64)?;
             if options.log_probabilities {
                 row.log_probabilities.push(log_probability(logits, token));
             }
             let step = row.ids.len() - row.prompt_len;
             row.ids.push(token);
-            let flow = on_token(&Step { row: index, step, token, logits });
+            let flow = on_token(&Step {
+                row: index,
+                step,
+                token,
+                logits,
+            });
             row.finished = if flow == Flow::Cancel {
                 Some(FinishReason::Cancelled)
             } else if flow == Flow::Stop || options.end_ids.contains(&token) {
@@ -189,7 +231,12 @@ struct Row {
 
 impl Row {
     fn new(prompt: &[u32]) -> Self {
-        Self { ids: prompt.to_vec(), prompt_len: prompt.len(), log_probabilities: Vec::new(), finished: None }
+        Self {
+            ids: prompt.to_vec(),
+            prompt_len: prompt.len(),
+            log_probabilities: Vec::new(),
+            finished: None,
+        }
     }
 
     fn into_generated(mut self) -> Generated {

@@ -22,7 +22,11 @@ use malmoi_models::{Head, Model};
 
 fn describe(model: &Model) -> String {
     let config = model.config();
-    format!("{} ({})", config.model_type(), config.architecture_name(model.head()))
+    format!(
+        "{} ({})",
+        config.model_type(),
+        config.architecture_name(model.head())
+    )
 }
 
 /// Checks that a model predicts the next token.
@@ -30,7 +34,11 @@ fn needs_decoder(model: &Model, work: &'static str) -> Result<(), InferError> {
     if model.config().is_causal() && matches!(model.head(), Head::CausalLm | Head::DoubleHeads) {
         return Ok(());
     }
-    Err(InferError::WrongModel { work, expected: "a decoder with a language-model head (such as GPT-2)", found: describe(model) })
+    Err(InferError::WrongModel {
+        work,
+        expected: "a decoder with a language-model head (such as GPT-2)",
+        found: describe(model),
+    })
 }
 
 /// Checks that a model predicts hidden tokens.
@@ -38,5 +46,9 @@ fn needs_masked_lm(model: &Model, work: &'static str) -> Result<(), InferError> 
     if matches!(model.head(), Head::MaskedLm | Head::Pretraining) {
         return Ok(());
     }
-    Err(InferError::WrongModel { work, expected: "an encoder with a masked-language-model head (such as BERT)", found: describe(model) })
+    Err(InferError::WrongModel {
+        work,
+        expected: "an encoder with a masked-language-model head (such as BERT)",
+        found: describe(model),
+    })
 }

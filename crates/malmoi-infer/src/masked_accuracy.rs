@@ -60,15 +60,27 @@ pub fn masked_accuracy(
         }
         hidden += rows.len();
         let weights: Arc<[f32]> = vec![1.0; rows.len()].into();
-        let targets = VocabularyTargets { rows: rows.into(), targets: targets.into(), weights };
+        let targets = VocabularyTargets {
+            rows: rows.into(),
+            targets: targets.into(),
+            weights,
+        };
         let report = model.loss(&packed(&sequences), &Labels::Vocabulary(targets))?;
         nats += report.loss;
         correct += report.parts.iter().map(|part| part.correct).sum::<f64>();
     }
     if hidden == 0 {
-        return Err(InferError::TooShort { found: position as usize, expected: 10 });
+        return Err(InferError::TooShort {
+            found: position as usize,
+            expected: 10,
+        });
     }
     let commonest = counts.into_iter().max().unwrap_or(0);
     let share = |count: f64| count / hidden as f64;
-    Ok(MaskedAccuracy { hidden, accuracy: share(correct), most_frequent: share(commonest as f64), loss: share(nats) })
+    Ok(MaskedAccuracy {
+        hidden,
+        accuracy: share(correct),
+        most_frequent: share(commonest as f64),
+        loss: share(nats),
+    })
 }

@@ -76,7 +76,11 @@ fn windows(n_tokens: usize, window: usize, stride: usize) -> Vec<Window> {
     let (mut start, mut scored) = (0, 1);
     while scored < n_tokens {
         let end = (start + window).min(n_tokens);
-        windows.push(Window { start, score_from: scored, end });
+        windows.push(Window {
+            start,
+            score_from: scored,
+            end,
+        });
         scored = end;
         start += stride;
     }
@@ -96,20 +100,40 @@ pub fn negative_log_likelihood(
 ) -> Result<f64, InferError> {
     crate::needs_decoder(model, "perplexity")?;
     let max_len = model.config().max_len();
-    let wrong = |name, value: usize, expected| Err(InferError::Setting { name, value: value.to_string(), expected });
+    let wrong = |name, value: usize, expected| {
+        Err(InferError::Setting {
+            name,
+            value: value.to_string(),
+            expected,
+        })
+    };
     if options.window < 2 || options.window > max_len {
-        return wrong("window", options.window, format!("2 to {max_len}, the model's positions"));
+        return wrong(
+            "window",
+            options.window,
+            format!("2 to {max_len}, the model's positions"),
+        );
     }
     // A token at the start of a window can only be predicted by the window before it, so windows share at least one.
     if options.stride == 0 || options.stride >= options.window {
-        return wrong("stride", options.stride, format!("1 to {}, one less than the window", options.window - 1));
+        return wrong(
+            "stride",
+            options.stride,
+            format!("1 to {}, one less than the window", options.window - 1),
+        );
     }
     if ids.len() < 2 {
-        return Err(InferError::TooShort { found: ids.len(), expected: 2 });
+        return Err(InferError::TooShort {
+            found: ids.len(),
+            expected: 2,
+        });
     }
     let windows = windows(ids.len(), options.window, options.stride);
     let mut nats = 0.0;
-    for range in by_budget(windows.iter().map(|w| w.end - w.start), options.tokens_per_batch) {
+    for range in by_budget(
+        windows.iter().map(|w| w.end - w.start),
+        options.tokens_per_batch,
+    ) {
         let windows = &windows[range];
         let sequences: Vec<&[u32]> = windows.iter().map(|w| &ids[w.start..w.end]).collect();
         let batch = PackedBatch::from_sequences(&sequences);
@@ -123,7 +147,11 @@ pub fn negative_log_likelihood(
         }
         let scored = targets.len();
         let weights: Arc<[f32]> = vec![1.0; scored].into();
-        let labels = Labels::Vocabulary(VocabularyTargets { rows: rows.into(), targets: targets.into(), weights });
+        let labels = Labels::Vocabulary(VocabularyTargets {
+            rows: rows.into(),
+            targets: targets.into(),
+            weights,
+        });
         nats += model.loss(&batch, &labels)?.loss;
         progress(scored);
     }
@@ -136,17 +164,34 @@ mod tests {
 
     #[test]
     fn windows_predict_every_token_but_the_first_once() {
-        for (n, window, stride) in [(2, 8, 4), (8, 8, 4), (9, 8, 7), (30, 8, 3), (31, 8, 1), (5, 2, 1)] {
+        for (n, window, stride) in [
+            (2, 8, 4),
+            (8, 8, 4),
+            (9, 8, 7),
+            (30, 8, 3),
+            (31, 8, 1),
+            (5, 2, 1),
+        ] {
             let windows = windows(n, window, stride);
             let scored: Vec<usize> = windows.iter().flat_map(|w| w.score_from..w.end).collect();
             assert_eq!(scored, (1..n).collect::<Vec<_>>(), "{n} {window} {stride}");
-            assert!(windows.iter().all(|w| w.end - w.start <= window && w.score_from > w.start), "{windows:?}");
+            assert!(
+                windows
+                    .iter()
+                    .all(|w| w.end - w.start <= window && w.score_from > w.start),
+                "{windows:?}"
+            );
         }
     }
 
     #[test]
     fn rates_are_per_token_word_and_byte() {
-        let p = Perplexity { tokens: 4, words: 2, bytes: 8, nats: 8.0 * std::f64::consts::LN_2 };
+        let p = Perplexity {
+            tokens: 4,
+            words: 2,
+            bytes: 8,
+            nats: 8.0 * std::f64::consts::LN_2,
+        };
         assert!((p.per_token() - 4.0).abs() < 1e-12);
         assert!((p.per_word() - 16.0).abs() < 1e-9);
         assert!((p.bits_per_byte() - 1.0).abs() < 1e-12);

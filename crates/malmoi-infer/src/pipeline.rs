@@ -122,13 +122,27 @@ impl Pipeline {
         Self::with_options(model, tokenizer, &PipelineOptions::default())
     }
 
-    fn with_options(model: Model, tokenizer: Tokenizer, options: &PipelineOptions) -> Result<Self, InferError> {
+    fn with_options(
+        model: Model,
+        tokenizer: Tokenizer,
+        options: &PipelineOptions,
+    ) -> Result<Self, InferError> {
         let (have, need) = (tokenizer.vocab_size(), model.config().vocab_size());
-        if have > need || (have < need && !options.accept_smaller_tokenizer && !is_rounded_up(have, need)) {
-            return Err(InferError::Vocabulary { tokenizer: have, largest: (have as u32).saturating_sub(1), model: need });
+        if have > need
+            || (have < need && !options.accept_smaller_tokenizer && !is_rounded_up(have, need))
+        {
+            return Err(InferError::Vocabulary {
+                tokenizer: have,
+                largest: (have as u32).saturating_sub(1),
+                model: need,
+            });
         }
         let end_ids = tokenizer.special().eos.into_iter().collect();
-        Ok(Self { model, tokenizer, end_ids })
+        Ok(Self {
+            model,
+            tokenizer,
+            end_ids,
+        })
     }
 
     /// Tokens that end a text: the tokenizer's end token, if it has one.
@@ -150,7 +164,11 @@ impl Pipeline {
         if ids.is_empty() {
             ids.extend(special.bos.or(special.eos));
         }
-        if ids.is_empty() { Err(InferError::EmptyPrompt { row: row + 1 }) } else { Ok(ids) }
+        if ids.is_empty() {
+            Err(InferError::EmptyPrompt { row: row + 1 })
+        } else {
+            Ok(ids)
+        }
     }
 
     /// Continues each prompt. `on_text(row, text)` gets new text as soon as it is final, whole characters only, and says whether
@@ -186,17 +204,26 @@ impl Pipeline {
             };
             let (piece, stopped) = scanner.push(&piece);
             text.push_str(&piece);
-            let wish = if piece.is_empty() { Flow::Continue } else { on_text(step.row, &piece) };
+            let wish = if piece.is_empty() {
+                Flow::Continue
+            } else {
+                on_text(step.row, &piece)
+            };
             if stopped { Flow::Stop } else { wish }
         })?;
         if let Some(error) = failure {
             return Err(error.into());
         }
         let mut all = Vec::with_capacity(rows.len());
-        for (row, ((stream, scanner, mut text), generated)) in rows.into_iter().zip(generated).enumerate() {
+        for (row, ((stream, scanner, mut text), generated)) in
+            rows.into_iter().zip(generated).enumerate()
+        {
             // After a stop string both hold text that must not be shown: the scanner is empty then, the stream is not asked.
             let stopped_by_text = generated.finish_reason == FinishReason::Stop
-                && generated.ids.last().is_none_or(|id| !options.end_ids.contains(id));
+                && generated
+                    .ids
+                    .last()
+                    .is_none_or(|id| !options.end_ids.contains(id));
             if !stopped_by_text {
                 let mut scanner = scanner;
                 let (mut rest, stopped) = scanner.push(&stream.finish()?);
@@ -209,7 +236,13 @@ impl Pipeline {
                 }
             }
             let log_probabilities = generated.log_probabilities;
-            all.push(Continuation { text, ids: generated.ids, finish_reason: generated.finish_reason, log_probabilities, score: None });
+            all.push(Continuation {
+                text,
+                ids: generated.ids,
+                finish_reason: generated.finish_reason,
+                log_probabilities,
+                score: None,
+            });
         }
         Ok(all)
     }
@@ -218,7 +251,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// Those of [`beam_search`].
-    pub fn beam_search(&self, prompts: &[Vec<u32>], options: &BeamOptions) -> Result<Vec<Vec<Continuation>>, InferError> {
+    pub fn beam_search(
+        &self,
+        prompts: &[Vec<u32>],
+        options: &BeamOptions,
+    ) -> Result<Vec<Vec<Continuation>>, InferError> {
         let found = beam_search(&self.model, prompts, options)?;
         let mut all = Vec::with_capacity(found.len());
         for (prompt, hypotheses) in prompts.iter().zip(found) {
@@ -228,9 +265,16 @@ impl Pipeline {
                 let ids = [prompt.as_slice(), &hypothesis.ids].concat();
                 let whole = self.tokenizer.decode(&ids, true)?;
                 texts.push(Continuation {
-                    text: whole.strip_prefix(before.as_str()).unwrap_or(&whole).to_owned(),
+                    text: whole
+                        .strip_prefix(before.as_str())
+                        .unwrap_or(&whole)
+                        .to_owned(),
                     ids: hypothesis.ids,
-                    finish_reason: if hypothesis.ended { FinishReason::Stop } else { FinishReason::Length },
+                    finish_reason: if hypothesis.ended {
+                        FinishReason::Stop
+                    } else {
+                        FinishReason::Length
+                    },
                     log_probabilities: Vec::new(),
                     score: Some(hypothesis.score),
                 });
@@ -244,32 +288,59 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`InferError::NoSpecialToken`], [`InferError::NoBlank`], [`InferError::TextTooLong`], those of [`fill_blanks`].
-    pub fn fill_mask(&self, texts: &[&str], k: usize) -> Result<Vec<Vec<Vec<Filling>>>, InferError> {
+    pub fn fill_mask(
+        &self,
+        texts: &[&str],
+        k: usize,
+    ) -> Result<Vec<Vec<Vec<Filling>>>, InferError> {
         let special = self.tokenizer.special();
-        let mask = special.mask.ok_or(InferError::NoSpecialToken { work: "filling blanks", token: "mask" })?;
+        let mask = special.mask.ok_or(InferError::NoSpecialToken {
+            work: "filling blanks",
+            token: "mask",
+        })?;
         let max_len = self.model.config().max_len();
         let mut encodings = Vec::with_capacity(texts.len());
         for (row, text) in texts.iter().enumerate() {
-            let encoding = self.tokenizer.encode(text, None, &EncodeOptions::default())?;
+            let encoding = self
+                .tokenizer
+                .encode(text, None, &EncodeOptions::default())?;
             if !encoding.ids.contains(&mask) {
                 let mask = self.tokenizer.id_to_token(mask).unwrap_or_default();
                 return Err(InferError::NoBlank { row: row + 1, mask });
             }
             if encoding.ids.len() > max_len {
-                return Err(InferError::TextTooLong { row: row + 1, tokens: encoding.ids.len(), max_len });
+                return Err(InferError::TextTooLong {
+                    row: row + 1,
+                    tokens: encoding.ids.len(),
+                    max_len,
+                });
             }
             encodings.push(encoding);
         }
-        let sequence = |e: &malmoi_text::Encoding| Sequence { ids: e.ids.clone(), segments: e.type_ids.clone() };
+        let sequence = |e: &malmoi_text::Encoding| Sequence {
+            ids: e.ids.clone(),
+            segments: e.type_ids.clone(),
+        };
         let sequences: Vec<Sequence> = encodings.iter().map(sequence).collect();
-        let blanks = fill_blanks(&self.model, &sequences, mask, k, special.ids(), TOKENS_PER_BATCH)?;
+        let blanks = fill_blanks(
+            &self.model,
+            &sequences,
+            mask,
+            k,
+            special.ids(),
+            TOKENS_PER_BATCH,
+        )?;
         let mut all = Vec::with_capacity(texts.len());
         for ((text, encoding), blanks) in texts.iter().zip(&encodings).zip(blanks) {
             let mut fillings = Vec::with_capacity(blanks.len());
             for blank in blanks {
                 let place = Place::new(text, encoding.byte_offsets[blank.position]);
                 let candidates = blank.candidates.iter();
-                fillings.push(candidates.map(|c| self.filling(&place, c.id, c.probability)).collect::<Result<Vec<_>, _>>()?);
+                fillings.push(
+                    candidates
+                        .map(|c| self.filling(&place, c.id, c.probability))
+                        .collect::<Result<Vec<_>, _>>()?,
+                );
             }
             all.push(fillings);
         }
@@ -279,27 +350,55 @@ impl Pipeline {
     fn filling(&self, place: &Place<'_>, id: u32, probability: f64) -> Result<Filling, InferError> {
         let token = self.tokenizer.id_to_token(id).unwrap_or_default();
         let continues = !self.tokenizer.starts_word(id);
-        let piece = match token.strip_prefix("##").filter(|_| self.tokenizer.kind() == "WordPiece") {
+        let piece = match token
+            .strip_prefix("##")
+            .filter(|_| self.tokenizer.kind() == "WordPiece")
+        {
             Some(piece) => piece.to_owned(),
             None => self.tokenizer.decode(&[id], false)?.trim().to_owned(),
         };
-        Ok(Filling { id, probability, word: place.word(&piece, continues), text: place.text(&piece, continues), token })
+        Ok(Filling {
+            id,
+            probability,
+            word: place.word(&piece, continues),
+            text: place.text(&piece, continues),
+            token,
+        })
     }
 
     /// A vector for each text; what is longer than the model's positions is cut at the end, and the result says so.
     ///
     /// # Errors
     /// [`InferError::Text`], [`InferError::Batch`].
-    pub fn embed(&self, texts: &[&str], options: &EmbedOptions) -> Result<Vec<Embedding>, InferError> {
+    pub fn embed(
+        &self,
+        texts: &[&str],
+        options: &EmbedOptions,
+    ) -> Result<Vec<Embedding>, InferError> {
         let max_len = self.model.config().max_len();
-        let max_len = self.tokenizer.model_max_length().map_or(max_len, |bound| bound.min(max_len));
-        let encode = EncodeOptions { truncation: Some(Truncation::to(max_len)), ..EncodeOptions::default() };
+        let max_len = self
+            .tokenizer
+            .model_max_length()
+            .map_or(max_len, |bound| bound.min(max_len));
+        let encode = EncodeOptions {
+            truncation: Some(Truncation::to(max_len)),
+            ..EncodeOptions::default()
+        };
         let pairs: Vec<(&str, Option<&str>)> = texts.iter().map(|text| (*text, None)).collect();
         let encodings = self.tokenizer.encode_batch(&pairs, &encode)?;
         let mut sequences: Vec<&[u32]> = encodings.iter().map(|e| e.ids.as_slice()).collect();
         // A decoder's tokenizer adds nothing to an empty text; the token that starts texts stands for it.
-        let start: Vec<u32> = self.tokenizer.special().bos.or(self.tokenizer.special().eos).into_iter().collect();
-        sequences.iter_mut().filter(|ids| ids.is_empty()).for_each(|ids| *ids = &start);
+        let start: Vec<u32> = self
+            .tokenizer
+            .special()
+            .bos
+            .or(self.tokenizer.special().eos)
+            .into_iter()
+            .collect();
+        sequences
+            .iter_mut()
+            .filter(|ids| ids.is_empty())
+            .for_each(|ids| *ids = &start);
         let vectors = crate::embed::embed(&self.model, &sequences, options)?;
         let result = |(vector, e): (Vec<f32>, &malmoi_text::Encoding)| Embedding {
             vector,
@@ -313,11 +412,21 @@ impl Pipeline {
     ///
     /// # Errors
     /// Those of [`negative_log_likelihood`].
-    pub fn perplexity(&self, text: &str, options: &WindowOptions, progress: &mut dyn FnMut(usize)) -> Result<Perplexity, InferError> {
+    pub fn perplexity(
+        &self,
+        text: &str,
+        options: &WindowOptions,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Perplexity, InferError> {
         let encoding = self.tokenizer.encode(text, None, &EncodeOptions::plain())?;
         let nats = negative_log_likelihood(&self.model, &encoding.ids, options, progress)?;
         let scored = &text[encoding.byte_offsets[0].1..];
-        Ok(Perplexity { tokens: encoding.ids.len() - 1, words: scored.split_whitespace().count(), bytes: scored.len(), nats })
+        Ok(Perplexity {
+            tokens: encoding.ids.len() - 1,
+            words: scored.split_whitespace().count(),
+            bytes: scored.len(),
+            nats,
+        })
     }
 
     /// Masked accuracy of an encoder on texts: 15 % of the tokens hidden, as in BERT's training. Long texts are cut.
@@ -326,11 +435,30 @@ impl Pipeline {
     /// Those of [`masked_accuracy`], [`InferError::NoSpecialToken`].
     pub fn masked_accuracy(&self, texts: &[&str], seed: u64) -> Result<MaskedAccuracy, InferError> {
         let special = self.tokenizer.special();
-        let mask = special.mask.ok_or(InferError::NoSpecialToken { work: "masked accuracy", token: "mask" })?;
+        let mask = special.mask.ok_or(InferError::NoSpecialToken {
+            work: "masked accuracy",
+            token: "mask",
+        })?;
         let pairs: Vec<(&str, Option<&str>)> = texts.iter().map(|text| (*text, None)).collect();
-        let encodings = self.tokenizer.encode_batch(&pairs, &EncodeOptions::truncated(self.model.config().max_len()))?;
-        let sequences = encodings.into_iter().map(|e| Sequence { ids: e.ids, segments: e.type_ids }).collect::<Vec<_>>();
-        masked_accuracy(&self.model, &sequences, mask, special.ids(), (0.15, seed), TOKENS_PER_BATCH)
+        let encodings = self.tokenizer.encode_batch(
+            &pairs,
+            &EncodeOptions::truncated(self.model.config().max_len()),
+        )?;
+        let sequences = encodings
+            .into_iter()
+            .map(|e| Sequence {
+                ids: e.ids,
+                segments: e.type_ids,
+            })
+            .collect::<Vec<_>>();
+        masked_accuracy(
+            &self.model,
+            &sequences,
+            mask,
+            special.ids(),
+            (0.15, seed),
+            TOKENS_PER_BATCH,
+        )
     }
 }
 
@@ -349,11 +477,18 @@ impl<'a> Place<'a> {
     fn new(text: &'a str, (start, end): (usize, usize)) -> Self {
         // Some mask tokens swallow the space before them.
         let written = text[start..end].trim_start();
-        Self { before: &text[..end - written.len()], after: &text[end..] }
+        Self {
+            before: &text[..end - written.len()],
+            after: &text[end..],
+        }
     }
 
     fn before(&self, continues: bool) -> &'a str {
-        if continues { self.before.trim_end() } else { self.before }
+        if continues {
+            self.before.trim_end()
+        } else {
+            self.before
+        }
     }
 
     fn text(&self, piece: &str, continues: bool) -> String {

@@ -10,20 +10,31 @@ pub(crate) struct StopScanner<'a> {
 impl<'a> StopScanner<'a> {
     /// A scanner for `stops`; empty strings are ignored.
     pub(crate) fn new(stops: &'a [String]) -> Self {
-        Self { stops, held: String::new() }
+        Self {
+            stops,
+            held: String::new(),
+        }
     }
 
     /// Takes the next piece; returns the text to pass on and whether a stop string was met (it and what follows are dropped).
     pub(crate) fn push(&mut self, piece: &str) -> (String, bool) {
         self.held.push_str(piece);
         let stops = || self.stops.iter().filter(|stop| !stop.is_empty());
-        if let Some(at) = stops().filter_map(|stop| self.held.find(stop.as_str())).min() {
+        if let Some(at) = stops()
+            .filter_map(|stop| self.held.find(stop.as_str()))
+            .min()
+        {
             self.held.truncate(at);
             return (std::mem::take(&mut self.held), true);
         }
         // Hold back the longest end that a stop string may begin with.
         let starts_a_stop = |at: &usize| stops().any(|stop| stop.starts_with(&self.held[*at..]));
-        let keep_from = self.held.char_indices().map(|(at, _)| at).find(starts_a_stop).unwrap_or(self.held.len());
+        let keep_from = self
+            .held
+            .char_indices()
+            .map(|(at, _)| at)
+            .find(starts_a_stop)
+            .unwrap_or(self.held.len());
         let held = self.held.split_off(keep_from);
         (std::mem::replace(&mut self.held, held), false)
     }
@@ -55,17 +66,29 @@ mod tests {
 
     #[test]
     fn a_stop_string_across_pieces_is_cut_off() {
-        assert_eq!(run(&["끝\n"], &["안녕 끝", "\n더"]), (vec!["안녕 ".into(), String::new()], true));
+        assert_eq!(
+            run(&["끝\n"], &["안녕 끝", "\n더"]),
+            (vec!["안녕 ".into(), String::new()], true)
+        );
     }
 
     #[test]
     fn text_that_only_looked_like_a_stop_is_passed_on() {
-        assert_eq!(run(&["abc"], &["xab", "ab", "d"]), (vec!["x".into(), "ab".into(), "abd".into(), String::new()], false));
+        assert_eq!(
+            run(&["abc"], &["xab", "ab", "d"]),
+            (
+                vec!["x".into(), "ab".into(), "abd".into(), String::new()],
+                false
+            )
+        );
     }
 
     #[test]
     fn the_earliest_stop_wins_and_empty_ones_are_ignored() {
         assert_eq!(run(&["", "c", "b"], &["abc"]), (vec!["a".into()], true));
-        assert_eq!(run(&[], &["abc"]), (vec!["abc".into(), String::new()], false));
+        assert_eq!(
+            run(&[], &["abc"]),
+            (vec!["abc".into(), String::new()], false)
+        );
     }
 }

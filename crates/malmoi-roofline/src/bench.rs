@@ -72,7 +72,15 @@ pub enum Workload {
 impl Workload {
     /// Names on the command line, in the order of the variants.
     pub const NAMES: [&'static str; 9] = [
-        "gemm", "encode-fixed", "encode-latency", "encode-ragged", "mlm-train", "clm-train", "prefill", "decode", "decode-batch",
+        "gemm",
+        "encode-fixed",
+        "encode-latency",
+        "encode-ragged",
+        "mlm-train",
+        "clm-train",
+        "prefill",
+        "decode",
+        "decode-batch",
     ];
 
     const ALL: [Self; 9] = [
@@ -93,7 +101,8 @@ impl FromStr for Workload {
 
     fn from_str(name: &str) -> Result<Self, BenchError> {
         let at = Self::NAMES.iter().position(|known| *known == name);
-        at.map(|at| Self::ALL[at]).ok_or_else(|| BenchError::UnknownWorkload(name.to_owned()))
+        at.map(|at| Self::ALL[at])
+            .ok_or_else(|| BenchError::UnknownWorkload(name.to_owned()))
     }
 }
 
@@ -139,8 +148,13 @@ pub fn read_lengths(json: &[u8]) -> Result<Vec<usize>, BenchError> {
     struct File {
         lengths: Vec<usize>,
     }
-    let file: File = serde_json::from_slice(json).map_err(|error| BenchError::Lengths(error.to_string()))?;
-    match file.lengths.iter().find(|length| !(1..=512).contains(*length)) {
+    let file: File =
+        serde_json::from_slice(json).map_err(|error| BenchError::Lengths(error.to_string()))?;
+    match file
+        .lengths
+        .iter()
+        .find(|length| !(1..=512).contains(*length))
+    {
         Some(length) => Err(BenchError::Lengths(format!("found the length {length}"))),
         None if file.lengths.is_empty() => Err(BenchError::Lengths("found an empty list".into())),
         None => Ok(file.lengths),
@@ -148,7 +162,11 @@ pub fn read_lengths(json: &[u8]) -> Result<Vec<usize>, BenchError> {
 }
 
 /// Best and median seconds of `runs` calls after `warm` calls.
-fn timed(runs: usize, warm: usize, mut f: impl FnMut() -> Result<(), BenchError>) -> Result<(f64, f64), BenchError> {
+fn timed(
+    runs: usize,
+    warm: usize,
+    mut f: impl FnMut() -> Result<(), BenchError>,
+) -> Result<(f64, f64), BenchError> {
     for _ in 0..warm {
         f()?;
     }
@@ -166,13 +184,16 @@ fn timed(runs: usize, warm: usize, mut f: impl FnMut() -> Result<(), BenchError>
 fn peak_rss_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).map_or(0, |kib| kib / 1024)
+    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib / 1024)
 }
 
 /// `n` ids below `vocab_size`.
 fn ids(stream: u64, n: usize, vocab_size: usize) -> Vec<u32> {
     let key = Key::new(0, Purpose::Other(0), stream);
-    (0..n as u64).map(|i| key.below_at(i, vocab_size as u64) as u32).collect()
+    (0..n as u64)
+        .map(|i| key.below_at(i, vocab_size as u64) as u32)
+        .collect()
 }
 
 fn preset(name: &str) -> ModelConfig {
@@ -199,7 +220,11 @@ pub fn run(workload: Workload, options: &BenchOptions) -> Result<Measurement, Be
         }
         Workload::EncodeRagged => {
             let batches: Vec<&[usize]> = options.lengths.chunks(32).collect();
-            (options.lengths.iter().sum::<usize>() as f64, "tokens/s", encode(&batches, runs, 1)?)
+            (
+                options.lengths.iter().sum::<usize>() as f64,
+                "tokens/s",
+                encode(&batches, runs, 1)?,
+            )
         }
         Workload::MlmTrain => (1024.0, "tokens/s", train("bert-base", 8, 128, runs)?),
         Workload::ClmTrain => (1024.0, "tokens/s", train("gpt2", 4, 256, runs)?),
@@ -207,7 +232,11 @@ pub fn run(workload: Workload, options: &BenchOptions) -> Result<Measurement, Be
         Workload::Decode => (64.0, "tokens/s", decode(1, runs)?),
         Workload::DecodeBatch => (8.0 * 64.0, "tokens/s", decode(8, runs)?),
     };
-    let value = if unit == "ms" { median_s * 1e3 } else { units / median_s };
+    let value = if unit == "ms" {
+        median_s * 1e3
+    } else {
+        units / median_s
+    };
     Ok(Measurement {
         workload: Workload::NAMES[workload as usize],
         peer: "malmoi",
@@ -255,8 +284,11 @@ fn encode(batches: &[&[usize]], runs: usize, warm: usize) -> Result<(f64, f64), 
     let model = Model::initialise(preset("bert-base"), Head::None, 0, Mode::Inference);
     let vocab_size = model.config().vocab_size();
     let pack = |(i, lengths): (usize, &&[usize])| {
-        let sequences: Vec<Vec<u32>> =
-            lengths.iter().enumerate().map(|(j, &n)| ids((i * 32 + j) as u64, n, vocab_size)).collect();
+        let sequences: Vec<Vec<u32>> = lengths
+            .iter()
+            .enumerate()
+            .map(|(j, &n)| ids((i * 32 + j) as u64, n, vocab_size))
+            .collect();
         PackedBatch::from_sequences(&sequences)
     };
     let batches: Vec<PackedBatch> = batches.iter().enumerate().map(pack).collect();
@@ -269,10 +301,19 @@ fn encode(batches: &[&[usize]], runs: usize, warm: usize) -> Result<(f64, f64), 
 }
 
 /// A training step of a preset with its published dropout, without clipping.
-fn train(name: &str, sequences: usize, length: usize, runs: usize) -> Result<(f64, f64), BenchError> {
+fn train(
+    name: &str,
+    sequences: usize,
+    length: usize,
+    runs: usize,
+) -> Result<(f64, f64), BenchError> {
     let config = preset(name);
     let (vocab_size, causal) = (config.vocab_size(), config.is_causal());
-    let head = if causal { Head::CausalLm } else { Head::MaskedLm };
+    let head = if causal {
+        Head::CausalLm
+    } else {
+        Head::MaskedLm
+    };
     let model = Model::initialise(config, head, 0, Mode::Training);
     let chosen = Key::new(0, Purpose::Masking, 0);
     let example = |row: usize| {
@@ -283,12 +324,36 @@ fn train(name: &str, sequences: usize, length: usize, runs: usize) -> Result<(f6
             let hidden = |i: &usize| chosen.fold(row as u64).uniform_f64_at(*i as u64) < 0.15;
             (0..length).filter(hidden).map(|i| (i, ids[i])).collect()
         };
-        Example { starts: vec![0], positions: (0..length as u32).collect(), segments: None, targets, next_sentence: None, ids }
+        Example {
+            starts: vec![0],
+            positions: (0..length as u32).collect(),
+            segments: None,
+            targets,
+            next_sentence: None,
+            ids,
+        }
     };
-    let batch = [MicroBatch::pack(&(0..sequences).map(example).collect::<Vec<_>>())];
-    let optimizer = Optimizer::new(Rule::AdamW(Adam { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }))?;
-    let schedule = LearningRate { schedule: Schedule::Constant, warmup: 0, total: 1000 };
-    let options = StepOptions { seed: 0, lr: 1e-4, schedule, clip_norm: 0.0, decay_all: true };
+    let batch = [MicroBatch::pack(
+        &(0..sequences).map(example).collect::<Vec<_>>(),
+    )];
+    let optimizer = Optimizer::new(Rule::AdamW(Adam {
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.01,
+    }))?;
+    let schedule = LearningRate {
+        schedule: Schedule::Constant,
+        warmup: 0,
+        total: 1000,
+    };
+    let options = StepOptions {
+        seed: 0,
+        lr: 1e-4,
+        schedule,
+        clip_norm: 0.0,
+        decay_all: true,
+    };
     let mut trainer = Trainer::new(model, optimizer, 0, options);
     timed(runs, 1, || {
         black_box(trainer.advance(&batch)?);
@@ -312,10 +377,18 @@ fn prefill(runs: usize) -> Result<(f64, f64), BenchError> {
 
 fn decode(sequences: usize, runs: usize) -> Result<(f64, f64), BenchError> {
     let model = gpt2();
-    let prompts: Vec<Vec<u32>> = (0..sequences).map(|row| ids(row as u64, 32, model.config().vocab_size())).collect();
-    let options = GenerateOptions { max_new_tokens: 64, sampling: SamplingSettings::default(), ..Default::default() };
+    let prompts: Vec<Vec<u32>> = (0..sequences)
+        .map(|row| ids(row as u64, 32, model.config().vocab_size()))
+        .collect();
+    let options = GenerateOptions {
+        max_new_tokens: 64,
+        sampling: SamplingSettings::default(),
+        ..Default::default()
+    };
     timed(runs, 1, || {
-        black_box(generate(&model, &prompts, &options, &mut |_| Flow::Continue)?);
+        black_box(generate(&model, &prompts, &options, &mut |_| {
+            Flow::Continue
+        })?);
         Ok(())
     })
 }
@@ -330,16 +403,38 @@ mod tests {
             assert_eq!(name.parse::<Workload>().unwrap(), workload);
             assert_eq!(Workload::NAMES[workload as usize], *name);
         }
-        assert!("encode".parse::<Workload>().unwrap_err().to_string().contains("encode-fixed"));
+        assert!(
+            "encode"
+                .parse::<Workload>()
+                .unwrap_err()
+                .to_string()
+                .contains("encode-fixed")
+        );
     }
 
     #[test]
     fn lengths_come_from_json_and_must_fit_the_model() {
-        assert_eq!(read_lengths(br#"{"comment": "", "lengths": [3, 512]}"#).unwrap(), [3, 512]);
-        for bad in [r#"{"lengths": []}"#, r#"{"lengths": [0]}"#, r#"{"lengths": [513]}"#, r#"{"lengths": "3"}"#, "[3]", ""] {
-            assert!(matches!(read_lengths(bad.as_bytes()), Err(BenchError::Lengths(_))), "{bad}");
+        assert_eq!(
+            read_lengths(br#"{"comment": "", "lengths": [3, 512]}"#).unwrap(),
+            [3, 512]
+        );
+        for bad in [
+            r#"{"lengths": []}"#,
+            r#"{"lengths": [0]}"#,
+            r#"{"lengths": [513]}"#,
+            r#"{"lengths": "3"}"#,
+            "[3]",
+            "",
+        ] {
+            assert!(
+                matches!(read_lengths(bad.as_bytes()), Err(BenchError::Lengths(_))),
+                "{bad}"
+            );
         }
-        assert!(matches!(run(Workload::EncodeRagged, &BenchOptions::default()), Err(BenchError::Lengths(_))));
+        assert!(matches!(
+            run(Workload::EncodeRagged, &BenchOptions::default()),
+            Err(BenchError::Lengths(_))
+        ));
     }
 
     #[test]
@@ -350,6 +445,9 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert!(best >= 0.001 && median >= 0.003 && best <= median, "{best} {median}");
+        assert!(
+            best >= 0.001 && median >= 0.003 && best <= median,
+            "{best} {median}"
+        );
     }
 }

@@ -38,27 +38,45 @@ pub struct Bench {
 
 impl Bench {
     pub fn run(self, global: &Global) -> Result<()> {
-        let workload: Workload = self.workload.parse().map_err(|error: bench::BenchError| Failure::input(error.to_string()))?;
+        let workload: Workload = self
+            .workload
+            .parse()
+            .map_err(|error: bench::BenchError| Failure::input(error.to_string()))?;
         let lengths = match (&self.lengths, workload) {
             (Some(path), _) => {
                 let bytes = std::fs::read(path).map_err(|error| Failure::io(path, &error))?;
-                bench::read_lengths(&bytes).map_err(|error| Failure::input(format!("{}: {error}", path.display())))?
+                bench::read_lengths(&bytes)
+                    .map_err(|error| Failure::input(format!("{}: {error}", path.display())))?
             }
             (None, Workload::EncodeRagged) => {
-                return Err(Failure::input("encode-ragged needs --lengths FILE: JSON with the list `lengths` of sentence lengths in tokens"));
+                return Err(Failure::input(
+                    "encode-ragged needs --lengths FILE: JSON with the list `lengths` of sentence lengths in tokens",
+                ));
             }
             (None, _) => Vec::new(),
         };
         let spinner = progress::spinner(global.quiet, &format!("timing {}", self.workload));
-        let measured = bench::run(workload, &BenchOptions { runs: self.runs as usize, lengths })
-            .map_err(|error| Failure::from_error(crate::failure::WORK_FAILED, &error))?;
+        let measured = bench::run(
+            workload,
+            &BenchOptions {
+                runs: self.runs as usize,
+                lengths,
+            },
+        )
+        .map_err(|error| Failure::from_error(crate::failure::WORK_FAILED, &error))?;
         spinner.finish_and_clear();
         if self.json {
             return output::json(&measured);
         }
         output::line(format!(
             "{} {}: {} {} (best {:.5} s, median {:.5} s, peak {} MiB)",
-            measured.workload, measured.precision, measured.value, measured.unit, measured.best_s, measured.median_s, measured.peak_rss_mib
+            measured.workload,
+            measured.precision,
+            measured.value,
+            measured.unit,
+            measured.best_s,
+            measured.median_s,
+            measured.peak_rss_mib
         ))
     }
 }

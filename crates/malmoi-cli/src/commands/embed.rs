@@ -49,7 +49,11 @@ impl Embed {
             PoolingName::Cls => Pooling::Cls,
             PoolingName::Last => Pooling::Last,
         };
-        let options = EmbedOptions { pooling, normalize: self.normalize, ..Default::default() };
+        let options = EmbedOptions {
+            pooling,
+            normalize: self.normalize,
+            ..Default::default()
+        };
         let bar = progress::bar(global.quiet, texts.len() as u64, "embedding", "texts");
         let (mut vectors, mut truncated) = (Vec::new(), 0);
         for part in texts.chunks(TEXTS_AT_ONCE) {
@@ -58,7 +62,9 @@ impl Embed {
                 truncated += usize::from(embedding.truncated);
                 if self.json {
                     let (tokens, truncated) = (embedding.tokens, embedding.truncated);
-                    output::json(&json!({ "text": text, "embedding": embedding.vector, "tokens": tokens, "truncated": truncated }))?;
+                    output::json(
+                        &json!({ "text": text, "embedding": embedding.vector, "tokens": tokens, "truncated": truncated }),
+                    )?;
                 } else {
                     vectors.push(embedding.vector);
                 }
@@ -70,7 +76,10 @@ impl Embed {
             print_cosines(&texts, &vectors)?;
         }
         if truncated > 0 {
-            progress::remark(global.quiet, format!("note: {truncated} text(s) were longer than the model and lost their end"));
+            progress::remark(
+                global.quiet,
+                format!("note: {truncated} text(s) were longer than the model and lost their end"),
+            );
         }
         Ok(())
     }
@@ -81,11 +90,20 @@ fn print_cosines(texts: &[String], vectors: &[Vec<f32>]) -> Result<()> {
     const SQUARE: usize = 12;
     let mut rows = Vec::new();
     for (i, (text, vector)) in texts.iter().zip(vectors).enumerate() {
-        let mut row = vec![(i + 1).to_string(), text.chars().take(40).collect::<String>()];
+        let mut row = vec![
+            (i + 1).to_string(),
+            text.chars().take(40).collect::<String>(),
+        ];
         if texts.len() <= SQUARE {
-            row.extend(vectors.iter().map(|other| format!("{:.3}", cosine(vector, other))));
+            row.extend(
+                vectors
+                    .iter()
+                    .map(|other| format!("{:.3}", cosine(vector, other))),
+            );
         } else {
-            let others = (0..vectors.len()).filter(|&j| j != i).map(|j| (j, cosine(vector, &vectors[j])));
+            let others = (0..vectors.len())
+                .filter(|&j| j != i)
+                .map(|j| (j, cosine(vector, &vectors[j])));
             if let Some((nearest, value)) = others.max_by(|a, b| a.1.total_cmp(&b.1)) {
                 row.push(format!("nearest {} ({value:.3})", nearest + 1));
             }

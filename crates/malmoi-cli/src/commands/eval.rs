@@ -55,8 +55,15 @@ pub struct Lm {
 impl Lm {
     fn run(self, global: &Global) -> Result<()> {
         let pipeline = model::pipeline(&self.model, global)?;
-        let mode = if pipeline.model.config().is_causal() { DocumentMode::File } else { DocumentMode::Lines };
-        let options = CorpusOptions { mode, ..CorpusOptions::default() };
+        let mode = if pipeline.model.config().is_causal() {
+            DocumentMode::File
+        } else {
+            DocumentMode::Lines
+        };
+        let options = CorpusOptions {
+            mode,
+            ..CorpusOptions::default()
+        };
         let mut texts = Vec::new();
         for document in documents(std::slice::from_ref(&self.data), &options) {
             texts.extend(document?.sentences);
@@ -75,7 +82,11 @@ impl Lm {
             ));
         }
         let window = self.window.unwrap_or(pipeline.model.config().max_len());
-        let options = WindowOptions { window, stride: self.stride.unwrap_or((window / 2).max(1)), tokens_per_batch: window.max(2048) };
+        let options = WindowOptions {
+            window,
+            stride: self.stride.unwrap_or((window / 2).max(1)),
+            tokens_per_batch: window.max(2048),
+        };
         let bar = progress::spinner(global.quiet, "measuring");
         let mut done = 0;
         let found = pipeline.perplexity(&texts.concat(), &options, &mut |tokens| {

@@ -43,7 +43,12 @@ impl FillMask {
                     output::line(format!("blank {}", number + 1))?;
                 }
                 let row = |f: &malmoi_infer::pipeline::Filling| {
-                    vec![format!("{:6.2} %", 100.0 * f.probability), f.word.clone(), f.token.clone(), f.text.clone()]
+                    vec![
+                        format!("{:6.2} %", 100.0 * f.probability),
+                        f.word.clone(),
+                        f.token.clone(),
+                        f.text.clone(),
+                    ]
                 };
                 output::table("rlll", &fillings.iter().map(row).collect::<Vec<_>>())?;
             }

@@ -83,7 +83,10 @@ pub struct Generate {
 
 impl Generate {
     fn sampling(&self) -> SamplingSettings {
-        let drawn = self.temperature.is_some() || self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        let drawn = self.temperature.is_some()
+            || self.top_k.is_some()
+            || self.top_p.is_some()
+            || self.min_p.is_some();
         SamplingSettings {
             do_sample: self.sample || drawn,
             repetition_penalty: self.repetition_penalty,
@@ -100,8 +103,16 @@ impl Generate {
     pub fn run(self, global: &Global) -> Result<()> {
         let prompts = self.text.texts()?;
         let pipeline = model::pipeline(&self.model, global)?;
-        let ids = prompts.iter().enumerate().map(|(row, text)| pipeline.prompt_ids(text, row)).collect::<Result<Vec<_>, _>>()?;
-        let end_ids = if self.ignore_end { Vec::new() } else { pipeline.end_ids().to_vec() };
+        let ids = prompts
+            .iter()
+            .enumerate()
+            .map(|(row, text)| pipeline.prompt_ids(text, row))
+            .collect::<Result<Vec<_>, _>>()?;
+        let end_ids = if self.ignore_end {
+            Vec::new()
+        } else {
+            pipeline.end_ids().to_vec()
+        };
         if self.num_beams > 1 {
             return self.beams(&pipeline, &prompts, &ids, end_ids);
         }
@@ -114,22 +125,28 @@ impl Generate {
         };
         interrupt::graceful();
         let live = prompts.len() == 1 && !self.json;
-        if live {
-            output::piece(&prompts[0])?;
-        }
-        let mut failed = None;
+        // The prompt is shown with the first new text, so that a refused one leaves stdout empty.
+        let (mut failed, mut shown) = (None, false);
         let texts = pipeline.generate(&ids, &options, &self.stop, &mut |_, text| {
-            if live && let Err(failure) = output::piece(text) {
-                failed = Some(failure);
-                return Flow::Cancel;
+            if live {
+                let before = if shown { "" } else { prompts[0].as_str() };
+                shown = true;
+                if let Err(failure) = output::piece(before).and_then(|()| output::piece(text)) {
+                    failed = Some(failure);
+                    return Flow::Cancel;
+                }
             }
-            if interrupt::requested() { Flow::Cancel } else { Flow::Continue }
+            if interrupt::requested() {
+                Flow::Cancel
+            } else {
+                Flow::Continue
+            }
         })?;
         if let Some(failure) = failed {
             return Err(failure);
         }
         if live {
-            output::line("")?;
+            output::line(if shown { "" } else { &prompts[0] })?;
         }
         for (prompt, text) in prompts.iter().zip(&texts) {
             if self.json {
@@ -143,15 +160,26 @@ impl Generate {
         }
         let max_len = pipeline.model.config().max_len();
         let cut = |(ids, text): (&Vec<u32>, &Continuation)| {
-            text.finish_reason == FinishReason::Length && text.ids.len() < self.max_new_tokens && ids.len() + text.ids.len() >= max_len
+            text.finish_reason == FinishReason::Length
+                && text.ids.len() < self.max_new_tokens
+                && ids.len() + text.ids.len() >= max_len
         };
         if ids.iter().zip(&texts).any(cut) {
-            progress::remark(global.quiet, format!("note: the text ended at the model's last position ({max_len})"));
+            progress::remark(
+                global.quiet,
+                format!("note: the text ended at the model's last position ({max_len})"),
+            );
         }
         Ok(())
     }
 
-    fn beams(&self, pipeline: &Pipeline, prompts: &[String], ids: &[Vec<u32>], end_ids: Vec<u32>) -> Result<()> {
+    fn beams(
+        &self,
+        pipeline: &Pipeline,
+        prompts: &[String],
+        ids: &[Vec<u32>],
+        end_ids: Vec<u32>,
+    ) -> Result<()> {
         let options = BeamOptions {
             num_beams: self.num_beams,
             num_return_sequences: self.num_return_sequences,

@@ -19,9 +19,11 @@ impl Help {
         root.build();
         let mut command = &mut root;
         for verb in &self.verb {
-            command = command
-                .find_subcommand_mut(verb)
-                .ok_or_else(|| Failure::input(format!("there is no verb `{verb}`; `malmoi --help` lists them")))?;
+            command = command.find_subcommand_mut(verb).ok_or_else(|| {
+                Failure::input(format!(
+                    "there is no verb `{verb}`; `malmoi --help` lists them"
+                ))
+            })?;
         }
         output::piece(&command.render_help().to_string())
     }

@@ -28,18 +28,31 @@ pub struct Info {
 impl Info {
     /// Configuration and head; of presets, the encoder with its pooler or the decoder with its language-model head, as published.
     fn shape(&self, global: &Global) -> Result<(ModelConfig, Head)> {
-        if !Path::new(&self.model).is_dir() && let Some(config) = ModelConfig::preset(&self.model) {
-            let head = if config.is_causal() { Head::CausalLm } else { Head::None };
+        if !Path::new(&self.model).is_dir()
+            && let Some(config) = ModelConfig::preset(&self.model)
+        {
+            let head = if config.is_causal() {
+                Head::CausalLm
+            } else {
+                Head::None
+            };
             return Ok((config, head));
         }
         let json = read_config(&model::directory(&self.model, global)?)?;
         let config = ModelConfig::from_json(&json, self.accept_unknown_config)?;
         let head = match directory::architectures(&json).into_iter().next() {
             None => Head::None,
-            Some(name) => config.head_named(&name).ok_or_else(|| ModelError::UnknownHead {
-                expected: config.architecture_names().iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", "),
-                found: name,
-            })?,
+            Some(name) => config
+                .head_named(&name)
+                .ok_or_else(|| ModelError::UnknownHead {
+                    expected: config
+                        .architecture_names()
+                        .iter()
+                        .map(|(_, name)| *name)
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                    found: name,
+                })?,
         };
         Ok((config, head))
     }
@@ -50,7 +63,9 @@ impl Info {
         let cache = 2 * info.n_layers * info.n_heads * info.d_head * size_of::<f32>();
         if self.json {
             let mut report = json!({ "model": self.model });
-            if let (Value::Object(report), Ok(Value::Object(rest))) = (&mut report, serde_json::to_value(&info)) {
+            if let (Value::Object(report), Ok(Value::Object(rest))) =
+                (&mut report, serde_json::to_value(&info))
+            {
                 report.extend(rest);
                 if config.is_causal() {
                     report.insert("cache_bytes_per_token".into(), cache.into());
@@ -61,7 +76,10 @@ impl Info {
         let row = |key: &str, value: String| vec![key.to_owned(), value];
         let mut rows = vec![
             row("model", self.model.clone()),
-            row("architecture", format!("{} ({})", info.architecture, info.model_type)),
+            row(
+                "architecture",
+                format!("{} ({})", info.architecture, info.model_type),
+            ),
             row("layers", info.n_layers.to_string()),
             row("d_model, d_ff", format!("{}, {}", info.d_model, info.d_ff)),
             row("heads", format!("{} of {}", info.n_heads, info.d_head)),
@@ -69,15 +87,44 @@ impl Info {
             row("positions", output::thousands(info.max_len)),
             row("parameters", output::thousands(info.parameters as usize)),
         ];
-        rows.extend(info.parts.iter().map(|part| row(&format!("  {}", part.name), output::thousands(part.parameters as usize))));
-        rows.push(row("weights in f32", output::bytes(info.weight_bytes as f64)));
-        rows.push(row("training state in f32", format!("{} (weights, gradients, AdamW)", output::bytes(info.training_bytes as f64))));
+        rows.extend(info.parts.iter().map(|part| {
+            row(
+                &format!("  {}", part.name),
+                output::thousands(part.parameters as usize),
+            )
+        }));
+        rows.push(row(
+            "weights in f32",
+            output::bytes(info.weight_bytes as f64),
+        ));
+        rows.push(row(
+            "training state in f32",
+            format!(
+                "{} (weights, gradients, AdamW)",
+                output::bytes(info.training_bytes as f64)
+            ),
+        ));
         if config.is_causal() {
-            rows.push(row("key/value cache in f32", format!("{} a token", output::bytes(cache as f64))));
+            rows.push(row(
+                "key/value cache in f32",
+                format!("{} a token", output::bytes(cache as f64)),
+            ));
         }
         let forward = info.forward_flops_per_token as f64;
-        rows.push(row("forward pass", format!("{} a token at full length", output::decimal(forward, "FLOP"))));
-        rows.push(row("training step", format!("{} a token (three times forward)", output::decimal(3.0 * forward, "FLOP"))));
+        rows.push(row(
+            "forward pass",
+            format!(
+                "{} a token at full length",
+                output::decimal(forward, "FLOP")
+            ),
+        ));
+        rows.push(row(
+            "training step",
+            format!(
+                "{} a token (three times forward)",
+                output::decimal(3.0 * forward, "FLOP")
+            ),
+        ));
         output::table("ll", &rows)
     }
 }

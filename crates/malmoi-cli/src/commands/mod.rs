@@ -55,7 +55,8 @@ pub enum Command {
 /// Runs a verb.
 pub fn run(arguments: Arguments) -> Result<()> {
     let global = arguments.global;
-    malmoi_kernels::threads::set(global.threads.map_or(0, usize::from)).map_err(|error| Failure::input(error.to_string()))?;
+    malmoi_kernels::threads::set(global.threads.map_or(0, usize::from))
+        .map_err(|error| Failure::input(error.to_string()))?;
     match arguments.command {
         Command::Quickstart(verb) => verb.run(&global),
         Command::Tokenizer(TokenizerCommand::Train(verb)) => verb.run(&global),

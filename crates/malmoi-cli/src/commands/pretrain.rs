@@ -44,20 +44,41 @@ impl Pretrain {
         if let Some(dir) = &self.data_dir {
             config.data.dir = Some(dir.clone());
         }
-        let stem = self.config.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let out = self.out.clone().unwrap_or_else(|| PathBuf::from(format!("malmoi-{stem}")));
+        let stem = self
+            .config
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let out = self
+            .out
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(format!("malmoi-{stem}")));
         if let Some(n) = self.show {
-            for (number, example) in pretrain::show(&config, Some(&out), n, &mut Silent)?.into_iter().enumerate() {
+            for (number, example) in pretrain::show(&config, Some(&out), n, &mut Silent)?
+                .into_iter()
+                .enumerate()
+            {
                 output::line(format!("{}\t{example}", number + 1))?;
             }
             return Ok(());
         }
         if self.resume && !out.is_dir() {
-            return Err(Failure::input(format!("{}: there is no run to resume; start it without --resume", out.display())));
+            return Err(Failure::input(format!(
+                "{}: there is no run to resume; start it without --resume",
+                out.display()
+            )));
         }
-        let options = RunOptions { out: out.clone(), resume: self.resume, interrupt: Some(interrupt::graceful()), time_limit: None };
+        let options = RunOptions {
+            out: out.clone(),
+            resume: self.resume,
+            interrupt: Some(interrupt::graceful()),
+            time_limit: None,
+        };
         let mut watcher = Watcher::new(global.quiet);
-        let summary = pretrain::run(&config, &options, &mut |event: &Event<'_>| watcher.event(event))?;
+        let summary = pretrain::run(&config, &options, &mut |event: &Event<'_>| {
+            watcher.event(event)
+        })?;
         watcher.finish();
         output::line(format!(
             "{}: {} of {} steps, {} tokens in {:.0} s ({:.1} ms a step)",
@@ -74,7 +95,10 @@ impl Pretrain {
                 found.loss, found.perplexity, found.accuracy, found.baseline
             ))?;
         }
-        let model = summary.best_checkpoint.as_ref().unwrap_or(&summary.last_checkpoint);
+        let model = summary
+            .best_checkpoint
+            .as_ref()
+            .unwrap_or(&summary.last_checkpoint);
         if summary.reason != StopReason::Interrupted {
             output::line(format!("model: {}", model.display()))?;
         }

@@ -39,16 +39,26 @@ pub struct Encode {
 impl Encode {
     pub fn run(self, _global: &Global) -> Result<()> {
         let tokenizer = Tokenizer::load(&self.tokenizer)?;
-        let texts = input::TextArguments { prompts: self.text.clone(), input: self.input.clone() }.texts()?;
+        let texts = input::TextArguments {
+            prompts: self.text.clone(),
+            input: self.input.clone(),
+        }
+        .texts()?;
         let truncation = match self.max_len {
             Some(0) => return Err(Failure::input("--max-len is 0: expected 1 or more")),
             bound => bound.map(malmoi_text::Truncation::to),
         };
-        let options = EncodeOptions { add_special: !self.no_special, truncation, ..EncodeOptions::default() };
+        let options = EncodeOptions {
+            add_special: !self.no_special,
+            truncation,
+            ..EncodeOptions::default()
+        };
         for text in &texts {
             let encoding = tokenizer.encode(text, None, &options)?;
             if self.json {
-                output::json(&json!({ "text": text, "ids": encoding.ids, "tokens": encoding.tokens, "offsets": encoding.offsets }))?;
+                output::json(
+                    &json!({ "text": text, "ids": encoding.ids, "tokens": encoding.tokens, "offsets": encoding.offsets }),
+                )?;
             } else {
                 print(text, &encoding)?;
             }
@@ -61,7 +71,11 @@ fn print(text: &str, encoding: &Encoding) -> Result<()> {
     output::line(format!("{text}\n{} tokens", encoding.len()))?;
     let row = |i: usize| {
         let (start, end) = encoding.byte_offsets[i];
-        vec![encoding.ids[i].to_string(), encoding.tokens[i].clone(), text.get(start..end).unwrap_or_default().to_owned()]
+        vec![
+            encoding.ids[i].to_string(),
+            encoding.tokens[i].clone(),
+            text.get(start..end).unwrap_or_default().to_owned(),
+        ]
     };
     output::table("rll", &(0..encoding.len()).map(row).collect::<Vec<_>>())
 }

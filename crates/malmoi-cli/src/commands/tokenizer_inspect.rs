@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use malmoi_text::{CorpusOptions, DocumentMode, InspectReport, ReadOptions, Tokenizer, documents, inspect};
+use malmoi_text::{
+    CorpusOptions, DocumentMode, InspectReport, ReadOptions, Tokenizer, documents, inspect,
+};
 
 use crate::arguments::Global;
 use crate::failure::Result;
@@ -39,8 +41,16 @@ pub struct Inspect {
 impl Inspect {
     pub fn run(self, global: &Global) -> Result<()> {
         let tokenizer = Tokenizer::load(&self.tokenizer)?;
-        let read = ReadOptions { encoding: self.encoding.clone(), ..ReadOptions::default() };
-        let options = CorpusOptions { mode: DocumentMode::Lines, field: self.column.clone(), read, ..CorpusOptions::default() };
+        let read = ReadOptions {
+            encoding: self.encoding.clone(),
+            ..ReadOptions::default()
+        };
+        let options = CorpusOptions {
+            mode: DocumentMode::Lines,
+            field: self.column.clone(),
+            read,
+            ..CorpusOptions::default()
+        };
         let bar = progress::spinner(global.quiet, "reading");
         let mut read = 0usize;
         let lines = documents(&self.files, &options).flat_map(|document| match document {
@@ -56,7 +66,11 @@ impl Inspect {
         let mut report = inspect(&tokenizer, counted)?;
         report.worst_words.truncate(self.words);
         bar.finish_and_clear();
-        if self.json { output::json(&report) } else { print(&tokenizer, &report) }
+        if self.json {
+            output::json(&report)
+        } else {
+            print(&tokenizer, &report)
+        }
     }
 }
 
@@ -65,26 +79,87 @@ fn print(tokenizer: &Tokenizer, report: &InspectReport) -> Result<()> {
     let share = |rate: f64| format!("{:.3} %", 100.0 * rate);
     let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
     let rows = [
-        ("tokenizer", format!("{}, {} tokens", tokenizer.kind(), output::thousands(tokenizer.vocab_size()))),
-        ("text", format!("{} lines, {} eojeols, {} characters", count(report.lines), count(report.eojeols), count(report.characters))),
-        ("tokens", format!("{} ({:.2} an eojeol, {:.3} a character)", count(report.tokens), report.tokens_per_eojeol, report.tokens_per_character)),
-        ("unknown tokens", format!("{} ({}; in {} of the eojeols)", count(report.unknown), share(report.unknown_rate), share(report.unknown_eojeol_rate))),
-        ("decomposed Hangul (NFD)", format!("{} lines, {} jamo", count(report.nfd_lines), count(report.nfd_characters))),
+        (
+            "tokenizer",
+            format!(
+                "{}, {} tokens",
+                tokenizer.kind(),
+                output::thousands(tokenizer.vocab_size())
+            ),
+        ),
+        (
+            "text",
+            format!(
+                "{} lines, {} eojeols, {} characters",
+                count(report.lines),
+                count(report.eojeols),
+                count(report.characters)
+            ),
+        ),
+        (
+            "tokens",
+            format!(
+                "{} ({:.2} an eojeol, {:.3} a character)",
+                count(report.tokens),
+                report.tokens_per_eojeol,
+                report.tokens_per_character
+            ),
+        ),
+        (
+            "unknown tokens",
+            format!(
+                "{} ({}; in {} of the eojeols)",
+                count(report.unknown),
+                share(report.unknown_rate),
+                share(report.unknown_eojeol_rate)
+            ),
+        ),
+        (
+            "decomposed Hangul (NFD)",
+            format!(
+                "{} lines, {} jamo",
+                count(report.nfd_lines),
+                count(report.nfd_characters)
+            ),
+        ),
         ("tokenizer composes it", yes(report.composes_hangul)),
-        ("tokenizer takes syllables apart", yes(report.decomposes_hangul)),
-        ("jamo such as ㅋ and ㅠ", format!("{} in the text, kept as they are: {}", count(report.compatibility_jamo), yes(report.keeps_compatibility_jamo))),
-        ("lines that do not come back", count(report.round_trip_failures)),
+        (
+            "tokenizer takes syllables apart",
+            yes(report.decomposes_hangul),
+        ),
+        (
+            "jamo such as ㅋ and ㅠ",
+            format!(
+                "{} in the text, kept as they are: {}",
+                count(report.compatibility_jamo),
+                yes(report.keeps_compatibility_jamo)
+            ),
+        ),
+        (
+            "lines that do not come back",
+            count(report.round_trip_failures),
+        ),
     ];
     output::table("ll", &rows.map(|(key, value)| vec![key.to_owned(), value]))?;
     if !report.worst_words.is_empty() {
         output::line("\nwords that cost most")?;
-        let row = |w: &malmoi_text::WordReport| vec![count(w.count), w.word.clone(), w.tokens.join(" ")];
-        output::table("rll", &report.worst_words.iter().map(row).collect::<Vec<_>>())?;
+        let row =
+            |w: &malmoi_text::WordReport| vec![count(w.count), w.word.clone(), w.tokens.join(" ")];
+        output::table(
+            "rll",
+            &report.worst_words.iter().map(row).collect::<Vec<_>>(),
+        )?;
     }
-    report.round_trip_examples.iter().try_for_each(|line| output::line(format!("does not come back: {line}")))?;
+    report
+        .round_trip_examples
+        .iter()
+        .try_for_each(|line| output::line(format!("does not come back: {line}")))?;
     if report.suggestions.is_empty() {
         return Ok(());
     }
     output::line("")?;
-    report.suggestions.iter().try_for_each(|text| output::line(format!("suggestion: {text}")))
+    report
+        .suggestions
+        .iter()
+        .try_for_each(|text| output::line(format!("suggestion: {text}")))
 }

@@ -95,14 +95,29 @@ impl Train {
 
     pub fn run(self, global: &Global) -> Result<()> {
         if !self.overwrite && self.out.join("tokenizer.json").exists() {
-            return Err(Failure::input(format!("{} already holds a tokenizer: choose another --out, or pass --overwrite", self.out.display())));
+            return Err(Failure::input(format!(
+                "{} already holds a tokenizer: choose another --out, or pass --overwrite",
+                self.out.display()
+            )));
         }
-        let read = ReadOptions { encoding: self.encoding.clone(), ..ReadOptions::default() };
-        let corpus = CorpusOptions { field: self.column.clone(), read, ..CorpusOptions::default() };
+        let read = ReadOptions {
+            encoding: self.encoding.clone(),
+            ..ReadOptions::default()
+        };
+        let corpus = CorpusOptions {
+            field: self.column.clone(),
+            read,
+            ..CorpusOptions::default()
+        };
         let bar = progress::spinner(global.quiet, "reading");
         let trained = train(&self.files, &corpus, &self.options(), &mut |p| {
             bar.set_message(match p.total {
-                Some(total) => format!("{}: {} of {}", p.stage, output::thousands(p.done as usize), output::thousands(total as usize)),
+                Some(total) => format!(
+                    "{}: {} of {}",
+                    p.stage,
+                    output::thousands(p.done as usize),
+                    output::thousands(total as usize)
+                ),
                 None => format!("{}: {}", p.stage, output::thousands(p.done as usize)),
             });
         })?;
@@ -121,7 +136,9 @@ impl Train {
             );
         }
         if self.json {
-            return output::json(&json!({ "out": self.out, "kind": trained.tokenizer.kind(), "report": report }));
+            return output::json(
+                &json!({ "out": self.out, "kind": trained.tokenizer.kind(), "report": report }),
+            );
         }
         output::line(format!(
             "{}: {} with {} tokens; {} of {} characters known, {:.3} % of the text",

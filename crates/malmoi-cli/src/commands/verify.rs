@@ -33,16 +33,26 @@ pub struct Verify {
 impl Verify {
     pub fn run(self, global: &Global) -> Result<()> {
         let precision: Precision = self.precision.parse().map_err(Failure::input)?;
-        let options = Options { vocab: self.vocab.clone(), precision };
+        let options = Options {
+            vocab: self.vocab.clone(),
+            precision,
+        };
         let mut fixtures = Vec::new();
         for dir in &self.dirs {
             // Loose files beside fixtures (as in `golden/*`) are no fixtures.
             if !dir.is_file() {
-                fixtures.extend(fixtures_in(dir).map_err(|error| Failure::from_error(crate::failure::BAD_INPUT, &error))?);
+                fixtures.extend(
+                    fixtures_in(dir)
+                        .map_err(|error| Failure::from_error(crate::failure::BAD_INPUT, &error))?,
+                );
             }
         }
         if fixtures.is_empty() {
-            let given: Vec<String> = self.dirs.iter().map(|dir| dir.display().to_string()).collect();
+            let given: Vec<String> = self
+                .dirs
+                .iter()
+                .map(|dir| dir.display().to_string())
+                .collect();
             return Err(Failure::input(format!(
                 "no fixture in {}: expected folders with cases.json, encodings.json, metrics.json or objectives.json",
                 given.join(", ")
@@ -52,7 +62,13 @@ impl Verify {
         let mut reports = Vec::with_capacity(fixtures.len());
         for fixture in &fixtures {
             let report = verify_directory(fixture, &options);
-            bar.suspend(|| if self.json { output::json(&report.to_json()) } else { output::line(report.to_string()) })?;
+            bar.suspend(|| {
+                if self.json {
+                    output::json(&report.to_json())
+                } else {
+                    output::line(report.to_string())
+                }
+            })?;
             bar.inc(1);
             reports.push(report);
         }

@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod help;
+#[path = "../support/mod.rs"]
 mod support;
 mod verbs;

@@ -9,7 +9,9 @@ use clap::Args;
 use malmoi_infer::Pipeline;
 use malmoi_infer::generate::{Flow, GenerateOptions};
 use malmoi_infer::sampling::SamplingSettings;
-use malmoi_text::{Algorithm, CorpusOptions, DocumentMode, Tokenizer, TrainOptions, documents, train};
+use malmoi_text::{
+    Algorithm, CorpusOptions, DocumentMode, Tokenizer, TrainOptions, documents, train,
+};
 
 use crate::arguments::Global;
 use crate::failure::{Failure, Result};
@@ -45,7 +47,10 @@ pub fn find_data(given: Option<&Path>) -> Option<PathBuf> {
         return complete(dir).then(|| dir.to_path_buf());
     }
     let places = [std::env::current_dir().ok(), std::env::current_exe().ok()];
-    let around = places.iter().flatten().flat_map(|place| place.ancestors().map(|dir| dir.join("data")));
+    let around = places
+        .iter()
+        .flatten()
+        .flat_map(|place| place.ancestors().map(|dir| dir.join("data")));
     around.into_iter().find(|dir| complete(dir))
 }
 
@@ -53,7 +58,12 @@ impl Quickstart {
     pub fn run(self, global: &Global) -> Result<()> {
         let started = Instant::now();
         let Some(data) = find_data(self.data.as_deref()) else {
-            let place = self.data.as_ref().map_or("no data folder around the working folder".into(), |dir| dir.display().to_string());
+            let place = self
+                .data
+                .as_ref()
+                .map_or("no data folder around the working folder".into(), |dir| {
+                    dir.display().to_string()
+                });
             return Err(Failure::input(format!(
                 "{place}: expected a folder that holds {KOREAN}/ and {ENGLISH}/; run inside a clone of the repository, or pass --data DIR"
             )));
@@ -68,9 +78,21 @@ impl Quickstart {
         output::line("1. A tokenizer each")?;
         let korean = data.join(KOREAN).join("train.txt.gz");
         let english = data.join(ENGLISH).join("train.txt");
-        let wordpiece = self.tokenizer(global, "WordPiece, Korean", Algorithm::WordPiece, &[korean.clone()], "bert")?;
+        let wordpiece = self.tokenizer(
+            global,
+            "WordPiece, Korean",
+            Algorithm::WordPiece,
+            &[korean.clone()],
+            "bert",
+        )?;
         show_tokens(&wordpiece, "배우들의 연기가 정말 훌륭했다ㅋㅋ")?;
-        let bpe = self.tokenizer(global, "byte-level BPE, Korean and English", Algorithm::Bpe, &[korean, english], "gpt")?;
+        let bpe = self.tokenizer(
+            global,
+            "byte-level BPE, Korean and English",
+            Algorithm::Bpe,
+            &[korean, english],
+            "gpt",
+        )?;
         show_tokens(&bpe, "정말 재미있는 영화")?;
         show_tokens(&bpe, "Good morrow, my lord.")?;
 
@@ -96,15 +118,31 @@ impl Quickstart {
     }
 
     /// Trains a tokenizer and writes it where the run will look for it.
-    fn tokenizer(&self, global: &Global, what: &str, algorithm: Algorithm, files: &[PathBuf], name: &str) -> Result<Tokenizer> {
+    fn tokenizer(
+        &self,
+        global: &Global,
+        what: &str,
+        algorithm: Algorithm,
+        files: &[PathBuf],
+        name: &str,
+    ) -> Result<Tokenizer> {
         let started = Instant::now();
         let spinner = progress::spinner(global.quiet, what);
         if !progress::visible(global.quiet) {
             progress::remark(global.quiet, format!("training a tokenizer: {what}"));
         }
-        let trained = train(files, &CorpusOptions::default(), &TrainOptions::new(algorithm, VOCAB_SIZE), &mut |p| {
-            spinner.set_message(format!("{what}: {} {}", p.stage, output::thousands(p.done as usize)));
-        })?;
+        let trained = train(
+            files,
+            &CorpusOptions::default(),
+            &TrainOptions::new(algorithm, VOCAB_SIZE),
+            &mut |p| {
+                spinner.set_message(format!(
+                    "{what}: {} {}",
+                    p.stage,
+                    output::thousands(p.done as usize)
+                ));
+            },
+        )?;
         spinner.finish_and_clear();
         let dir = recipe::tokenizer_dir(&self.out, name);
         std::fs::create_dir_all(&dir).map_err(|error| Failure::io(&dir, &error))?;
@@ -122,7 +160,11 @@ impl Quickstart {
 /// A text with its tokens apart, as readable text.
 fn show_tokens(tokenizer: &Tokenizer, text: &str) -> Result<()> {
     let encoding = tokenizer.encode(text, None, &malmoi_text::EncodeOptions::plain())?;
-    let pieces: Vec<&str> = encoding.byte_offsets.iter().filter_map(|&(start, end)| text.get(start..end)).collect();
+    let pieces: Vec<&str> = encoding
+        .byte_offsets
+        .iter()
+        .filter_map(|&(start, end)| text.get(start..end))
+        .collect();
     output::line(format!("     {text}  →  {}", pieces.join("│")))
 }
 
@@ -131,11 +173,23 @@ fn use_bert(bert: &Pipeline, data: &Path) -> Result<()> {
     let text = "이 영화는 정말 [MASK].";
     output::line(format!("\n   {text}"))?;
     let blanks = bert.fill_mask(&[text], 5)?;
-    let row = |f: &malmoi_infer::pipeline::Filling| vec![String::new(), format!("{:.1} %", 100.0 * f.probability), f.word.clone(), f.text.clone()];
+    let row = |f: &malmoi_infer::pipeline::Filling| {
+        vec![
+            String::new(),
+            format!("{:.1} %", 100.0 * f.probability),
+            f.word.clone(),
+            f.text.clone(),
+        ]
+    };
     output::table("lrll", &blanks[0][0].iter().map(row).collect::<Vec<_>>())?;
-    let options = CorpusOptions { mode: DocumentMode::Lines, ..CorpusOptions::default() };
+    let options = CorpusOptions {
+        mode: DocumentMode::Lines,
+        ..CorpusOptions::default()
+    };
     let mut lines = Vec::new();
-    for document in documents(&[data.join(KOREAN).join("valid.txt.gz")], &options).take(MEASURED_LINES) {
+    for document in
+        documents(&[data.join(KOREAN).join("valid.txt.gz")], &options).take(MEASURED_LINES)
+    {
         lines.extend(document?.sentences);
     }
     let borrowed: Vec<&str> = lines.iter().map(String::as_str).collect();
@@ -151,19 +205,40 @@ fn use_bert(bert: &Pipeline, data: &Path) -> Result<()> {
 
 /// Writes a few lines in both languages.
 fn use_gpt(gpt: &Pipeline) -> Result<()> {
-    for (prompt, tokens, stop) in [("이 영화는", 60, Some("\n")), ("배우들의 연기", 60, Some("\n")), ("KING RICHARD III:\n", 80, None)] {
-        let sampling = SamplingSettings { do_sample: true, temperature: Some(0.7), top_k: Some(40), repetition_penalty: Some(1.1), ..Default::default() };
-        let options = GenerateOptions { max_new_tokens: tokens, end_ids: gpt.end_ids().to_vec(), sampling, seed: 3, log_probabilities: false };
+    for (prompt, tokens, stop) in [
+        ("이 영화는", 60, Some("\n")),
+        ("배우들의 연기", 60, Some("\n")),
+        ("KING RICHARD III:\n", 80, None),
+    ] {
+        let sampling = SamplingSettings {
+            do_sample: true,
+            temperature: Some(0.7),
+            top_k: Some(40),
+            repetition_penalty: Some(1.1),
+            ..Default::default()
+        };
+        let options = GenerateOptions {
+            max_new_tokens: tokens,
+            end_ids: gpt.end_ids().to_vec(),
+            sampling,
+            seed: 3,
+            log_probabilities: false,
+        };
         let stop: Vec<String> = stop.into_iter().map(str::to_owned).collect();
         output::piece(&format!("\n   {}", indented(prompt)))?;
         let mut failed = None;
-        gpt.generate(&[gpt.prompt_ids(prompt, 0)?], &options, &stop, &mut |_, text| match output::piece(&indented(text)) {
-            Ok(()) => Flow::Continue,
-            Err(failure) => {
-                failed = Some(failure);
-                Flow::Cancel
-            }
-        })?;
+        gpt.generate(
+            &[gpt.prompt_ids(prompt, 0)?],
+            &options,
+            &stop,
+            &mut |_, text| match output::piece(&indented(text)) {
+                Ok(()) => Flow::Continue,
+                Err(failure) => {
+                    failed = Some(failure);
+                    Flow::Cancel
+                }
+            },
+        )?;
         if let Some(failure) = failed {
             return Err(failure);
         }

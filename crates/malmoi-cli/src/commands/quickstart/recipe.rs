@@ -41,7 +41,11 @@ pub fn tokenizer_dir(out: &Path, name: &str) -> PathBuf {
 pub fn prepare_out(out: &Path) -> Result<()> {
     let runs = out.join("runs");
     if out.is_dir() {
-        let ours = runs.is_dir() || std::fs::read_dir(out).map_err(|error| Failure::io(out, &error))?.next().is_none();
+        let ours = runs.is_dir()
+            || std::fs::read_dir(out)
+                .map_err(|error| Failure::io(out, &error))?
+                .next()
+                .is_none();
         if !ours {
             return Err(Failure::input(format!(
                 "{} exists and is not the folder of an earlier quickstart: choose another --out",
@@ -57,16 +61,30 @@ pub fn prepare_out(out: &Path) -> Result<()> {
 
 impl<'a> Recipe<'a> {
     pub fn bert(data: &'a Path, out: &'a Path) -> Self {
-        Self { name: "bert", text: include_str!("bert.toml"), data, out }
+        Self {
+            name: "bert",
+            text: include_str!("bert.toml"),
+            data,
+            out,
+        }
     }
 
     pub fn gpt(data: &'a Path, out: &'a Path) -> Self {
-        Self { name: "gpt", text: include_str!("gpt.toml"), data, out }
+        Self {
+            name: "gpt",
+            text: include_str!("gpt.toml"),
+            data,
+            out,
+        }
     }
 
     /// Trains, shows the loss, writes the model folder and opens it again, so that what is used is what was saved.
     pub fn train(&self, global: &Global) -> Result<Pipeline> {
-        let mut config = PretrainConfig::parse(self.text, &format!("the quickstart's {}.toml", self.name), &[])?;
+        let mut config = PretrainConfig::parse(
+            self.text,
+            &format!("the quickstart's {}.toml", self.name),
+            &[],
+        )?;
         config.data.dir = Some(self.data.to_path_buf());
         let tokenizer = tokenizer_dir(self.out, self.name);
         config.tokenizer.path = Some(tokenizer.clone());
@@ -77,7 +95,9 @@ impl<'a> Recipe<'a> {
             time_limit: Some(TIME_LIMIT),
         };
         let mut watcher = Watcher::new(global.quiet);
-        let summary = pretrain::run(&config, &options, &mut |event: &Event<'_>| watcher.event(event))?;
+        let summary = pretrain::run(&config, &options, &mut |event: &Event<'_>| {
+            watcher.event(event)
+        })?;
         watcher.finish();
         if summary.reason == StopReason::Interrupted {
             return Err(Failure::Said(INTERRUPTED));
@@ -95,7 +115,12 @@ impl<'a> Recipe<'a> {
             output::thousands(summary.tokens as usize),
             summary.seconds,
             summary.milliseconds_per_step,
-            output::thousands((summary.tokens as f64 / summary.step.max(1) as f64 / summary.milliseconds_per_step.max(1e-9) * 1e3) as usize)
+            output::thousands(
+                (summary.tokens as f64
+                    / summary.step.max(1) as f64
+                    / summary.milliseconds_per_step.max(1e-9)
+                    * 1e3) as usize
+            )
         ))?;
         if summary.reason == StopReason::TimeLimit {
             output::line(format!(
@@ -106,18 +131,31 @@ impl<'a> Recipe<'a> {
             ))?;
         }
         let curve = watcher.curve(COLUMNS);
-        let row = |head: &str, cells: Vec<String>| [vec![String::new(), head.to_owned()], cells].concat();
+        let row =
+            |head: &str, cells: Vec<String>| [vec![String::new(), head.to_owned()], cells].concat();
         output::table(
             &format!("ll{}", "r".repeat(COLUMNS)),
             &[
-                row("step", curve.iter().map(|(step, _)| output::thousands(*step as usize)).collect()),
-                row("loss", curve.iter().map(|(_, loss)| format!("{loss:.3}")).collect()),
+                row(
+                    "step",
+                    curve
+                        .iter()
+                        .map(|(step, _)| output::thousands(*step as usize))
+                        .collect(),
+                ),
+                row(
+                    "loss",
+                    curve.iter().map(|(_, loss)| format!("{loss:.3}")).collect(),
+                ),
             ],
         )?;
         let bars: Vec<f64> = watcher.curve(BARS).iter().map(|(_, loss)| *loss).collect();
         output::line(format!("  {}", output::sparkline(&bars)))?;
         match &summary.evaluation {
-            Some(found) => output::line(format!("   unseen text: loss {:.3}, perplexity {:.1}", found.token_loss, found.perplexity)),
+            Some(found) => output::line(format!(
+                "   unseen text: loss {:.3}, perplexity {:.1}",
+                found.token_loss, found.perplexity
+            )),
             None => Ok(()),
         }
     }
@@ -125,16 +163,35 @@ impl<'a> Recipe<'a> {
 
 /// Writes the model of a checkpoint, without the trainer's state, as a model folder.
 fn save(checkpoint: &Path, target: &Path) -> Result<()> {
-    let model = Model::open(checkpoint, &OpenOptions { mode: Mode::Inference, ..OpenOptions::default() })?;
+    let model = Model::open(
+        checkpoint,
+        &OpenOptions {
+            mode: Mode::Inference,
+            ..OpenOptions::default()
+        },
+    )?;
     let tokenizer = Tokenizer::load(checkpoint)?;
     let mut files = Vec::new();
-    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"] {
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.txt",
+        "vocab.json",
+        "merges.txt",
+    ] {
         let path = checkpoint.join(name);
         if path.is_file() {
             files.push((name, path));
         }
     }
-    let extra: Vec<ExtraFile<'_>> = files.iter().map(|(name, path)| ExtraFile { name, content: ExtraContent::CopyOf(path) }).collect();
+    let extra: Vec<ExtraFile<'_>> = files
+        .iter()
+        .map(|(name, path)| ExtraFile {
+            name,
+            content: ExtraContent::CopyOf(path),
+        })
+        .collect();
     let special = tokenizer.special();
     let generation = json!({
         "bos_token_id": special.bos, "eos_token_id": special.eos, "pad_token_id": special.pad.or(special.eos), "max_new_tokens": 64,
@@ -144,7 +201,11 @@ fn save(checkpoint: &Path, target: &Path) -> Result<()> {
         extra: &extra,
         generation_config: model.config().is_causal().then_some(&generation),
         card: card.as_deref(),
-        overwrite: if target.join(CONFIG).exists() { Overwrite::Replace } else { Overwrite::Refuse },
+        overwrite: if target.join(CONFIG).exists() {
+            Overwrite::Replace
+        } else {
+            Overwrite::Refuse
+        },
         max_shard_bytes: None,
     };
     Ok(model.save(target, &options)?)

@@ -1,4 +1,5 @@
 //! Running the program, and small inputs for it.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,15 @@ use serde_json::json;
 /// The program, with an environment that does not depend on who runs the test.
 pub fn malmoi() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_malmoi"));
-    for variable in ["COLUMNS", "HF_HOME", "HF_ENDPOINT", "HF_TOKEN", "HF_HUB_CACHE", "NO_COLOR", "CLICOLOR_FORCE"] {
+    for variable in [
+        "COLUMNS",
+        "HF_HOME",
+        "HF_ENDPOINT",
+        "HF_TOKEN",
+        "HF_HUB_CACHE",
+        "NO_COLOR",
+        "CLICOLOR_FORCE",
+    ] {
         command.env_remove(variable);
     }
     command.env("HF_HUB_OFFLINE", "1").stdin(Stdio::null());
@@ -35,7 +44,10 @@ pub fn ran(output: Output) -> Ran {
 
 /// Runs the program.
 pub fn run<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ran {
-    ran(malmoi().args(arguments).output().expect("the program starts"))
+    ran(malmoi()
+        .args(arguments)
+        .output()
+        .expect("the program starts"))
 }
 
 impl Ran {
@@ -47,8 +59,19 @@ impl Ran {
 
     /// The message of a run that must have failed with this exit status: one error, no panic, nothing on stdout.
     pub fn fails(self, code: i32) -> String {
-        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
-        for word in ["panicked", "internal error", "RUST_BACKTRACE", "stack backtrace"] {
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout: {}\nstderr: {}",
+            self.stdout,
+            self.stderr
+        );
+        for word in [
+            "panicked",
+            "internal error",
+            "RUST_BACKTRACE",
+            "stack backtrace",
+        ] {
             assert!(!self.stderr.contains(word), "{}", self.stderr);
         }
         assert_eq!(self.stderr.matches("error: ").count(), 1, "{}", self.stderr);
@@ -65,20 +88,37 @@ pub fn says(message: &str, parts: &[&str]) {
 }
 
 const LINES: [&str; 6] = [
-    "이 영화는 정말 재미있다", "이 영화는 정말 지루하다", "배우의 연기가 좋았다", "배우의 연기가 나빴다", "음악이 좋았다", "다시 보고 싶다",
+    "이 영화는 정말 재미있다",
+    "이 영화는 정말 지루하다",
+    "배우의 연기가 좋았다",
+    "배우의 연기가 나빴다",
+    "음악이 좋았다",
+    "다시 보고 싶다",
 ];
 
 pub fn tokenizer(algorithm: Algorithm, vocab_size: usize) -> Tokenizer {
     let lines = LINES.iter().map(|line| Ok((*line).to_owned()));
-    let options = TrainOptions { min_frequency: 1, ..TrainOptions::new(algorithm, vocab_size) };
-    train_from_iter(lines, &options, &mut |_| ()).expect("a tokenizer").tokenizer
+    let options = TrainOptions {
+        min_frequency: 1,
+        ..TrainOptions::new(algorithm, vocab_size)
+    };
+    train_from_iter(lines, &options, &mut |_| ())
+        .expect("a tokenizer")
+        .tokenizer
 }
 
 /// A model directory with random weights and a tokenizer: a GPT-2 with 24 positions, or a BERT with 16.
 pub fn model(parent: &Path, name: &str) -> PathBuf {
     let dir = parent.join(name);
     let causal = name.starts_with("gpt");
-    let tokenizer = tokenizer(if causal { Algorithm::Bpe } else { Algorithm::WordPiece }, if causal { 290 } else { 60 });
+    let tokenizer = tokenizer(
+        if causal {
+            Algorithm::Bpe
+        } else {
+            Algorithm::WordPiece
+        },
+        if causal { 290 } else { 60 },
+    );
     let (shape, head) = if causal {
         let shape = json!({
             "model_type": "gpt2", "vocab_size": tokenizer.vocab_size(), "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 24,
@@ -92,7 +132,9 @@ pub fn model(parent: &Path, name: &str) -> PathBuf {
         (shape, Head::MaskedLm)
     };
     let config = ModelConfig::from_json(&shape, false).expect("a valid shape");
-    Model::initialise(config, head, 1, Mode::Inference).save(&dir, &SaveOptions::default()).expect("the model is saved");
+    Model::initialise(config, head, 1, Mode::Inference)
+        .save(&dir, &SaveOptions::default())
+        .expect("the model is saved");
     tokenizer.save(&dir, None).expect("the tokenizer is saved");
     dir
 }
