@@ -24,6 +24,9 @@ impl Model {
     /// # Errors
     /// A batch or labels that do not fit the model.
     pub fn loss(&self, batch: &PackedBatch, labels: &Labels) -> Result<LossReport, ModelError> {
+        if let Some(plain) = self.plain() {
+            return plain.loss(batch, labels);
+        }
         Ok(self.loss_tensor(batch, labels, &Pass::inference())?.1)
     }
 
@@ -55,6 +58,9 @@ impl Model {
     /// # Errors
     /// A batch that does not fit, or a model without such a head.
     pub fn outputs(&self, batch: &PackedBatch) -> Result<Vec<f32>, ModelError> {
+        if let Some(plain) = self.plain() {
+            return plain.outputs(batch);
+        }
         self.validate(batch)?;
         let pass = Pass::inference();
         let hidden = self.run(batch, &pass, |_| ());
@@ -77,6 +83,9 @@ impl Model {
     /// # Errors
     /// A batch that does not fit, or a model without such a head.
     pub fn choice_logits(&self, batch: &PackedBatch, rows: &[u32]) -> Result<Vec<f32>, ModelError> {
+        if let Some(plain) = self.plain() {
+            return plain.choice_logits(batch, rows);
+        }
         self.validate(batch)?;
         let pass = Pass::inference();
         let hidden = self.run(batch, &pass, |_| ());

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_checkpoint::{AcceptNames, ModelDirectory, Tensors, match_names};
 use malmoi_nn::parameters::{self, Mode, ParameterInfo};
@@ -64,6 +65,7 @@ pub struct Model {
     pub(crate) net: Net,
     pub(crate) config: ModelConfig,
     pub(crate) head: Head,
+    mode: Mode,
 }
 
 impl Model {
@@ -74,7 +76,12 @@ impl Model {
             ModelConfig::Gpt1(config) => Net::Gpt1(Gpt1::new(config, head)),
             ModelConfig::Gpt2(config) => Net::Gpt2(Gpt2::new(config, head)),
         };
-        Self { net, config, head }
+        Self {
+            net,
+            config,
+            head,
+            mode: Mode::Inference,
+        }
     }
 
     /// A model with initial values drawn for `seed`, the same on every machine.
@@ -225,7 +232,7 @@ impl Model {
             Net::Gpt1(net) => Net::Gpt1(parameters::fill(net, mode, source)?),
             Net::Gpt2(net) => Net::Gpt2(parameters::fill(net, mode, source)?),
         };
-        Ok(Self { net, ..self })
+        Ok(Self { net, mode, ..self })
     }
 
     /// The same model for training or for inference.
@@ -239,12 +246,32 @@ impl Model {
         filled.unwrap_or_else(|never| match never {})
     }
 
+    /// The same values without a graph, when this model has one: a forward pass that no backward pass follows would keep all
+    /// its activations alive. Nothing is copied.
+    pub(crate) fn plain(&self) -> Option<Self> {
+        let net = match (&self.net, self.mode) {
+            (_, Mode::Inference) => return None,
+            (Net::Bert(net), _) => Net::Bert(net.valid()),
+            (Net::Gpt1(net), _) => Net::Gpt1(net.valid()),
+            (Net::Gpt2(net), _) => Net::Gpt2(net.valid()),
+        };
+        Some(Self {
+            net,
+            config: self.config.clone(),
+            head: self.head,
+            mode: Mode::Inference,
+        })
+    }
+
     /// Hidden states in published order: embeddings, then each block's output (the last with the final norm, where there is
     /// one); each `[N, D]`.
     ///
     /// # Errors
     /// A batch that does not fit the model.
     pub fn hidden_states(&self, batch: &PackedBatch) -> Result<Vec<Vec<f32>>, BatchError> {
+        if let Some(plain) = self.plain() {
+            return plain.hidden_states(batch);
+        }
         self.validate(batch)?;
         let mut kept = Vec::new();
         let last = self.run(batch, &Pass::inference(), |hidden| kept.push(hidden));
@@ -259,6 +286,9 @@ impl Model {
     /// # Errors
     /// A batch that does not fit the model.
     pub fn last_hidden(&self, batch: &PackedBatch) -> Result<Vec<f32>, BatchError> {
+        if let Some(plain) = self.plain() {
+            return plain.last_hidden(batch);
+        }
         self.validate(batch)?;
         Ok(host::values(self.run(batch, &Pass::inference(), |_| ())))
     }
@@ -272,6 +302,9 @@ impl Model {
         &self,
         batch: &PackedBatch,
     ) -> Result<Vec<Vec<f32>>, BatchError> {
+        if let Some(plain) = self.plain() {
+            return plain.attention_probabilities(batch);
+        }
         self.validate(batch)?;
         let mut inputs = Vec::new();
         self.run(batch, &Pass::inference(), |hidden| inputs.push(hidden));
@@ -286,6 +319,9 @@ impl Model {
     /// # Errors
     /// A batch that does not fit, or a model without a vocabulary head.
     pub fn logits(&self, batch: &PackedBatch, rows: &[u32]) -> Result<Vec<f32>, ModelError> {
+        if let Some(plain) = self.plain() {
+            return plain.logits(batch, rows);
+        }
         self.validate(batch)?;
         let hidden = self.run(batch, &Pass::inference(), |_| ());
         self.project(ops::gather_rows(hidden, rows.into()))
@@ -307,6 +343,9 @@ impl Model {
         cache: &mut KvCache,
         rows: &[u32],
     ) -> Result<Vec<f32>, ModelError> {
+        if let Some(plain) = self.plain() {
+            return plain.advance(batch, cache, rows);
+        }
         self.validate(batch)?;
         let hidden = match &self.net {
             Net::Gpt1(net) => net.forward_cached(batch, cache),

@@ -366,3 +366,47 @@ fn a_file_may_hold_either_name_of_tied_tensors() {
     let opened = Model::open(&path, &OpenOptions::default()).expect("opened");
     assert_eq!(opened.published_tensors(), original.published_tensors());
 }
+
+/// Peak resident memory of this process so far, in bytes.
+fn peak_memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .expect("a peak");
+    let kib: usize = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
+    kib << 10
+}
+
+#[test]
+fn evaluating_a_model_in_training_keeps_no_graph() {
+    let model = Model::initialise(config(&gpt2()), Head::CausalLm, 11, Mode::Training);
+    let batch = PackedBatch::from_sequences(&vec![vec![7; 20]; 400]);
+    let labels = Labels::Vocabulary(VocabularyTargets {
+        rows: (0..8000).collect(),
+        targets: vec![3; 8000].into(),
+        weights: vec![1.0 / 8000.0; 8000].into(),
+    });
+    model.loss(&batch, &labels).expect("a loss");
+    let before = peak_memory();
+    for _ in 0..60 {
+        model.loss(&batch, &labels).expect("a loss");
+    }
+    // One pass holds about 20 MB of activations; sixty graphs would hold over a gigabyte.
+    let grown = peak_memory() - before;
+    assert!(
+        grown < 200 << 20,
+        "sixty evaluations grew the process by {} MB",
+        grown >> 20
+    );
+    // And the model still trains.
+    assert!(
+        model
+            .loss_and_gradients(&batch, &labels, &Pass::inference())
+            .is_ok()
+    );
+}
