@@ -17,7 +17,8 @@ use crate::error::TrainError;
 ///
 /// Each piece is written as readable text. What is predicted stands in brackets: `[seen→target]`, so `[[MASK]→영화]` is a hidden
 /// word, and `[가→영화]` one that was replaced. For causal models, whose every piece is predicted from those before it, the
-/// text is shown with `│` between pieces, `¶` for a line end and `‖` where a sequence of its own begins.
+/// text is shown with `│` between pieces, `¶` for a line end and `‖` where a sequence of its own begins. Byte-level pieces that
+/// only together make a character are shown as that character with their number: `좋(2)`.
 ///
 /// # Errors
 /// As [`super::run`] before its first step.
@@ -102,15 +103,19 @@ fn masked(example: &Example, tokenizer: &Tokenizer) -> String {
 
 fn causal(example: &Example, tokenizer: &Tokenizer) -> String {
     let mut text = String::new();
-    for (place, &id) in example.ids.iter().enumerate() {
+    let mut place = 0;
+    while place < example.ids.len() {
         if place > 0 {
-            text.push_str(if example.starts.contains(&place) {
-                " ‖ "
-            } else {
-                "│"
-            });
+            let border = example.starts.contains(&place);
+            text.push_str(if border { " ‖ " } else { "│" });
         }
-        text.push_str(&piece(tokenizer, id));
+        let (written, pieces) = readable(example, tokenizer, place);
+        text.push_str(&written);
+        if pieces > 1 {
+            // Writing to a String can't fail.
+            let _ = write!(text, "({pieces})");
+        }
+        place += pieces;
     }
     let last = example
         .targets
@@ -124,4 +129,27 @@ fn causal(example: &Example, tokenizer: &Tokenizer) -> String {
         if example.starts.len() == 1 { "" } else { "s" },
         example.targets.len()
     )
+}
+
+/// Most pieces that are joined to make a character readable: a character has at most four bytes, of which a piece holds one or more.
+const MAX_JOINED: usize = 4;
+
+/// The piece at `place` as text, joined with those after it when it ends in the middle of a character; and how many pieces that
+/// took.
+fn readable(example: &Example, tokenizer: &Tokenizer, place: usize) -> (String, usize) {
+    let broken = |text: &str| text.contains('\u{FFFD}');
+    let border = example.starts.iter().find(|&&start| start > place);
+    let end = border.map_or(example.ids.len(), |&start| start);
+    for pieces in 2..=MAX_JOINED.min(end - place) {
+        let ids = &example.ids[place..place + pieces];
+        let shorter = tokenizer.decode(&ids[..pieces - 1], false);
+        if tokenizer.is_special(ids[pieces - 1]) || !shorter.is_ok_and(|text| broken(&text)) {
+            break;
+        }
+        match tokenizer.decode(ids, false) {
+            Ok(text) if !broken(&text) => return (text.replace('\n', "¶"), pieces),
+            _ => {}
+        }
+    }
+    (piece(tokenizer, example.ids[place]), 1)
 }

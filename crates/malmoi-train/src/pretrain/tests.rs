@@ -558,10 +558,15 @@ fn examples_are_shown_as_readable_text() {
             .iter()
             .all(|text| text.contains("[CLS]") && text.contains('→') && text.contains("segment"))
     );
-    let (_dir, config) = setting(CLM, &["tokenizer.train.vocab_size=400"]);
+    let (_dir, config) = setting(CLM, &["tokenizer.train.vocab_size=280"]);
     let shown = show(&config, None, 2, &mut Silent).unwrap();
     assert!(
         shown.iter().all(|text| text.contains("24 predicted")),
+        "{shown:?}"
+    );
+    // The smallest vocabulary has few whole syllables: their bytes are joined for the reader.
+    assert!(
+        shown[0].contains("(3)") || shown[0].contains("(2)"),
         "{shown:?}"
     );
     assert!(
