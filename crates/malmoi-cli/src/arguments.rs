@@ -9,7 +9,6 @@ use crate::commands;
 #[command(
     name = "malmoi",
     version,
-    about,
     disable_help_subcommand = true,
     after_help = "Start with:\n  malmoi quickstart\n\nA MODEL is a directory, a preset (bert-base, gpt2, …) or a hub id (org/name)."
 )]

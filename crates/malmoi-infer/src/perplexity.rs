@@ -140,10 +140,14 @@ pub fn negative_log_likelihood(
         let mut rows = Vec::new();
         let mut targets = Vec::new();
         for (window, at) in windows.iter().zip(batch.sequences()) {
-            for token in window.score_from..window.end {
-                rows.push((at.start + token - 1 - window.start) as u32);
-                targets.push(ids[token]);
-            }
+            // The token before each scored one predicts it.
+            let scored = window.score_from..window.end;
+            rows.extend(
+                scored
+                    .clone()
+                    .map(|token| (at.start + token - 1 - window.start) as u32),
+            );
+            targets.extend_from_slice(&ids[scored]);
         }
         let scored = targets.len();
         let weights: Arc<[f32]> = vec![1.0; scored].into();

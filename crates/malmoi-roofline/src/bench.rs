@@ -166,7 +166,7 @@ fn timed(
     runs: usize,
     warm: usize,
     mut f: impl FnMut() -> Result<(), BenchError>,
-) -> Result<(f64, f64), BenchError> {
+) -> Result<Times, BenchError> {
     for _ in 0..warm {
         f()?;
     }
@@ -255,8 +255,11 @@ fn round(x: f64, digits: i32) -> f64 {
     (x * scale).round() / scale
 }
 
+/// Best and median seconds of a run.
+type Times = (f64, f64);
+
 /// Billions of operations, times with both matrices as they are, times with the right one packed.
-fn matrix_product() -> Result<(f64, (f64, f64), (f64, f64)), BenchError> {
+fn matrix_product() -> Result<(f64, Times, Times), BenchError> {
     let (m, k, n) = (1024, 768, 3072);
     let normal = |stream, len| {
         let mut values = vec![0.0; len];
@@ -280,7 +283,7 @@ fn matrix_product() -> Result<(f64, (f64, f64), (f64, f64)), BenchError> {
 }
 
 /// Hidden states of BERT-base for batches of sequences of these lengths.
-fn encode(batches: &[&[usize]], runs: usize, warm: usize) -> Result<(f64, f64), BenchError> {
+fn encode(batches: &[&[usize]], runs: usize, warm: usize) -> Result<Times, BenchError> {
     let model = Model::initialise(preset("bert-base"), Head::None, 0, Mode::Inference);
     let vocab_size = model.config().vocab_size();
     let pack = |(i, lengths): (usize, &&[usize])| {
@@ -301,12 +304,7 @@ fn encode(batches: &[&[usize]], runs: usize, warm: usize) -> Result<(f64, f64), 
 }
 
 /// A training step of a preset with its published dropout, without clipping.
-fn train(
-    name: &str,
-    sequences: usize,
-    length: usize,
-    runs: usize,
-) -> Result<(f64, f64), BenchError> {
+fn train(name: &str, sequences: usize, length: usize, runs: usize) -> Result<Times, BenchError> {
     let config = preset(name);
     let (vocab_size, causal) = (config.vocab_size(), config.is_causal());
     let head = if causal {
@@ -365,7 +363,7 @@ fn gpt2() -> Model {
     Model::initialise(preset("gpt2"), Head::CausalLm, 0, Mode::Inference)
 }
 
-fn prefill(runs: usize) -> Result<(f64, f64), BenchError> {
+fn prefill(runs: usize) -> Result<Times, BenchError> {
     let model = gpt2();
     let batch = PackedBatch::from_sequences(&[ids(0, 1024, model.config().vocab_size())]);
     timed(runs, 2, || {
@@ -375,7 +373,7 @@ fn prefill(runs: usize) -> Result<(f64, f64), BenchError> {
     })
 }
 
-fn decode(sequences: usize, runs: usize) -> Result<(f64, f64), BenchError> {
+fn decode(sequences: usize, runs: usize) -> Result<Times, BenchError> {
     let model = gpt2();
     let prompts: Vec<Vec<u32>> = (0..sequences)
         .map(|row| ids(row as u64, 32, model.config().vocab_size()))

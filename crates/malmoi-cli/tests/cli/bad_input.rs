@@ -216,7 +216,11 @@ fn a_full_disk_while_saving_keeps_the_last_checkpoint() {
         &with_full_disk(&resume).fails(1),
         &["model.safetensors", "large"],
     );
-    assert_eq!(steps(), [before.clone()], "nothing half-written stays");
+    assert_eq!(
+        steps(),
+        std::slice::from_ref(before),
+        "nothing half-written stays"
+    );
     assert_eq!(fs::read(before.join("model.safetensors")).unwrap(), weights);
     run(&resume).ok();
     assert_eq!(fs::read(last.join("model.safetensors")).unwrap(), expected);

@@ -82,7 +82,7 @@ impl Quickstart {
             global,
             "WordPiece, Korean",
             Algorithm::WordPiece,
-            &[korean.clone()],
+            std::slice::from_ref(&korean),
             "bert",
         )?;
         show_tokens(&wordpiece, "배우들의 연기가 정말 훌륭했다ㅋㅋ")?;
