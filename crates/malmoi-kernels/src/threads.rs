@@ -4,6 +4,9 @@
 //! thread takes it. Work too small to pay for waking a thread (about 10 µs) stays on the calling thread; that choice, too, is
 //! made by shape alone.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use rayon::prelude::*;
 
 /// The pool cannot be changed once it runs.
@@ -51,11 +54,49 @@ pub fn run<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 /// Work (in units of about one vector-free floating-point operation, 0.1–0.3 ns each when vectorised) below which a fan-out costs more than it saves.
 const FAN_OUT: usize = 200_000;
 
+/// How long an idle thread of the pool looks for work before it sleeps. Waking a sleeping thread takes 50 µs and more on a
+/// virtual machine, as long as a whole kernel of a small model; the serial work between two kernels is shorter than this.
+const AWAKE: Duration = Duration::from_millis(1);
+
+/// Threads that are being kept awake.
+static AWAKE_THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// Keeps the other threads of the pool looking for work for a while after the last piece they had, so that the kernels of
+/// one step find them awake. What is computed does not change. The time limit also makes nesting safe: a thread that meets
+/// this job while it waits for another one loses that time and no more.
+fn keep_awake() {
+    let others = rayon::current_num_threads() - 1;
+    if AWAKE_THREADS.load(Ordering::Relaxed) >= others {
+        return;
+    }
+    AWAKE_THREADS.fetch_add(1, Ordering::Relaxed);
+    let caller = rayon::current_thread_index();
+    rayon::spawn(move || {
+        // The calling thread has work of its own.
+        if caller.is_none() || rayon::current_thread_index() != caller {
+            look_for_work();
+        }
+        AWAKE_THREADS.fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+fn look_for_work() {
+    let mut last = Instant::now();
+    loop {
+        match rayon::yield_now() {
+            Some(rayon::Yield::Executed) => last = Instant::now(),
+            Some(rayon::Yield::Idle) if last.elapsed() < AWAKE => std::hint::spin_loop(),
+            _ => return,
+        }
+    }
+}
+
 /// Calls `f(index)` for every index in `0..n`, in parallel when `n * cost` (operations) is worth it.
 pub(crate) fn for_each(n: usize, cost: usize, f: impl Fn(usize) + Sync + Send) {
     if n <= 1 || n.saturating_mul(cost) < FAN_OUT {
         (0..n).for_each(f);
     } else {
+        keep_awake();
         (0..n).into_par_iter().with_max_len(1).for_each(f);
     }
 }
@@ -74,6 +115,7 @@ pub(crate) fn chunks_mut<T: Send>(
             f(index * chunk, piece);
         }
     } else {
+        keep_awake();
         out.par_chunks_mut(chunk)
             .enumerate()
             .for_each(|(index, piece)| f(index * chunk, piece));
