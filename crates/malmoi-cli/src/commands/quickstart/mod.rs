@@ -18,8 +18,10 @@ use crate::failure::{Failure, Result};
 use crate::{output, progress};
 use recipe::Recipe;
 
-/// Tokens of each tokenizer.
-const VOCAB_SIZE: usize = 8000;
+/// Tokens of the Korean tokenizer.
+const WORDPIECE_TOKENS: usize = 4000;
+/// Tokens of the tokenizer of both languages.
+const BPE_TOKENS: usize = 5000;
 /// The corpora, as folders of the data directory.
 const KOREAN: &str = "ko_corpus_reviews";
 const ENGLISH: &str = "en_corpus_shakespeare";
@@ -81,7 +83,7 @@ impl Quickstart {
         let wordpiece = self.tokenizer(
             global,
             "WordPiece, Korean",
-            Algorithm::WordPiece,
+            &TrainOptions::new(Algorithm::WordPiece, WORDPIECE_TOKENS),
             std::slice::from_ref(&korean),
             "bert",
         )?;
@@ -89,7 +91,7 @@ impl Quickstart {
         let bpe = self.tokenizer(
             global,
             "byte-level BPE, Korean and English",
-            Algorithm::Bpe,
+            &TrainOptions::new(Algorithm::Bpe, BPE_TOKENS),
             &[korean, english],
             "gpt",
         )?;
@@ -106,8 +108,8 @@ impl Quickstart {
 
         let out = self.out.display();
         output::line(format!(
-            "\nDone in {:.0} s. Complete model folders, which Python's from_pretrained loads as well:\n  {out}/bert\n  {out}/gpt\n\nNext:\n  \
-             malmoi fill-mask --model {out}/bert --prompt \"배우의 [MASK]가 좋았다.\"\n  \
+            "\nDone in {:.0} s. Complete model folders, which Python's from_pretrained loads as well:\n  {out}/bert\n  {out}/gpt\n\nNext (malmoi is `cargo run --release --` in the repository):\n  \
+             malmoi fill-mask --model {out}/bert --prompt \"배우들의 [MASK] 정말 좋았다.\"\n  \
              malmoi generate --model {out}/gpt --prompt \"이 영화는\" --temperature 0.8 --top-k 50 --seed 2\n  \
              malmoi embed --model {out}/bert --prompt \"최고의 영화\" --prompt \"정말 재미있다\"\n  \
              malmoi tokenizer inspect --tokenizer {out}/bert {}\n  \
@@ -122,7 +124,7 @@ impl Quickstart {
         &self,
         global: &Global,
         what: &str,
-        algorithm: Algorithm,
+        options: &TrainOptions,
         files: &[PathBuf],
         name: &str,
     ) -> Result<Tokenizer> {
@@ -131,18 +133,13 @@ impl Quickstart {
         if !progress::visible(global.quiet) {
             progress::remark(global.quiet, format!("training a tokenizer: {what}"));
         }
-        let trained = train(
-            files,
-            &CorpusOptions::default(),
-            &TrainOptions::new(algorithm, VOCAB_SIZE),
-            &mut |p| {
-                spinner.set_message(format!(
-                    "{what}: {} {}",
-                    p.stage,
-                    output::thousands(p.done as usize)
-                ));
-            },
-        )?;
+        let trained = train(files, &CorpusOptions::default(), options, &mut |p| {
+            spinner.set_message(format!(
+                "{what}: {} {}",
+                p.stage,
+                output::thousands(p.done as usize)
+            ));
+        })?;
         spinner.finish_and_clear();
         let dir = recipe::tokenizer_dir(&self.out, name);
         std::fs::create_dir_all(&dir).map_err(|error| Failure::io(&dir, &error))?;
