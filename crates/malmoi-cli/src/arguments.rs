@@ -8,6 +8,7 @@ use crate::commands;
 #[derive(Parser, Debug)]
 #[command(
     name = "malmoi",
+    bin_name = "malmoi",
     version,
     disable_help_subcommand = true,
     after_help = "Start with:\n  malmoi quickstart\n\nA MODEL is a directory, a preset (bert-base, gpt2, …) or a hub id (org/name)."
