@@ -212,6 +212,8 @@ fn use_gpt(gpt: &Pipeline) -> Result<()> {
             temperature: Some(0.7),
             top_k: Some(40),
             repetition_penalty: Some(1.1),
+            // A speech may end after two words; a few lines show more.
+            min_new_tokens: stop.is_none().then_some(40),
             ..Default::default()
         };
         let options = GenerateOptions {
