@@ -192,7 +192,7 @@ fn use_bert(bert: &Pipeline, data: &Path) -> Result<()> {
     let borrowed: Vec<&str> = lines.iter().map(String::as_str).collect();
     let found = bert.masked_accuracy(&borrowed, 1)?;
     output::line(format!(
-        "\n   masked accuracy on unseen reviews: {:.1} % of {} hidden tokens; always the most frequent token: {:.1} % ({:.1} times better)",
+        "\n   masked accuracy on unseen reviews: {:.1} % of {} hidden tokens; always the most frequent token: {:.1} % ({:.2} times as many)",
         100.0 * found.accuracy,
         output::thousands(found.hidden),
         100.0 * found.most_frequent,
