@@ -174,7 +174,7 @@ fn residuals_and_dropout_reuse_their_mask() {
         ops::add_dropout(t[0].clone(), t[1].clone(), Some((0.4, key)))
     });
     check("dropout", &[[40, 5]], |t| {
-        ops::dropout(t[0].clone(), 0.3, key)
+        ops::dropout(t[0].clone(), Some((0.3, key)))
     });
 }
 

@@ -27,8 +27,18 @@ fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
     index
 }
 
-/// Elements that one mask entry covers, or a message when the mask does not fit.
-fn mask_run(elements: usize, mask: Option<&[bool]>) -> Result<usize, String> {
+/// Elements that one mask entry covers, or a message when the element counts differ or the mask does not fit them.
+fn mask_run(
+    elements: usize,
+    expected: usize,
+    shape: &[usize],
+    mask: Option<&[bool]>,
+) -> Result<usize, String> {
+    if elements != expected {
+        return Err(format!(
+            "got {elements} elements, expected {expected} (shape {shape:?})"
+        ));
+    }
     match mask {
         None => Ok(1),
         Some(mask) if elements == 0 && mask.is_empty() => Ok(1),
@@ -52,17 +62,7 @@ pub fn compare<G: Copy + Into<f64>, E: Copy + Into<f64>>(
     tolerance: Tolerance,
     mask: Option<&[bool]>,
 ) -> Comparison {
-    if got.len() != expected.len() {
-        return Comparison::failed(
-            name,
-            format!(
-                "got {} elements, expected {} (shape {shape:?})",
-                got.len(),
-                expected.len()
-            ),
-        );
-    }
-    let run = match mask_run(got.len(), mask) {
+    let run = match mask_run(got.len(), expected.len(), shape, mask) {
         Ok(run) => run,
         Err(message) => return Comparison::failed(name, message),
     };
@@ -128,17 +128,7 @@ pub fn compare_integers(
     shape: &[usize],
     mask: Option<&[bool]>,
 ) -> Comparison {
-    if got.len() != expected.len() {
-        return Comparison::failed(
-            name,
-            format!(
-                "got {} elements, expected {} (shape {shape:?})",
-                got.len(),
-                expected.len()
-            ),
-        );
-    }
-    let run = match mask_run(got.len(), mask) {
+    let run = match mask_run(got.len(), expected.len(), shape, mask) {
         Ok(run) => run,
         Err(message) => return Comparison::failed(name, message),
     };

@@ -124,10 +124,7 @@ impl Bert {
             Some(self.config.pad_token_id),
         );
         let normed = self.embeddings.norm.forward(sum);
-        match pass.dropout(self.config.dropout) {
-            Some((p, key)) => ops::dropout(normed, p, key),
-            None => normed,
-        }
+        ops::dropout(normed, pass.dropout(self.config.dropout))
     }
 
     /// The blocks of the encoder.
@@ -152,10 +149,7 @@ impl Bert {
 
     /// Classifier logits of pooled states `[B, D]` or token states `[N, D]`, with dropout before them.
     pub fn classify(&self, states: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
-        let dropped = match pass.dropout(self.config.classifier_dropout) {
-            Some((p, key)) => ops::dropout(states, p, key),
-            None => states,
-        };
+        let dropped = ops::dropout(states, pass.dropout(self.config.classifier_dropout));
         Some(self.classifier.as_ref()?.forward(dropped))
     }
 

@@ -66,10 +66,7 @@ impl Gpt1 {
             tables.push(self.token.at(segments));
         }
         let sum = ops::sum_of_embeddings(tables, None);
-        match pass.dropout(self.config.embedding_dropout) {
-            Some((p, key)) => ops::dropout(sum, p, key),
-            None => sum,
-        }
+        ops::dropout(sum, pass.dropout(self.config.embedding_dropout))
     }
 
     /// The blocks of the decoder.
@@ -89,10 +86,7 @@ impl Gpt1 {
 
     /// Choice logits of hidden rows, `[B, D]` → `[B, 1]`, with dropout before them.
     pub fn score(&self, rows: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
-        let dropped = match pass.dropout(self.config.classifier_dropout) {
-            Some((p, key)) => ops::dropout(rows, p, key),
-            None => rows,
-        };
+        let dropped = ops::dropout(rows, pass.dropout(self.config.classifier_dropout));
         Some(self.choice.as_ref()?.forward(dropped))
     }
 

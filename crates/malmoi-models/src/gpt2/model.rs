@@ -71,10 +71,7 @@ impl Gpt2 {
             tables.push(self.token.at(segments));
         }
         let sum = ops::sum_of_embeddings(tables, None);
-        match pass.dropout(self.config.embedding_dropout) {
-            Some((p, key)) => ops::dropout(sum, p, key),
-            None => sum,
-        }
+        ops::dropout(sum, pass.dropout(self.config.embedding_dropout))
     }
 
     /// The blocks of the decoder.

@@ -6,12 +6,12 @@ use malmoi_kernels::random::Key;
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
 
-/// Zeroes each element of `x [N, D]` with probability `p` and scales the others by `1 / (1 - p)`.
-pub fn dropout(x: Tensor<2>, p: f32, key: Key) -> Tensor<2> {
-    if p == 0.0 {
-        x
-    } else {
-        apply(Dropout { p, key }, [primitive(x)])
+/// Zeroes each element of `x [N, D]` with probability p and scales the others by `1 / (1 - p)`; `dropout` is the probability
+/// and the key of the mask, as [`Pass::dropout`](crate::Pass::dropout) gives them.
+pub fn dropout(x: Tensor<2>, dropout: Option<(f32, Key)>) -> Tensor<2> {
+    match dropout {
+        Some((p, key)) if p > 0.0 => apply(Dropout { p, key }, [primitive(x)]),
+        _ => x,
     }
 }
 
