@@ -23,6 +23,8 @@
 )]
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod cpu;
 pub mod dropout;
@@ -30,6 +32,7 @@ pub mod embedding;
 pub mod gemm;
 pub mod linear;
 pub mod loss;
+pub mod mixed;
 pub mod naive;
 pub mod norm;
 pub mod optim;
