@@ -20,6 +20,9 @@ const ACTIVATIONS: &[(&str, Activation)] = &[
     ("sigmoid", Activation::Sigmoid),
     ("quick_gelu", Activation::QuickGelu),
     ("linear", Activation::Identity),
+    ("relu2", Activation::ReluSquared),
+    ("leaky_relu", Activation::LeakyRelu),
+    ("mish", Activation::Mish),
 ];
 
 /// A size above zero; `default` stands in for an absent key.

@@ -80,7 +80,7 @@ impl ModelInfo {
             d_ff: config.d_ff(),
             weight_bytes: 4 * parameters,
             training_bytes: 16 * parameters,
-            forward_flops_per_token: forward_flops_per_token(config, head),
+            forward_flops_per_token: model.forward_flops_per_token(),
         }
     }
 }
@@ -90,31 +90,12 @@ fn part_name(parameter: &str) -> String {
     let parts: Vec<&str> = parameter.split('.').collect();
     match parts[..] {
         ["layers", _, part, ..] => format!("layers: {}", part.replace('_', " ")),
+        ["encoder", "layers", _, part, ..] => format!("encoder: {}", part.replace('_', " ")),
+        ["decoder", "layers", _, part, ..] => format!("decoder: {}", part.replace('_', " ")),
         ["embeddings", part, ..] => format!("embeddings: {part}"),
         ["token" | "position", ..] => format!("embeddings: {}", parts[0]),
         _ => parts[0].replace('_', " "),
     }
-}
-
-/// Two operations a weight of a dense layer; attention adds `4 · d_head · n_heads` a visible key, half of them on average
-/// when only the left is visible.
-fn forward_flops_per_token(config: &ModelConfig, head: Head) -> u64 {
-    let (d, width) = (
-        config.d_model() as u64,
-        (config.n_heads() * config.d_head()) as u64,
-    );
-    let visible = config.max_len() as u64 / if config.is_causal() { 2 } else { 1 };
-    let block = 2 * (4 * d * width + 2 * d * config.d_ff() as u64) + 4 * width * visible;
-    let projects = matches!(
-        head,
-        Head::MaskedLm | Head::Pretraining | Head::CausalLm | Head::DoubleHeads
-    );
-    config.n_layers() as u64 * block
-        + if projects {
-            2 * d * config.vocab_size() as u64
-        } else {
-            0
-        }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! `weights.rs` is the table of published names. [`Model`] opens, runs, trains and saves any of them with plain vectors
 //! in and out.
 
+mod architecture;
 pub mod bert;
 pub mod config;
 mod config_keys;
@@ -13,12 +14,14 @@ pub mod gpt2;
 pub mod head;
 pub mod info;
 pub mod labels;
+mod layers;
 mod loss;
 pub mod model;
 pub mod names;
+mod registry;
 mod save;
 
-pub use config::ModelConfig;
+pub use config::{Direction, ModelConfig, Sizes, SpecialTokens};
 pub use error::ModelError;
 pub use head::{Head, ProblemType};
 pub use info::ModelInfo;

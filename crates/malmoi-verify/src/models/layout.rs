@@ -84,6 +84,7 @@ impl Padded {
             cu_seqlens: cu_seqlens.into(),
             positions: pick(&positions),
             segments,
+            source: None,
             keys: (keep_padding && padded).then(|| KeyRows {
                 rows: keys.into(),
                 cu_seqlens: cu_keys.into(),
