@@ -113,6 +113,16 @@ mod tests {
         assert_eq!(count("gpt1", Head::CausalLm), 116_534_784);
         assert_eq!(count("gpt2", Head::CausalLm), 124_439_808);
         assert_eq!(count("gpt2-xl", Head::CausalLm), 1_557_611_200);
+        assert_eq!(count("gpt-neo-125m", Head::CausalLm), 125_198_592);
+        assert_eq!(count("gpt-neo-1.3b", Head::CausalLm), 1_315_575_808);
+        assert_eq!(count("gpt-neo-2.7b", Head::CausalLm), 2_651_307_520);
+        assert_eq!(count("llama-7b", Head::CausalLm), 6_738_415_616);
+        assert_eq!(count("llama-13b", Head::CausalLm), 13_015_864_320);
+        assert_eq!(count("llama-30b", Head::CausalLm), 32_528_943_616);
+        assert_eq!(count("llama-65b", Head::CausalLm), 65_285_660_672);
+        assert_eq!(count("llama2-70b", Head::CausalLm), 68_976_648_192);
+        assert_eq!(count("llama3-8b", Head::CausalLm), 8_030_261_248);
+        assert_eq!(count("llama3-70b", Head::CausalLm), 70_553_706_496);
         let gpt3 = count("gpt3-175b", Head::CausalLm) as f64;
         assert!((gpt3 / 175e9 - 1.0).abs() < 0.005, "{gpt3}");
     }

@@ -11,14 +11,17 @@ mod config_keys;
 pub mod error;
 pub mod gpt1;
 pub mod gpt2;
+pub mod gpt_neo;
 pub mod head;
 pub mod info;
 pub mod labels;
 mod layers;
+pub mod llama;
 mod loss;
 pub mod model;
 pub mod names;
 mod registry;
+pub mod rope_keys;
 mod save;
 
 pub use config::{Direction, ModelConfig, Sizes, SpecialTokens};

@@ -58,4 +58,8 @@ registry! {
     Gpt1(crate::gpt1::Gpt1Config),
     /// GPT-2 and GPT-3.
     Gpt2(crate::gpt2::Gpt2Config),
+    /// GPT-Neo.
+    GptNeo(crate::gpt_neo::GptNeoConfig),
+    /// LLaMA.
+    Llama(crate::llama::LlamaConfig),
 }

@@ -15,7 +15,7 @@ use malmoi_nn::{
 use super::Gpt1Config;
 use crate::architecture::Network;
 use crate::head::Head;
-use crate::layers::embed_with_positions;
+use crate::layers::{embed_with_positions, projection};
 
 /// The decoder with the heads that its task needs.
 #[derive(Module, Debug)]
@@ -67,9 +67,6 @@ impl Network for Gpt1 {
     }
 
     fn projection(&self) -> Option<Projection> {
-        Some(Projection {
-            weight: self.token.weight.val(),
-            bias: None,
-        })
+        Some(projection(&None, &self.token))
     }
 }

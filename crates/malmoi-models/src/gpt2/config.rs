@@ -138,7 +138,6 @@ impl Architecture for Gpt2Config {
             labels,
             problem_type,
         } = config_keys::labels(&read)?;
-        let token = |key: &str| Ok::<_, ConfigError>(read.optional_usize(key)?.map(|id| id as u32));
         let this = Self {
             vocab_size: config_keys::positive(&read, "vocab_size", None)?,
             d_model,
@@ -160,9 +159,9 @@ impl Architecture for Gpt2Config {
             scale_by_head: read.bool_or("scale_attn_weights", true)?,
             scale_by_layer: read.bool_or("scale_attn_by_inverse_layer_idx", false)?,
             initializer_range: read.f64_or("initializer_range", 0.02)? as f32,
-            pad_token_id: token("pad_token_id")?,
-            bos_token_id: token("bos_token_id")?,
-            eos_token_id: token("eos_token_id")?,
+            pad_token_id: config_keys::token(&read, "pad_token_id")?,
+            bos_token_id: config_keys::token(&read, "bos_token_id")?,
+            eos_token_id: config_keys::token(&read, "eos_token_id")?,
             n_labels,
             labels,
             problem_type,

@@ -16,7 +16,7 @@ use malmoi_nn::{
 use super::Gpt2Config;
 use crate::architecture::Network;
 use crate::head::Head;
-use crate::layers::{embed_with_positions, last_rows};
+use crate::layers::{embed_with_positions, last_rows, projection};
 
 /// The decoder with the heads that its task needs.
 #[derive(Module, Debug)]
@@ -87,10 +87,6 @@ impl Network for Gpt2 {
     }
 
     fn projection(&self) -> Option<Projection> {
-        let weight = match &self.vocabulary {
-            Some(own) => own.weight.val(),
-            None => self.token.weight.val(),
-        };
-        Some(Projection { weight, bias: None })
+        Some(projection(&self.vocabulary, &self.token))
     }
 }

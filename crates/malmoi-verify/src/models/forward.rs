@@ -161,7 +161,10 @@ impl Run<'_> {
     /// `d_head` elements count.
     fn cache(&self, layer: usize, kind: &str) -> Result<(Vec<f32>, Vec<bool>), CaseError> {
         let (model, batch, t) = (&self.subject.model, &self.padded.batch, self.padded.t);
-        let (heads, d_head) = (self.subject.config.n_heads(), self.subject.config.d_head());
+        let (heads, d_head) = (
+            self.subject.config.n_kv_heads(),
+            self.subject.config.d_head(),
+        );
         let mut cache = model.new_cache(batch.n_sequences());
         model.advance(batch, &mut cache, &[0])?;
         let sequences = cache
