@@ -66,6 +66,11 @@ pub(crate) trait Config: Debug {
         None
     }
 
+    /// The token that stands where a decoder behind an encoder has nothing to read.
+    fn pad_token(&self) -> Option<u32> {
+        None
+    }
+
     /// Names of the labels, empty when none were given.
     fn labels(&self) -> &[String] {
         &[]

@@ -125,6 +125,15 @@ impl ModelConfig {
         self.get().direction()
     }
 
+    /// The head under which a pretrained model of this architecture is usually counted: the bare encoder, or the language model.
+    pub fn usual_head(&self) -> Head {
+        match self.direction() {
+            Direction::Encoder => Head::None,
+            Direction::Decoder => Head::CausalLm,
+            Direction::EncoderDecoder => Head::Seq2SeqLm,
+        }
+    }
+
     /// Whether a token sees only those before it (and a source, where there is an encoder too).
     pub fn is_causal(&self) -> bool {
         self.direction() != Direction::Encoder
@@ -216,6 +225,11 @@ impl ModelConfig {
     /// The token that a decoder behind an encoder starts with.
     pub fn decoder_start(&self) -> Option<u32> {
         self.get().decoder_start()
+    }
+
+    /// The token that stands where a decoder behind an encoder has nothing to read.
+    pub fn pad_token(&self) -> Option<u32> {
+        self.get().pad_token()
     }
 
     /// Names of the labels, empty when none were given.

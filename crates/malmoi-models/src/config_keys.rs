@@ -66,7 +66,11 @@ pub fn token(read: &ConfigReader<'_>, key: &str) -> Result<Option<u32>> {
 
 /// An activation by its published name.
 pub fn activation(read: &ConfigReader<'_>, key: &str, default: &str) -> Result<Activation> {
-    let name = read.optional_str(key)?.unwrap_or(default);
+    activation_named(read, key, read.optional_str(key)?.unwrap_or(default))
+}
+
+/// The activation with a published name that stands in `key`.
+pub fn activation_named(read: &ConfigReader<'_>, key: &str, name: &str) -> Result<Activation> {
     let found = ACTIVATIONS.iter().find(|(published, _)| *published == name);
     found.map(|(_, activation)| *activation).ok_or_else(|| {
         let names: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();

@@ -123,6 +123,22 @@ mod tests {
         assert_eq!(count("llama2-70b", Head::CausalLm), 68_976_648_192);
         assert_eq!(count("llama3-8b", Head::CausalLm), 8_030_261_248);
         assert_eq!(count("llama3-70b", Head::CausalLm), 70_553_706_496);
+        let t5 = |preset| count(preset, Head::Seq2SeqLm);
+        assert_eq!(t5("t5-small"), 60_506_624);
+        assert_eq!(t5("t5-base"), 222_903_552);
+        assert_eq!(t5("t5-large"), 737_668_096);
+        assert_eq!(t5("t5-3b"), 2_851_598_336);
+        assert_eq!(t5("t5-11b"), 11_307_321_344);
+        assert_eq!(t5("t5-v1_1-small"), 76_961_152);
+        assert_eq!(t5("t5-v1_1-base"), 247_577_856);
+        assert_eq!(t5("t5-v1_1-large"), 783_150_080);
+        assert_eq!(t5("t5-v1_1-xl"), 2_849_757_184);
+        assert_eq!(t5("t5-v1_1-xxl"), 11_135_332_352);
+        assert_eq!(t5("mt5-small"), 300_176_768);
+        assert_eq!(t5("mt5-base"), 582_401_280);
+        assert_eq!(t5("mt5-large"), 1_229_581_312);
+        assert_eq!(t5("mt5-xl"), 3_742_619_648);
+        assert_eq!(t5("mt5-xxl"), 12_921_057_280);
         let gpt3 = count("gpt3-175b", Head::CausalLm) as f64;
         assert!((gpt3 / 175e9 - 1.0).abs() < 0.005, "{gpt3}");
     }

@@ -23,6 +23,7 @@ pub mod names;
 mod registry;
 pub mod rope_keys;
 mod save;
+pub mod t5;
 
 pub use config::{Direction, ModelConfig, Sizes, SpecialTokens};
 pub use error::ModelError;

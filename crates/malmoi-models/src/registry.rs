@@ -62,4 +62,6 @@ registry! {
     GptNeo(crate::gpt_neo::GptNeoConfig),
     /// LLaMA.
     Llama(crate::llama::LlamaConfig),
+    /// T5 and mT5.
+    T5(crate::t5::T5Config),
 }
