@@ -6,6 +6,7 @@ use malmoi_kernels::activation::{
 };
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::buffers;
 
 /// Applies `kind` to every element of `x [N, D]`.
 pub fn activation(x: Tensor<2>, kind: Activation) -> Tensor<2> {
@@ -26,7 +27,7 @@ struct Elementwise(Activation);
 impl FusedOp for Elementwise {
     fn forward(&self, inputs: &[Operand<'_>], _track: bool) -> Forward {
         let x = inputs[0];
-        let mut y = vec![0.0; x.data.len()];
+        let mut y = buffers::take(x.data.len());
         activation_forward(self.0, x.data, &mut y);
         Forward::new(y, x.shape)
     }
@@ -40,7 +41,7 @@ impl FusedOp for Elementwise {
 
     fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
         let x = pass.inputs[0].data;
-        let mut dx = vec![0.0; x.len()];
+        let mut dx = buffers::take(x.len());
         activation_backward(self.0, x, pass.grad, &mut dx);
         vec![Some(dx)]
     }
@@ -52,7 +53,7 @@ struct Gated(Activation);
 impl FusedOp for Gated {
     fn forward(&self, inputs: &[Operand<'_>], _track: bool) -> Forward {
         let (gate, up) = (inputs[0], inputs[1]);
-        let mut y = vec![0.0; gate.data.len()];
+        let mut y = buffers::take(gate.data.len());
         gated_forward(self.0, gate.data, up.data, &mut y);
         Forward::new(y, gate.shape)
     }
@@ -66,7 +67,7 @@ impl FusedOp for Gated {
 
     fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
         let (gate, up) = (pass.inputs[0].data, pass.inputs[1].data);
-        let (mut dgate, mut dup) = (vec![0.0; gate.len()], vec![0.0; up.len()]);
+        let (mut dgate, mut dup) = (buffers::take(gate.len()), buffers::take(up.len()));
         gated_backward(self.0, gate, up, pass.grad, &mut dgate, &mut dup);
         vec![Some(dgate), Some(dup)]
     }

@@ -3,7 +3,8 @@
 use burn::tensor::Tensor;
 use malmoi_kernels::norm::{self as kernel, LayerNormOut, NormGradients, RmsNormOut};
 
-use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, Share, apply, primitive};
+use crate::buffers;
 use crate::layers::{NormConfig, NormKind};
 
 /// A norm over the last axis: `x [N, D]`, `gamma [D]`, `beta [D]` (for kinds with a shift) → `[N, D]`.
@@ -70,10 +71,10 @@ impl FusedOp for Norm {
             gamma.len()
         );
         let eps = self.config.eps;
-        let mut y = vec![0.0; n * d];
+        let mut y = buffers::take(n * d);
         let (mut mean, mut rstd) = (Vec::new(), vec![0.0; n]);
         let keeps_sum = residual.is_some() && track;
-        let mut sum = vec![0.0; if keeps_sum { n * d } else { 0 }];
+        let mut sum = buffers::take(if keeps_sum { n * d } else { 0 });
         let sum_out = keeps_sum.then_some(sum.as_mut_slice());
         match self.config.kind {
             NormKind::Layer | NormKind::LayerWithoutShift => {
@@ -128,10 +129,10 @@ impl FusedOp for Norm {
             pass.inputs[1].data,
         );
         let d = gamma.len();
-        let mut dx = vec![0.0; x.len()];
-        let mut dgamma = vec![0.0; d];
+        let mut dx = buffers::take(x.len());
+        let mut dgamma = buffers::take(d);
         let shifted = pass.inputs.len() > 2;
-        let mut dbeta = vec![0.0; if shifted { d } else { 0 }];
+        let mut dbeta = buffers::take(if shifted { d } else { 0 });
         let out = NormGradients {
             dx: &mut dx,
             dgamma: &mut dgamma,
@@ -143,14 +144,19 @@ impl FusedOp for Norm {
             }
             NormKind::Rms => kernel::rms_norm_backward(x, &rstd, gamma, pass.grad, out),
         }
-        let dresidual = (self.residual && pass.needs[3]).then(|| dx.clone());
+        buffers::give(sum);
         let mut gradients = vec![Some(dx), Some(dgamma)];
         if shifted {
             gradients.push(Some(dbeta));
         }
         if self.residual {
-            gradients.push(dresidual);
+            gradients.push(None);
         }
         gradients
+    }
+
+    fn shares(&self, i: usize) -> Share {
+        // Both terms of a sum have its gradient.
+        if i == 3 { Share::Input(0) } else { Share::Own }
     }
 }

@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use malmoi_kernels::rotary::{self as kernel, Pairs, Turn};
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::buffers;
 
 /// The angles of all positions up to some length, and what turns by them.
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ impl Rotary {
             d_head: layout.d_head,
             pairs: layout.pairs,
         };
-        let mut y = vec![0.0; x.len()];
+        let mut y = buffers::take(x.len());
         kernel::rotary(&shape, turn, x, &mut y);
         y
     }
