@@ -20,7 +20,9 @@ pub mod stack;
 
 pub use attention::{AttentionConfig, Biases, Memory, MultiHeadAttention, Surroundings};
 pub use batch::{BatchError, KeyRows, PackedBatch};
-pub use block::{Block, BlockConfig, FeedForward, FeedForwardConfig, FeedForwardKind, NormPlace};
+pub use block::{
+    Block, BlockConfig, DropoutPlace, FeedForward, FeedForwardConfig, FeedForwardKind, NormPlace,
+};
 pub use cache::{KvCache, SequenceCache};
 pub use layers::{Embedding, Linear, Norm, NormConfig, NormKind};
 pub use malmoi_kernels::activation::Activation;
@@ -28,5 +30,5 @@ pub use malmoi_kernels::attention::Mask;
 pub use malmoi_kernels::random::{Key, Purpose};
 pub use malmoi_kernels::rotary::Pairs;
 pub use pass::Pass;
-pub use positions::{PositionBias, Positions, RelativeBias, Rotary, Sides};
+pub use positions::{PositionBias, Positions, RelativeBias, Rotary, Sides, Sinusoids};
 pub use stack::Stack;
