@@ -27,6 +27,8 @@
 //! and [`PretrainConfig::to_toml`] writes it the way the run saves it.
 
 mod load;
+mod optimizer;
+mod schedule;
 mod sections;
 #[cfg(test)]
 mod tests;
@@ -34,10 +36,12 @@ mod validate;
 
 use serde::{Deserialize, Serialize};
 
+pub use optimizer::OptimizerSection;
+pub use schedule::{ScheduleKind, ScheduleSection};
 pub use sections::{
     Architecture, CheckpointSection, Clm, ClmSampling, DataSection, Documents, EvaluateSection,
-    LogSection, Mlm, ModelSection, Objective, OneOrMany, OptimizerKind, OptimizerSection,
-    ScheduleKind, ScheduleSection, TokenizerKind, TokenizerSection, TrainSection, TrainTokenizer,
+    LogSection, Mlm, ModelSection, Objective, OneOrMany, TokenizerKind, TokenizerSection,
+    TrainSection, TrainTokenizer,
 };
 
 /// The configuration of a pretraining run.

@@ -1,6 +1,6 @@
 //! What a configuration must satisfy before anything is read or computed.
 
-use super::{Objective, PretrainConfig, ScheduleKind, TokenizerKind};
+use super::{Objective, PretrainConfig, TokenizerKind};
 use crate::error::ConfigProblem;
 
 impl PretrainConfig {
@@ -12,8 +12,8 @@ impl PretrainConfig {
         self.check_model_and_tokenizer()?;
         self.check_data()?;
         self.check_objective()?;
-        self.check_optimizer()?;
-        self.check_schedule()?;
+        self.optimizer.validate()?;
+        self.schedule.validate(self.optimizer.lr)?;
         self.check_train()?;
         at_least_one("checkpoint.keep", self.checkpoint.keep as u64)?;
         at_least_one("log.every", self.log.every)?;
@@ -152,60 +152,6 @@ impl PretrainConfig {
         Ok(())
     }
 
-    fn check_optimizer(&self) -> Result<(), ConfigProblem> {
-        let optimizer = &self.optimizer;
-        positive("optimizer.lr", optimizer.lr)?;
-        positive("optimizer.eps", optimizer.eps)?;
-        not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
-        for beta in optimizer.betas {
-            if !(0.0..1.0).contains(&beta) {
-                return Err(ConfigProblem::new(
-                    "optimizer.betas",
-                    "two numbers from 0 to below 1",
-                    beta,
-                    "the usual values are [0.9, 0.999]",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_schedule(&self) -> Result<(), ConfigProblem> {
-        let schedule = &self.schedule;
-        not_negative("schedule.min_lr", schedule.min_lr)?;
-        if schedule.min_lr > self.optimizer.lr {
-            return Err(ConfigProblem::new(
-                "schedule.min_lr",
-                format!("at most optimizer.lr, {}", self.optimizer.lr),
-                schedule.min_lr,
-                "lower it",
-            ));
-        }
-        let shape = schedule.kind;
-        if schedule.min_lr > 0.0
-            && matches!(
-                shape,
-                ScheduleKind::Constant | ScheduleKind::InverseSquareRoot
-            )
-        {
-            return Err(ConfigProblem::new(
-                "schedule.min_lr",
-                "0 with a constant or inverse-square-root schedule, which have no end value",
-                schedule.min_lr,
-                "remove it, or take a linear, cosine or trapezoid schedule",
-            ));
-        }
-        match schedule.decay_steps {
-            Some(_) if shape != ScheduleKind::Trapezoid => Err(ConfigProblem::new(
-                "schedule.decay_steps",
-                "nothing, except with a trapezoid schedule",
-                "a number",
-                "remove it, or set schedule.kind = \"trapezoid\"",
-            )),
-            _ => Ok(()),
-        }
-    }
-
     fn check_train(&self) -> Result<(), ConfigProblem> {
         let train = &self.train;
         at_least_one("train.batch_size", train.batch_size as u64)?;
@@ -269,14 +215,14 @@ impl PretrainConfig {
     }
 }
 
-fn at_least_one(key: &str, value: u64) -> Result<(), ConfigProblem> {
+pub(super) fn at_least_one(key: &str, value: u64) -> Result<(), ConfigProblem> {
     match value {
         0 => Err(ConfigProblem::new(key, "at least 1", 0, "raise it")),
         _ => Ok(()),
     }
 }
 
-fn positive(key: &str, value: f64) -> Result<(), ConfigProblem> {
+pub(super) fn positive(key: &str, value: f64) -> Result<(), ConfigProblem> {
     if value > 0.0 && value.is_finite() {
         return Ok(());
     }
@@ -288,7 +234,7 @@ fn positive(key: &str, value: f64) -> Result<(), ConfigProblem> {
     ))
 }
 
-fn not_negative(key: &str, value: f64) -> Result<(), ConfigProblem> {
+pub(super) fn not_negative(key: &str, value: f64) -> Result<(), ConfigProblem> {
     if value >= 0.0 && value.is_finite() {
         return Ok(());
     }

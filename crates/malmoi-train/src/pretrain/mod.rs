@@ -21,6 +21,6 @@ pub use crate::config::PretrainConfig;
 pub use evaluate::{Evaluation, evaluate};
 pub use event::{Event, Observer, Silent, Started, StepEvent, StopReason};
 pub use run::{RunOptions, Summary, run};
-pub use setup::{model_config, optimizer, schedule};
+pub use setup::model_config;
 pub use show::show;
 pub use step::{Accumulated, StepOptions, StepReport, Trainer};

@@ -23,6 +23,7 @@ use crate::config::PretrainConfig;
 use crate::data::step_batches;
 use crate::error::TrainError;
 use crate::log::tensorboard::EventFile;
+use crate::optim::Optimizer;
 
 /// File of the resolved configuration in a run directory.
 const CONFIG: &str = "config.toml";
@@ -162,7 +163,7 @@ impl<'a> Run<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let prepared = prepare(config, &options.out, observer)?;
-        let mut optimizer = setup::optimizer(config)?;
+        let mut optimizer = Optimizer::new(config.optimizer.rule.clone())?;
         let head = setup::head(&config.objective);
         let identity = prepared.identity();
         let (model, state) = match &checkpoint {
@@ -201,7 +202,9 @@ impl<'a> Run<'a> {
         let step_options = StepOptions {
             seed: config.seed,
             lr: config.optimizer.lr,
-            schedule: setup::schedule(config, steps),
+            schedule: config
+                .schedule
+                .over(steps, config.optimizer.lr, prepared.model.d_model()),
             clip_norm: config.train.clip_norm,
             decay_all: config.optimizer.decay_all,
         };

@@ -6,13 +6,10 @@ use std::sync::Arc;
 use malmoi_models::{Head, ModelConfig};
 use malmoi_text::Tokenizer;
 
-use crate::config::{
-    Architecture, DataSection, ModelSection, Objective, PretrainConfig, ScheduleKind,
-};
+use crate::config::{Architecture, DataSection, ModelSection, Objective, PretrainConfig};
 use crate::data::{ClmData, ClmOptions, Corpus, Examples, MlmData, MlmOptions, Tokens};
 use crate::error::{ConfigProblem, TrainError};
 use crate::objectives::masked::MaskingRates;
-use crate::optim::{Adam, LearningRate, Optimizer, Rule, Schedule};
 
 /// The head that an objective trains.
 pub(super) fn head(objective: &Objective) -> Head {
@@ -273,40 +270,4 @@ pub(super) fn total_steps(config: &PretrainConfig, examples: &dyn Examples) -> u
         (None, None, tokens) => tokens.unwrap_or(0) as f64 / (examples.mean_tokens() * per_step),
     };
     (steps.ceil() as u64).max(1)
-}
-
-/// The learning rate over a run of `steps` steps.
-pub fn schedule(config: &PretrainConfig, steps: u64) -> LearningRate {
-    let section = &config.schedule;
-    let end = section.min_lr / config.optimizer.lr;
-    let schedule = match section.kind {
-        ScheduleKind::Constant => Schedule::Constant,
-        ScheduleKind::Linear => Schedule::Linear { end },
-        ScheduleKind::Cosine => Schedule::Cosine { end },
-        ScheduleKind::InverseSquareRoot => Schedule::InverseSqrt { timescale: None },
-        ScheduleKind::Trapezoid => Schedule::Trapezoid {
-            decay: section.decay_steps.unwrap_or(steps / 5),
-            end,
-        },
-    };
-    LearningRate {
-        schedule,
-        warmup: section.warmup_steps,
-        total: steps,
-    }
-}
-
-/// The optimiser, without state.
-///
-/// # Errors
-/// A setting that is out of range.
-pub fn optimizer(config: &PretrainConfig) -> Result<Optimizer, TrainError> {
-    let section = &config.optimizer;
-    let rule = Rule::AdamW(Adam {
-        beta1: section.betas[0],
-        beta2: section.betas[1],
-        eps: section.eps,
-        weight_decay: section.weight_decay,
-    });
-    Ok(Optimizer::new(rule)?)
 }

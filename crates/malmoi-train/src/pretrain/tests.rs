@@ -8,6 +8,7 @@ use malmoi_models::{Mode, Model, OpenOptions};
 use super::*;
 use crate::data::step_batches;
 use crate::error::TrainError;
+use crate::optim::Optimizer;
 
 /// Korean and English text with something to learn: the second word of a line follows from the first.
 fn text(documents: usize) -> String {
@@ -146,11 +147,16 @@ fn accumulated_gradients_equal_those_of_the_full_batch() {
         let options = StepOptions {
             seed: 1,
             lr: 1e-3,
-            schedule: schedule(&config, 10),
+            schedule: config.schedule.over(10, config.optimizer.lr, 16),
             clip_norm: 1.0,
             decay_all: false,
         };
-        let trainer = Trainer::new(model, optimizer(&config).unwrap(), 0, options);
+        let trainer = Trainer::new(
+            model,
+            Optimizer::new(config.optimizer.rule.clone()).unwrap(),
+            0,
+            options,
+        );
         let gradients = |accumulation: usize, batch_size: usize| {
             let batches = step_batches(&*prepared.train, 1, 0, accumulation, batch_size).unwrap();
             trainer.gradients(&batches).unwrap()
@@ -198,8 +204,8 @@ fn interrupt_after(steps: u64) -> (Arc<AtomicBool>, impl FnMut(&Event<'_>)) {
 
 #[test]
 fn a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one() {
-    for objective in [CLM, MLM] {
-        let (dir, config) = setting(objective, &[]);
+    for (objective, rule) in [(CLM, "adamw"), (MLM, "lamb"), (CLM, "adafactor")] {
+        let (dir, config) = setting(objective, &[&format!("optimizer.kind={rule}")]);
         let straight = run(&config, &options(&dir.path().join("straight")), &mut Silent).unwrap();
         let out = dir.path().join("halted");
         let (flag, mut observer) = interrupt_after(7);
@@ -222,7 +228,7 @@ fn a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one() {
         assert_eq!(
             bytes(&resumed.last_checkpoint),
             bytes(&straight.last_checkpoint),
-            "{objective}"
+            "{objective} {rule}"
         );
         assert_eq!(resumed.evaluation, straight.evaluation);
         assert_eq!(resumed.best, straight.best);
@@ -525,12 +531,17 @@ fn every_trainable_tensor_gets_its_decay_by_its_shape() {
         let options = StepOptions {
             seed: 1,
             lr: 0.1,
-            schedule: schedule(&config, 10),
+            schedule: config.schedule.over(10, config.optimizer.lr, 16),
             // A norm this small takes the gradient out of the step, but for Adam's scale: eps is above it.
             clip_norm: 1e-30,
             decay_all,
         };
-        let mut trainer = Trainer::new(model, optimizer(&config).unwrap(), 0, options);
+        let mut trainer = Trainer::new(
+            model,
+            Optimizer::new(config.optimizer.rule.clone()).unwrap(),
+            0,
+            options,
+        );
         let batches = step_batches(&*prepared.train, 1, 0, 1, 2).unwrap();
         trainer.advance(&batches).unwrap();
         trainer.model().read(|info, values| {
