@@ -26,13 +26,13 @@
 //! [`PretrainConfig::load`] reads a file, applies `--set a.b=c` overrides and validates; what it returns holds every default,
 //! and [`PretrainConfig::to_toml`] writes it the way the run saves it.
 
-mod load;
+pub(crate) mod load;
 mod optimizer;
 mod schedule;
 mod sections;
 #[cfg(test)]
 mod tests;
-mod validate;
+pub(crate) mod validate;
 
 use serde::{Deserialize, Serialize};
 

@@ -118,7 +118,7 @@ impl From<OptimizerSection> for Table {
 
 impl OptimizerSection {
     /// Checks the settings.
-    pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigProblem> {
         positive("optimizer.lr", self.lr)?;
         match self.rule.validate() {
             Ok(()) => Ok(()),

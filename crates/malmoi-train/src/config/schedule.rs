@@ -67,7 +67,7 @@ pub enum ScheduleKind {
 
 impl ScheduleSection {
     /// Checks the settings beside a peak rate of `lr`.
-    pub(super) fn validate(&self, lr: f64) -> Result<(), ConfigProblem> {
+    pub(crate) fn validate(&self, lr: f64) -> Result<(), ConfigProblem> {
         not_negative("schedule.min_lr", self.min_lr)?;
         if self.min_lr > lr {
             return Err(ConfigProblem::new(

@@ -1,6 +1,6 @@
 //! What a configuration must satisfy before anything is read or computed.
 
-use super::{Objective, PretrainConfig, TokenizerKind};
+use super::{Objective, PretrainConfig, TokenizerKind, TrainSection};
 use crate::error::ConfigProblem;
 
 impl PretrainConfig {
@@ -14,7 +14,8 @@ impl PretrainConfig {
         self.check_objective()?;
         self.optimizer.validate()?;
         self.schedule.validate(self.optimizer.lr)?;
-        self.check_train()?;
+        self.train.validate()?;
+        self.check_early_stop()?;
         at_least_one("checkpoint.keep", self.checkpoint.keep as u64)?;
         at_least_one("log.every", self.log.every)?;
         if let Some(batches) = self.evaluate.batches {
@@ -152,8 +153,34 @@ impl PretrainConfig {
         Ok(())
     }
 
-    fn check_train(&self) -> Result<(), ConfigProblem> {
-        let train = &self.train;
+    fn check_early_stop(&self) -> Result<(), ConfigProblem> {
+        if let Some(patience) = self.train.early_stop {
+            at_least_one("train.early_stop", patience)?;
+            if self.data.valid.is_none() {
+                return Err(ConfigProblem::new(
+                    "train.early_stop",
+                    "a validation text to judge by",
+                    "no data.valid",
+                    "add data.valid, or remove train.early_stop",
+                ));
+            }
+            if self.evaluate.every == 0 {
+                return Err(ConfigProblem::new(
+                    "train.early_stop",
+                    "evaluations during training",
+                    "evaluate.every = 0",
+                    "set evaluate.every, or remove train.early_stop",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TrainSection {
+    /// Checks the settings of a section on their own.
+    pub(crate) fn validate(&self) -> Result<(), ConfigProblem> {
+        let train = self;
         at_least_one("train.batch_size", train.batch_size as u64)?;
         at_least_one("train.accumulation", train.accumulation as u64)?;
         not_negative("train.clip_norm", train.clip_norm)?;
@@ -192,37 +219,18 @@ impl PretrainConfig {
                 "this version trains in f32 only; set train.precision = \"f32\"",
             ));
         }
-        if let Some(patience) = train.early_stop {
-            at_least_one("train.early_stop", patience)?;
-            if self.data.valid.is_none() {
-                return Err(ConfigProblem::new(
-                    "train.early_stop",
-                    "a validation text to judge by",
-                    "no data.valid",
-                    "add data.valid, or remove train.early_stop",
-                ));
-            }
-            if self.evaluate.every == 0 {
-                return Err(ConfigProblem::new(
-                    "train.early_stop",
-                    "evaluations during training",
-                    "evaluate.every = 0",
-                    "set evaluate.every, or remove train.early_stop",
-                ));
-            }
-        }
         Ok(())
     }
 }
 
-pub(super) fn at_least_one(key: &str, value: u64) -> Result<(), ConfigProblem> {
+pub(crate) fn at_least_one(key: &str, value: u64) -> Result<(), ConfigProblem> {
     match value {
         0 => Err(ConfigProblem::new(key, "at least 1", 0, "raise it")),
         _ => Ok(()),
     }
 }
 
-pub(super) fn positive(key: &str, value: f64) -> Result<(), ConfigProblem> {
+pub(crate) fn positive(key: &str, value: f64) -> Result<(), ConfigProblem> {
     if value > 0.0 && value.is_finite() {
         return Ok(());
     }
@@ -234,7 +242,7 @@ pub(super) fn positive(key: &str, value: f64) -> Result<(), ConfigProblem> {
     ))
 }
 
-pub(super) fn not_negative(key: &str, value: f64) -> Result<(), ConfigProblem> {
+pub(crate) fn not_negative(key: &str, value: f64) -> Result<(), ConfigProblem> {
     if value >= 0.0 && value.is_finite() {
         return Ok(());
     }

@@ -189,6 +189,7 @@ impl MlmData {
             segments: Some(pair.segments),
             targets,
             next_sentence,
+            ..Example::default()
         })
     }
 

@@ -1,60 +1,86 @@
 //! Tokenizer and tokenised text of a run, made once and kept in its directory.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use malmoi_models::ModelConfig;
+use malmoi_models::{Head, Mode, Model, ModelConfig};
 use malmoi_text::{
     BuildOptions, CorpusOptions, DocumentMode, ReadOptions, TokenCorpus, Tokenizer,
     build_token_corpus,
 };
 
-use super::event::{Event, Observer};
-use super::state::DataIdentity;
+use super::card::card;
+use super::evaluate::evaluate;
 use super::{setup, tokenizer};
 use crate::config::{Documents, Objective, OneOrMany, PretrainConfig};
 use crate::data::{Corpus, Examples};
 use crate::error::TrainError;
+use crate::files::{TOKENIZER, checksum, files_in, save_tokenizer};
+use crate::training::{DataIdentity, Evaluation, Event, Judge, Observer, TrainerState, Work};
 
-/// Directory of the tokenizer in a run directory.
-const TOKENIZER: &str = "tokenizer";
 /// Directory of tokenised text in a run directory.
 const CORPUS: &str = "corpus";
 
-/// What a run reads.
+/// What a run reads and trains.
 pub(super) struct Prepared {
     pub(super) tokenizer: Tokenizer,
-    pub(super) model: ModelConfig,
     pub(super) train: Box<dyn Examples>,
-    pub(super) valid: Option<Box<dyn Examples>>,
-    pub(super) train_tokens: u64,
-    pub(super) valid_tokens: Option<u64>,
+    config: PretrainConfig,
+    model: ModelConfig,
+    valid: Option<Box<dyn Examples>>,
+    train_tokens: u64,
+    valid_tokens: Option<u64>,
     identity: DataIdentity,
     /// Where the tokenizer's files are.
     tokenizer_dir: PathBuf,
 }
 
-impl Prepared {
-    /// What the data is known by.
-    pub(super) fn identity(&self) -> DataIdentity {
+impl Work for Prepared {
+    fn examples(&self) -> &dyn Examples {
+        &*self.train
+    }
+
+    fn tokens(&self) -> (u64, Option<u64>) {
+        (self.train_tokens, self.valid_tokens)
+    }
+
+    fn identity(&self) -> DataIdentity {
         self.identity.clone()
     }
 
-    /// Name and path of the tokenizer's files, which go into every checkpoint.
-    pub(super) fn tokenizer_files(&self) -> Result<Vec<(String, PathBuf)>, TrainError> {
-        let dir = &self.tokenizer_dir;
-        let mut files = Vec::new();
-        for entry in fs::read_dir(dir).map_err(|e| TrainError::io("list", dir, e))? {
-            let entry = entry.map_err(|e| TrainError::io("list", dir, e))?;
-            files.push((
-                entry.file_name().to_string_lossy().into_owned(),
-                entry.path(),
-            ));
-        }
-        files.sort();
-        Ok(files)
+    fn start(&self) -> Result<Model, TrainError> {
+        let (model, seed) = (self.model.clone(), self.config.seed);
+        Ok(Model::initialise(model, self.head(), seed, Mode::Training))
+    }
+
+    fn head(&self) -> Head {
+        setup::head(&self.config.objective)
+    }
+
+    fn evaluate(&self, model: &Model) -> Result<Evaluation, TrainError> {
+        let valid = self.valid.as_ref().ok_or_else(|| TrainError::Corpus {
+            corpus: "data.valid".into(),
+            problem: "no validation text to measure on; name a file".into(),
+        })?;
+        let (size, batches) = (self.config.train.batch_size, self.config.evaluate.batches);
+        evaluate(model, &**valid, size, batches)
+    }
+
+    fn intervals(&self) -> (u64, u64) {
+        (self.config.evaluate.every, self.config.checkpoint.every)
+    }
+
+    fn judge(&self) -> Judge {
+        Judge::loss()
+    }
+
+    fn files(&self) -> Result<Vec<(String, PathBuf)>, TrainError> {
+        files_in(&self.tokenizer_dir)
+    }
+
+    fn card(&self, model: &Model, state: &TrainerState) -> String {
+        card(model, state)
     }
 }
 
@@ -127,6 +153,7 @@ pub(super) fn prepare(
         vocabulary: format!("{:016x}", tokenizer.vocabulary_hash()),
     };
     Ok(Prepared {
+        config: config.clone(),
         tokenizer,
         model,
         train,
@@ -154,17 +181,6 @@ fn corpus_options(config: &PretrainConfig) -> CorpusOptions {
             ..ReadOptions::default()
         },
     }
-}
-
-/// Writes the tokenizer under a temporary name, so that the directory is complete or absent.
-fn save_tokenizer(tokenizer: &Tokenizer, dir: &Path, max_len: usize) -> Result<(), TrainError> {
-    let temporary = dir.with_file_name(format!(".tmp-{TOKENIZER}"));
-    if temporary.is_dir() {
-        fs::remove_dir_all(&temporary).map_err(|e| TrainError::io("remove", &temporary, e))?;
-    }
-    fs::create_dir_all(&temporary).map_err(|e| TrainError::io("create", &temporary, e))?;
-    tokenizer.save(&temporary, Some(max_len))?;
-    fs::rename(&temporary, dir).map_err(|e| TrainError::io("rename into", dir, e))
 }
 
 /// The tokenised text of some files and the name it is known by. It is made once; its file name holds checksums of the text and
@@ -196,26 +212,4 @@ fn corpus(
         build_token_corpus(&files, &path, tokenizer, options, &mut |_| ())?;
     }
     Ok((Corpus(TokenCorpus::open(&path, Some(hash))?), name))
-}
-
-/// CRC-32C and length of the content of some files, one after another.
-fn checksum(files: &[PathBuf]) -> Result<String, TrainError> {
-    let (mut sum, mut length) = (0, 0_u64);
-    let mut buffer = vec![0; 1 << 20];
-    for path in files {
-        let mut file = fs::File::open(path).map_err(|e| TrainError::io("open", path, e))?;
-        loop {
-            match file
-                .read(&mut buffer)
-                .map_err(|e| TrainError::io("read", path, e))?
-            {
-                0 => break,
-                n => {
-                    sum = crc32c::crc32c_append(sum, &buffer[..n]);
-                    length += n as u64;
-                }
-            }
-        }
-    }
-    Ok(format!("{sum:08x}-{length}"))
 }

@@ -157,7 +157,7 @@ fn sizes(section: &ModelSection) -> Result<ModelConfig, TrainError> {
     Ok(model)
 }
 
-fn set_dropout(model: &mut ModelConfig, rate: f32) {
+pub(crate) fn set_dropout(model: &mut ModelConfig, rate: f32) {
     match model {
         ModelConfig::Bert(bert) => {
             (
@@ -259,15 +259,4 @@ pub(super) fn files(
         .into_iter()
         .map(|path| dir.join(path))
         .collect()
-}
-
-/// Steps of the whole run.
-pub(super) fn total_steps(config: &PretrainConfig, examples: &dyn Examples) -> u64 {
-    let per_step = (config.train.batch_size * config.train.accumulation) as f64;
-    let steps = match (config.train.steps, config.train.epochs, config.train.tokens) {
-        (Some(steps), ..) => return steps,
-        (None, Some(epochs), _) => epochs * examples.per_epoch() as f64 / per_step,
-        (None, None, tokens) => tokens.unwrap_or(0) as f64 / (examples.mean_tokens() * per_step),
-    };
-    (steps.ceil() as u64).max(1)
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use malmoi_text::Tokenizer;
 
-use super::event::Observer;
 use super::prepare::prepare;
 use super::tokenizer::Scratch;
 use crate::config::{Objective, PretrainConfig};
 use crate::data::Example;
 use crate::error::TrainError;
+use crate::training::Observer;
 
 /// Renders the first `n` training examples. `out` is the run directory, whose tokenizer and tokenised text are used where they
 /// exist; otherwise they are made in a temporary directory.

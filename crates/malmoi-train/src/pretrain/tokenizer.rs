@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use malmoi_text::{Algorithm, CorpusOptions, HangulSafe, Layout, Tokenizer, TrainOptions};
 
-use super::event::{Event, Observer};
 use crate::config::{Objective, TokenizerKind, TrainTokenizer};
 use crate::error::{ConfigProblem, TrainError};
+use crate::training::{Event, Observer};
 
 /// Trains a tokenizer on the training text, with the special tokens that the objective needs.
 pub(super) fn train(
