@@ -10,9 +10,8 @@ use crate::training::Evaluation;
 
 /// Measures on `batches` batches spread evenly over the examples, or on all examples.
 ///
-/// Beside the loss (tokens plus pairs, what training minimises) there are `token_loss`, `perplexity` (`exp` of it), `accuracy` of the
-/// predicted tokens, `baseline_accuracy` (what always predicting the most frequent one would score) and, where there are pairs of
-/// segments, `pair_accuracy`.
+/// Beside the loss (tokens plus pairs, what training minimises) there are `perplexity` (of the tokens), `accuracy` of the predicted tokens, `baseline_accuracy` (what always predicting the most frequent one would score) and, where there are pairs of
+/// segments, `token_loss` and `pair_accuracy`.
 ///
 /// # Errors
 /// Those of the model and of the examples, and [`TrainError::Corpus`] when there is nothing to predict.
@@ -75,12 +74,12 @@ pub fn evaluate(
         0.0
     };
     let mut metrics = vec![
-        ("token_loss", token_loss),
         ("perplexity", token_loss.exp()),
         ("accuracy", correct / targets as f64),
         ("baseline_accuracy", most_frequent as f64 / targets as f64),
     ];
     if pairs > 0 {
+        metrics.push(("token_loss", token_loss));
         metrics.push(("pair_accuracy", pairs_right / pairs as f64));
     }
     Ok(Evaluation::new(token_loss + pair_loss, targets, &metrics))
