@@ -27,6 +27,7 @@
 //! and [`PretrainConfig::to_toml`] writes it the way the run saves it.
 
 pub(crate) mod load;
+mod objective;
 mod optimizer;
 mod schedule;
 mod sections;
@@ -36,12 +37,12 @@ pub(crate) mod validate;
 
 use serde::{Deserialize, Serialize};
 
+pub use objective::{Clm, ClmSampling, Mlm, Objective, SpanCorruption, Text2text, TextTask, Tlm};
 pub use optimizer::OptimizerSection;
 pub use schedule::{ScheduleKind, ScheduleSection};
 pub use sections::{
-    Architecture, CheckpointSection, Clm, ClmSampling, DataSection, Documents, EvaluateSection,
-    LogSection, Mlm, ModelSection, Objective, OneOrMany, TokenizerKind, TokenizerSection,
-    TrainSection, TrainTokenizer,
+    Architecture, CheckpointSection, DataSection, Documents, EvaluateSection, LogSection,
+    ModelSection, OneOrMany, TokenizerKind, TokenizerSection, TrainSection, TrainTokenizer,
 };
 
 /// The configuration of a pretraining run.

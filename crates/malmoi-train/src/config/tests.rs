@@ -252,3 +252,55 @@ fn schedules_take_their_own_settings_only() {
     // Vaswani et al. 2017, equation 3, at the end of the warm-up: 64^-½ · 10^-½.
     assert!((noam.factor(9) - 0.125 / 10.0_f64.sqrt()).abs() < 1e-12);
 }
+
+#[test]
+fn every_objective_is_read_with_its_published_defaults() {
+    let with = |objective: &str| {
+        let text = SMALL.replace("kind = \"clm\"\ncontext = 16", objective);
+        parse(&text, &[])
+    };
+    let Objective::SpanCorruption(spans) = with("kind = \"span-corruption\"").unwrap().objective
+    else {
+        panic!("span corruption")
+    };
+    assert_eq!((spans.density, spans.mean_span), (0.15, 3.0));
+    let Objective::Tlm(tlm) = with("kind = \"tlm\"\ncolumns = [\"ko\", \"en\"]")
+        .unwrap()
+        .objective
+    else {
+        panic!("tlm")
+    };
+    assert_eq!(
+        (tlm.languages, tlm.pairs, tlm.probability),
+        ([0, 1], 1.0, 0.15)
+    );
+    for (objective, words) in [
+        ("kind = \"tlm\"", "columns"),
+        (
+            "kind = \"tlm\"\ncolumns = [\"a\", \"b\"]\npairs = 1.5",
+            "objective.pairs",
+        ),
+        ("kind = \"span-corruption\"\ndensity = 1.0", "density"),
+        ("kind = \"span-corruption\"\nmean_span = 0.5", "mean"),
+        (
+            "kind = \"span-corruption\"\ntemperature = 0.0",
+            "objective.temperature",
+        ),
+        (
+            "kind = \"span-corruption\"\ntasks = [{ trane = \"x\" }]",
+            "trane",
+        ),
+        (
+            "kind = \"text2text\"\nmax_target_len = 1",
+            "objective.max_target_len",
+        ),
+        ("kind = \"mlm\"\nmax_ngram = 0", "objective.max_ngram"),
+        (
+            "kind = \"mlm\"\nnext_sentence = true\nsentence_order = true",
+            "objective.sentence_order",
+        ),
+    ] {
+        let said = with(objective).expect_err("refused").to_string();
+        assert!(said.contains(words), "{objective}: {said}");
+    }
+}

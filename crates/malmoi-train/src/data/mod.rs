@@ -6,8 +6,14 @@
 
 mod clm;
 mod corpus;
+mod hide;
+mod mixed;
 mod mlm;
+#[cfg(test)]
+mod objective_tests;
 mod order;
+mod parallel;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +23,12 @@ use malmoi_nn::PackedBatch;
 
 pub use clm::{ClmData, ClmOptions};
 pub use corpus::{Corpus, Tokens};
-pub use mlm::{MlmData, MlmOptions, SpecialIds};
+pub use hide::Units;
+pub use mixed::Mixed;
+pub use mlm::{MlmData, MlmOptions, PairKind, SpecialIds};
 pub(crate) use order::EpochOrder;
+pub use parallel::{TextPairs, TranslationData, TranslationOptions};
+pub use spans::{Sentinels, SpanData, SpanOptions, sentinel};
 
 use crate::error::TrainError;
 
@@ -33,6 +43,8 @@ pub struct Example {
     pub positions: Vec<u32>,
     /// Segment of each token, for models that have segments.
     pub segments: Option<Vec<u32>>,
+    /// Language of each token, for models that tell languages apart.
+    pub languages: Option<Vec<u32>>,
     /// What is predicted: place in the example and the token to predict there.
     pub targets: Vec<(usize, u32)>,
     /// 0: the second segment follows the first; 1: it comes from another document.

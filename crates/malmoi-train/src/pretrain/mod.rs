@@ -4,7 +4,9 @@
 //! every checkpoint is a complete model directory with the state that [`RunOptions::resume`] continues from, bit for bit.
 
 mod card;
+mod corpus;
 mod evaluate;
+mod objective;
 mod prepare;
 pub(crate) mod setup;
 mod show;

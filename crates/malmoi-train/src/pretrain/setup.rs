@@ -1,24 +1,13 @@
 //! From a configuration to what a run needs: tokenizer, corpora, model shape, optimiser.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use malmoi_models::{Head, ModelConfig};
+use malmoi_models::ModelConfig;
 use malmoi_text::Tokenizer;
 
-use crate::config::{Architecture, DataSection, ModelSection, Objective, PretrainConfig};
-use crate::data::{ClmData, ClmOptions, Corpus, Examples, MlmData, MlmOptions, Tokens};
+use super::objective;
+use crate::config::{Architecture, DataSection, ModelSection, PretrainConfig};
 use crate::error::{ConfigProblem, TrainError};
-use crate::objectives::masked::MaskingRates;
-
-/// The head that an objective trains.
-pub(super) fn head(objective: &Objective) -> Head {
-    match objective {
-        Objective::Clm(_) => Head::CausalLm,
-        Objective::Mlm(mlm) if mlm.next_sentence => Head::Pretraining,
-        Objective::Mlm(_) => Head::MaskedLm,
-    }
-}
 
 /// The shape of the model for a tokenizer.
 ///
@@ -52,39 +41,8 @@ pub fn model_config(
     if let Some(rate) = config.train.dropout {
         set_dropout(&mut model, rate as f32);
     }
-    let (wants_causal, name) = match &config.objective {
-        Objective::Clm(_) => (true, "clm"),
-        Objective::Mlm(_) => (false, "mlm"),
-    };
-    if model.is_causal() != wants_causal {
-        let (expected, fix) = if wants_causal {
-            (
-                "an objective of an encoder (mlm)",
-                "set objective.kind = \"mlm\", or train a gpt1 or gpt2",
-            )
-        } else {
-            (
-                "an objective of a decoder (clm)",
-                "set objective.kind = \"clm\", or train a bert",
-            )
-        };
-        return Err(
-            ConfigProblem::new("objective.kind", expected, format!("{name:?}"), fix).into(),
-        );
-    }
-    if let Objective::Mlm(mlm) = &config.objective
-        && mlm.next_sentence
-        && model.n_segments() < 2
-    {
-        return Err(ConfigProblem::new(
-            "objective.next_sentence",
-            "false for a model with one segment",
-            true,
-            "take a model with two segments",
-        )
-        .into());
-    }
-    sequence_length(&config.objective, model.max_len())?;
+    objective::check_fit(&config.objective, &model)?;
+    objective::sequence_length(&config.objective, model.max_len())?;
     Ok(model)
 }
 
@@ -181,72 +139,6 @@ pub(crate) fn set_dropout(model: &mut ModelConfig, rate: f32) {
             ) = (rate, rate, rate);
         }
     }
-}
-
-/// Tokens of a sequence: what the objective says, or all positions.
-pub(super) fn sequence_length(objective: &Objective, max_len: usize) -> Result<usize, TrainError> {
-    let (key, length) = match objective {
-        Objective::Clm(clm) => ("objective.context", clm.context),
-        Objective::Mlm(mlm) => ("objective.max_len", mlm.max_len),
-    };
-    let length = length.unwrap_or(max_len);
-    if length > max_len {
-        return Err(TrainError::TooLong {
-            key,
-            length,
-            max_len,
-        });
-    }
-    Ok(length)
-}
-
-/// Examples of a corpus under the objective of the configuration.
-pub(super) fn examples(
-    config: &PretrainConfig,
-    tokenizer: &Tokenizer,
-    corpus: Arc<Corpus>,
-    name: &str,
-    length: usize,
-) -> Result<Box<dyn Examples>, TrainError> {
-    let tokens: Arc<dyn Tokens> = corpus;
-    Ok(match &config.objective {
-        Objective::Clm(clm) => {
-            let separator = match clm.separator.as_deref() {
-                None => tokenizer.special().eos,
-                Some("") => None,
-                Some(token) => {
-                    Some(
-                        tokenizer
-                            .token_to_id(token)
-                            .ok_or_else(|| TrainError::NoToken {
-                                token: token.to_string(),
-                            })?,
-                    )
-                }
-            };
-            let options = ClmOptions {
-                context: length,
-                separator,
-                reset_positions: clm.reset_positions,
-                cross_document_attention: clm.cross_document_attention,
-                sampling: clm.sampling,
-            };
-            Box::new(ClmData::new(tokens, name, options)?)
-        }
-        Objective::Mlm(mlm) => {
-            let options = MlmOptions {
-                max_len: length,
-                rates: MaskingRates {
-                    chosen: mlm.probability,
-                    mask: mlm.mask,
-                    random: mlm.random,
-                },
-                whole_word: mlm.whole_word,
-                next_sentence: mlm.next_sentence,
-            };
-            Box::new(MlmData::new(tokens, tokenizer.clone(), name, options)?)
-        }
-    })
 }
 
 /// Files of a section of the data, with their directory.
