@@ -8,7 +8,9 @@ mod interrupt;
 mod model;
 mod output;
 mod progress;
+mod task;
 mod training;
+mod tuned;
 
 use std::process::ExitCode;
 

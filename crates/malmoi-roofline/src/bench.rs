@@ -325,10 +325,9 @@ fn train(name: &str, sequences: usize, length: usize, runs: usize) -> Result<Tim
         Example {
             starts: vec![0],
             positions: (0..length as u32).collect(),
-            segments: None,
             targets,
-            next_sentence: None,
             ids,
+            ..Example::default()
         }
     };
     let batch = [MicroBatch::pack(
