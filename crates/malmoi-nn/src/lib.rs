@@ -13,6 +13,7 @@ pub mod layers;
 pub mod ops;
 pub mod parameters;
 pub mod pass;
+mod profile;
 
 pub use attention::{AttentionConfig, KvCache, MultiHeadAttention, SequenceCache};
 pub use batch::{BatchError, KeyRows, PackedBatch};

@@ -8,8 +8,10 @@ use malmoi_kernels::attention::{
     AttentionShape, CachedShape, Dropout, Gradients, KvSlices, Mask, Saved,
 };
 
+use malmoi_kernels::profile::{Cost, Direction, Label, span};
+
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
-use crate::host;
+use crate::{host, profile};
 
 /// Everything about an attention call that is not a tensor.
 #[derive(Clone, Debug)]
@@ -33,6 +35,11 @@ pub struct AttentionLayout {
 }
 
 impl AttentionLayout {
+    fn cost(&self, cu_k: &[u32], direction: Direction) -> Cost {
+        let widths = (self.n_heads * self.d_head, self.n_kv_heads * self.d_head);
+        profile::attention(&self.cu_q, cu_k, self.mask, widths, direction)
+    }
+
     fn shape(&self) -> AttentionShape<'_> {
         let narrow = self.n_kv_heads * self.d_head;
         AttentionShape {
@@ -90,7 +97,21 @@ pub fn attention_cached(
         q_stride: shape[1],
         bias: None,
     };
+    let span = span(|| {
+        let mut cu_k = vec![0];
+        cu_k.extend(caches.iter().scan(0, |end, cache| {
+            *end += cache.len as u32;
+            Some(*end)
+        }));
+        Label {
+            name: "CachedAttention",
+            direction: Direction::Forward,
+            shape: format!("{}x{}, {} keys", shape[0], shape[1], cu_k[cu_k.len() - 1]),
+            cost: layout.cost(&cu_k, Direction::Forward),
+        }
+    });
     kernel::attention_cached(&sizes, &q, caches, &mut out);
+    drop(span);
     host::tensor(out, shape)
 }
 
@@ -139,5 +160,9 @@ impl FusedOp for Attention {
         };
         kernel::attention_backward(&self.0.shape(), &saved, pass.grad, gradients);
         vec![Some(dq), Some(dk), Some(dv)]
+    }
+
+    fn cost(&self, _shapes: &[&[usize]], direction: Direction, _track: bool) -> Cost {
+        self.0.cost(&self.0.cu_k, direction)
     }
 }
