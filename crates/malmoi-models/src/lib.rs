@@ -17,6 +17,7 @@ mod loss;
 pub mod model;
 pub mod names;
 mod save;
+pub mod shape;
 
 pub use config::ModelConfig;
 pub use error::ModelError;
@@ -25,6 +26,7 @@ pub use info::ModelInfo;
 pub use labels::{ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets};
 pub use loss::NamedGradient;
 pub use malmoi_nn::parameters::{Mode, ParameterInfo};
-pub use malmoi_nn::{BatchError, KeyRows, KvCache, PackedBatch, Pass};
+pub use malmoi_nn::{BatchError, KeyRows, KvCache, Mask, NormPlace, PackedBatch, Pass};
 pub use model::{Model, OpenOptions};
 pub use save::SaveOptions;
+pub use shape::{AttentionShape, ModelShape, StackKind, StackShape, VocabularyShape};

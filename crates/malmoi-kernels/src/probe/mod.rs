@@ -35,6 +35,12 @@ impl Arithmetic {
         }
     }
 
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Arithmetic> {
+        Arithmetic::ALL.into_iter().find(|one| one.name() == name)
+    }
+
     /// Bytes of a value.
     #[must_use]
     pub fn bytes(self) -> usize {
