@@ -26,6 +26,9 @@ const COLOURS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000",
 ];
 
+/// Keeps words readable where a line passes behind them.
+const HALO: &str = "stroke=\"white\" stroke-width=\"3\" paint-order=\"stroke\"";
+
 /// The logarithmic axes.
 struct Axes {
     x: (f64, f64),
@@ -81,14 +84,15 @@ pub fn svg(machine: &Machine, entries: &[Entry]) -> String {
     );
     text(&mut out, LEFT, 56.0, "start", 13, FAINT, &subtitle);
     grid(&mut out, &axes);
-    let mut taken = roofs(&mut out, machine, &axes);
+    let used: Vec<&str> = entries.iter().map(|entry| entry.precision).collect();
+    let mut taken = roofs(&mut out, machine, &axes, &used);
     points(&mut out, entries, &axes, &mut taken);
     legend(&mut out, entries);
     out.push_str("</svg>\n");
     out
 }
 
-/// Whole decades around everything that is drawn.
+/// Around everything that is drawn, from whole decades on.
 fn axes(machine: &Machine, entries: &[Entry]) -> Axes {
     let top = machine
         .peaks
@@ -107,9 +111,10 @@ fn axes(machine: &Machine, entries: &[Entry]) -> Axes {
     Axes {
         x: (
             intensity(f64::min, 1.0).log10().floor().min(-1.0),
-            intensity(f64::max, ridge * 1.5).log10().ceil(),
+            intensity(f64::max, ridge).log10() + 0.35,
         ),
-        y: ((low * 0.8).log10().floor(), (top * 2.5).log10().ceil()),
+        // Room above the highest roof for its label.
+        y: ((low * 0.8).log10().floor(), top.log10() + 0.35),
     }
 }
 
@@ -117,7 +122,7 @@ fn text(out: &mut String, x: f64, y: f64, anchor: &str, size: u32, fill: &str, w
     let words = escape(words);
     let _ = writeln!(
         out,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\" fill=\"{fill}\">{words}</text>"
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\" fill=\"{fill}\" {HALO}>{words}</text>"
     );
 }
 
@@ -138,13 +143,13 @@ fn line(out: &mut String, from: (f64, f64), to: (f64, f64), style: &str) {
 
 fn grid(out: &mut String, axes: &Axes) {
     let style = format!("stroke=\"{GRID}\"");
-    for decade in axes.x.0 as i32..=axes.x.1 as i32 {
+    for decade in axes.x.0 as i32..=axes.x.1.floor() as i32 {
         let value = 10f64.powi(decade);
         let x = axes.x(value);
         line(out, (x, TOP), (x, BOTTOM), &style);
         text(out, x, BOTTOM + 20.0, "middle", 12, INK, &plain(value));
     }
-    for decade in axes.y.0 as i32..=axes.y.1 as i32 {
+    for decade in axes.y.0 as i32..=axes.y.1.floor() as i32 {
         let value = 10f64.powi(decade);
         let y = axes.y(value);
         line(out, (LEFT, y), (RIGHT, y), &style);
@@ -180,8 +185,8 @@ fn scaled(value: f64, unit: &str) -> String {
     format!("{n:.digits$} {prefix}{unit}")
 }
 
-/// Draws the roofs; returns where their labels are.
-fn roofs(out: &mut String, machine: &Machine, axes: &Axes) -> Vec<Taken> {
+/// Draws the roofs, those of the precisions in use the stronger; returns where their labels are.
+fn roofs(out: &mut String, machine: &Machine, axes: &Axes, used: &[&str]) -> Vec<Taken> {
     let mut taken = Vec::new();
     let top = machine
         .peaks
@@ -219,7 +224,7 @@ fn roofs(out: &mut String, machine: &Machine, axes: &Axes) -> Vec<Taken> {
         let colour = if memory { INK } else { FAINT };
         let _ = writeln!(
             out,
-            "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"11.5\" fill=\"{colour}\" transform=\"rotate({angle:.2} {:.1} {:.1})\">{}</text>",
+            "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"11.5\" fill=\"{colour}\" {HALO} transform=\"rotate({angle:.2} {:.1} {:.1})\">{}</text>",
             at.0,
             at.1,
             at.0,
@@ -241,10 +246,15 @@ fn roofs(out: &mut String, machine: &Machine, axes: &Axes) -> Vec<Taken> {
     for peak in &machine.peaks {
         let y = axes.y(peak.all);
         let start = (axes.x(peak.all / fastest)).max(LEFT);
-        let style = format!("stroke=\"{INK}\" stroke-width=\"2\"");
+        let (colour, width) = if used.contains(&peak.arithmetic) {
+            (INK, 2)
+        } else {
+            (FAINT, 1)
+        };
+        let style = format!("stroke=\"{colour}\" stroke-width=\"{width}\"");
         line(out, (start, y), (RIGHT, y), &style);
         let words = format!("{} {} ({})", peak.arithmetic, speed_of(peak), peak.unit);
-        text(out, RIGHT - 6.0, y - 6.0, "end", 12, INK, &words);
+        text(out, RIGHT - 6.0, y - 6.0, "end", 12, colour, &words);
         let half_width = 3.4 * words.len() as f64;
         taken.push(Taken {
             x: RIGHT - 6.0 - half_width,
@@ -390,10 +400,18 @@ fn legend(out: &mut String, entries: &[Entry]) {
         out,
         "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"white\" stroke=\"{FAINT}\" stroke-width=\"1.8\"/>\
          <circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{FAINT}\"/>",
-        x + 132.0
+        x + 162.0
     );
-    text(out, x + 12.0, y + 4.0, "start", 12, FAINT, "least time");
-    text(out, x + 144.0, y + 4.0, "start", 12, FAINT, "measured");
+    text(
+        out,
+        x + 12.0,
+        y + 4.0,
+        "start",
+        12,
+        FAINT,
+        "least time possible",
+    );
+    text(out, x + 174.0, y + 4.0, "start", 12, FAINT, "measured");
     y += 30.0;
     let step = ((BOTTOM + 30.0 - y) / entries.len().max(1) as f64).min(44.0);
     for (number, entry) in entries.iter().enumerate() {

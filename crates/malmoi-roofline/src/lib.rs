@@ -4,6 +4,8 @@ pub mod bench;
 pub mod chart;
 pub mod cost;
 pub mod machine;
+pub mod memory;
+pub mod plan;
 pub mod predict;
 pub mod report;
 pub mod runs;

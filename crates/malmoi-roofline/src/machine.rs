@@ -134,10 +134,17 @@ impl Machine {
 
 /// Memory that is free, in bytes, where the system says.
 pub fn available_memory() -> Option<u64> {
+    memory_line("MemAvailable:")
+}
+
+/// All memory of the machine, in bytes, where the system says.
+pub fn total_memory() -> Option<u64> {
+    memory_line("MemTotal:")
+}
+
+fn memory_line(name: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

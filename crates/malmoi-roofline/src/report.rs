@@ -146,11 +146,14 @@ fn advice(
         });
     }
     found.retain(|advice| advice.factor >= 1.1);
+    // Weights so narrow that they gain no more than bf16 does are not worth their error.
+    let bf16 = found
+        .iter()
+        .find(|advice| advice.change.starts_with("bf16"));
+    if let Some(bf16) = bf16.map(|advice| advice.factor) {
+        found.retain(|advice| !advice.change.starts_with("int8") || advice.factor > 1.05 * bf16);
+    }
     found.sort_by(|a, b| b.factor.total_cmp(&a.factor));
-    // Narrower weights that gain no more than bf16 does are not worth their error.
-    found.dedup_by(|second, first| {
-        second.change.starts_with("int8") && second.factor < 1.05 * first.factor
-    });
     Ok(found)
 }
 

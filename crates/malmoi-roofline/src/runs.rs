@@ -10,7 +10,7 @@ use malmoi_train::optim::{Adam, LearningRate, Optimizer, Rule, Schedule};
 use malmoi_train::pretrain::{StepOptions, Trainer};
 
 use crate::bench::BenchError;
-use crate::cost::{Cost, MASKED, Phase, Work};
+use crate::cost::{MASKED, Phase, Work};
 
 /// Best and median seconds of a run.
 pub(crate) type Times = (f64, f64);
@@ -201,13 +201,13 @@ pub(crate) fn train(
 ///
 /// # Errors
 /// What the model or the training refuses.
-pub fn measure(config: &ModelConfig, cost: &Cost, runs: usize) -> Result<f64, BenchError> {
+pub fn measure(config: &ModelConfig, work: &Work, runs: usize) -> Result<f64, BenchError> {
     let Work {
         phase,
         batch,
         tokens,
         ..
-    } = cost.work;
+    } = *work;
     let (_, median) = match phase {
         Phase::Train => train(config, batch, tokens, runs)?,
         Phase::Encode => encode(config, &[vec![tokens; batch].as_slice()], runs, 1)?,
@@ -222,7 +222,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cost::{Widths, count};
 
     #[test]
     fn times_are_sorted_and_the_median_is_the_middle() {
@@ -255,14 +254,9 @@ mod tests {
             (&bert, Phase::Encode),
         ] {
             let config = ModelConfig::from_json(config, false).expect("a valid configuration");
-            let widths = Widths {
-                weight: 4,
-                activation: 4,
-            };
             // The shortest and the longest texts that there is room for.
             for tokens in [2, 23] {
-                let cost = count(&config, &Work::new(phase, 2, tokens), widths).expect("fits");
-                let seconds = measure(&config, &cost, 2).expect("runs");
+                let seconds = measure(&config, &Work::new(phase, 2, tokens), 2).expect("runs");
                 assert!(seconds > 0.0 && seconds < 60.0, "{phase:?} {tokens}");
             }
         }

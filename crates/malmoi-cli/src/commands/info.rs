@@ -1,10 +1,7 @@
 //! `malmoi info`.
 
-use std::path::Path;
-
 use clap::Args;
-use malmoi_checkpoint::{directory, read_config};
-use malmoi_models::{Head, ModelConfig, ModelError, ModelInfo};
+use malmoi_models::{ModelConfig, ModelInfo};
 use serde_json::{Value, json};
 
 use crate::arguments::Global;
@@ -26,39 +23,8 @@ pub struct Info {
 }
 
 impl Info {
-    /// Configuration and head; of presets, the encoder with its pooler or the decoder with its language-model head, as published.
-    fn shape(&self, global: &Global) -> Result<(ModelConfig, Head)> {
-        if !Path::new(&self.model).is_dir()
-            && let Some(config) = ModelConfig::preset(&self.model)
-        {
-            let head = if config.is_causal() {
-                Head::CausalLm
-            } else {
-                Head::None
-            };
-            return Ok((config, head));
-        }
-        let json = read_config(&model::directory(&self.model, global)?)?;
-        let config = ModelConfig::from_json(&json, self.accept_unknown_config)?;
-        let head = match directory::architectures(&json).into_iter().next() {
-            None => Head::None,
-            Some(name) => config
-                .head_named(&name)
-                .ok_or_else(|| ModelError::UnknownHead {
-                    expected: config
-                        .architecture_names()
-                        .iter()
-                        .map(|(_, name)| *name)
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                    found: name,
-                })?,
-        };
-        Ok((config, head))
-    }
-
     pub fn run(self, global: &Global) -> Result<()> {
-        let (config, head) = self.shape(global)?;
+        let (config, head) = model::shape(&self.model, self.accept_unknown_config, global)?;
         let info = ModelInfo::new(&config, head);
         let cache = 2 * info.n_layers * info.n_heads * info.d_head * size_of::<f32>();
         if self.json {
