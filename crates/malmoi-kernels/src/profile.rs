@@ -71,12 +71,14 @@ static RECORD: Mutex<Record> = Mutex::new(Record {
     start: None,
     events: Vec::new(),
     threads: Vec::new(),
+    dropped: 0,
 });
 
 struct Record {
     start: Option<Instant>,
     events: Vec<Event>,
     threads: Vec<std::thread::ThreadId>,
+    dropped: u64,
 }
 
 /// The record. A thread that panicked while it pushed an event left a whole record behind, so poison means nothing here.
@@ -93,19 +95,38 @@ pub fn start() {
         start: Some(Instant::now()),
         events: Vec::new(),
         threads: Vec::new(),
+        dropped: 0,
     };
     ENABLED.store(true, Ordering::Relaxed);
 }
 
-/// Stops recording and returns what ran, in order of its end, with the seconds since [`start`].
-pub fn stop() -> (Vec<Event>, f64) {
+/// What was recorded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recording {
+    /// What ran, in order of its end.
+    pub events: Vec<Event>,
+    /// Seconds from [`start`] to [`stop`].
+    pub seconds: f64,
+    /// Operations that ran after the record was full.
+    pub dropped: u64,
+}
+
+/// Events that a record holds: thousands of steps, in about 100 MB.
+const FULL: usize = 1 << 20;
+
+/// Stops recording and returns what ran.
+pub fn stop() -> Recording {
     ENABLED.store(false, Ordering::Relaxed);
     let mut record = record();
     let seconds = record
         .start
         .take()
         .map_or(0.0, |at| at.elapsed().as_secs_f64());
-    (std::mem::take(&mut record.events), seconds)
+    Recording {
+        events: std::mem::take(&mut record.events),
+        seconds,
+        dropped: std::mem::take(&mut record.dropped),
+    }
 }
 
 /// Whether something records.
@@ -139,6 +160,10 @@ impl Drop for Span {
         let (Some(label), Some(origin)) = (self.label.take(), record.start) else {
             return;
         };
+        if record.events.len() >= FULL {
+            record.dropped += 1;
+            return;
+        }
         let id = std::thread::current().id();
         let known = record.threads.iter().position(|thread| *thread == id);
         let thread = known.unwrap_or_else(|| {
@@ -183,7 +208,9 @@ mod tests {
             .join()
             .expect("no panic");
         let late = span(label);
-        let (events, seconds) = stop();
+        let Recording {
+            events, seconds, ..
+        } = stop();
         drop(late);
         let ours: Vec<&Event> = events.iter().filter(|e| e.label == label()).collect();
         assert_eq!(
@@ -194,6 +221,6 @@ mod tests {
         assert!(ours[0].seconds >= 0.002 && seconds >= ours[0].start + ours[0].seconds);
         assert_ne!(ours[0].thread, ours[1].thread);
         assert!(!enabled());
-        assert_eq!(stop(), (Vec::new(), 0.0));
+        assert_eq!(stop(), Recording::default());
     }
 }

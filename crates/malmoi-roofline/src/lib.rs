@@ -7,6 +7,7 @@ pub mod machine;
 pub mod memory;
 pub mod plan;
 pub mod predict;
+pub mod profile;
 pub mod report;
 pub mod runs;
 #[cfg(test)]

@@ -68,13 +68,6 @@ const DEVICES: &[(&str, &str, f64, u64, f64)] = &[
         512 * GIB,
         307.2,
     ),
-    (
-        "epyc-9654",
-        "AMD EPYC 9654, 96 cores with AVX-512 bf16 at 2.4 GHz, 12 channels DDR5-4800, 768 GiB",
-        29.5,
-        768 * GIB,
-        460.8,
-    ),
 ];
 
 impl Device {

@@ -8,6 +8,7 @@ use malmoi_roofline::bench::{self, BenchError, BenchOptions, Workload};
 
 use crate::arguments::Global;
 use crate::failure::{Failure, Result};
+use crate::profile::ProfileArguments;
 use crate::{output, progress};
 
 /// Time a documented workload
@@ -35,6 +36,8 @@ pub struct Bench {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    profile: ProfileArguments,
 }
 
 impl Bench {
@@ -52,10 +55,12 @@ impl Bench {
             None => bench::default_lengths(),
         };
         let spinner = progress::spinner(global.quiet, &format!("timing {}", self.workload));
+        let precision = Arithmetic::named(&self.precision).unwrap_or(Arithmetic::F32);
+        self.profile.start();
         let measured = bench::run(
             workload,
             &BenchOptions {
-                precision: Arithmetic::named(&self.precision).unwrap_or(Arithmetic::F32),
+                precision,
                 runs: self.runs as usize,
                 lengths,
             },
@@ -68,6 +73,7 @@ impl Bench {
             Failure::from_error(code, &error)
         })?;
         spinner.finish_and_clear();
+        self.profile.finish(precision)?;
         if self.json {
             return output::json(&measured);
         }
