@@ -473,7 +473,9 @@ mod tests {
         let picture = svg(&machine(), &entries());
         for number in 1..=4 {
             assert_eq!(
-                picture.matches(&format!(">{number}</text>")).count(),
+                picture
+                    .matches(&format!("fill=\"white\">{number}</text>"))
+                    .count(),
                 2,
                 "point and legend"
             );

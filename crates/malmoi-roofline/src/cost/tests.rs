@@ -39,7 +39,6 @@ fn tiny(kind: StackKind) -> ModelShape {
             gated: false,
             norm_place: NormPlace::Post,
             final_norm: false,
-            dropout: false,
         }],
         vocabulary: Some(VocabularyShape {
             d: 4,
