@@ -91,11 +91,7 @@ pub fn shape(
     if !std::path::Path::new(name).is_dir()
         && let Some(config) = ModelConfig::preset(name)
     {
-        let head = if config.is_causal() {
-            Head::CausalLm
-        } else {
-            Head::None
-        };
+        let head = config.usual_head();
         return Ok((config, head));
     }
     let json = read_config(&directory(name, global)?)?;

@@ -20,6 +20,8 @@ use malmoi_kernels::profile::{Cost, Direction};
 
 use crate::profile;
 
+use crate::buffers;
+
 /// One input of an operation as the kernels see it: contiguous row-major values and their shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand<'a> {
@@ -75,6 +77,17 @@ pub struct Keep {
     pub output: bool,
 }
 
+/// Which gradient an input gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// What [`FusedOp::backward`] returns for it.
+    Own,
+    /// The output's.
+    Output,
+    /// That of an earlier input.
+    Input(usize),
+}
+
 /// A fused operation with a hand-written backward pass.
 pub trait FusedOp: Debug + Send + Sync + 'static {
     /// Computes the output. `track` says whether a backward pass may follow, so that nothing is saved in vain.
@@ -83,7 +96,7 @@ pub trait FusedOp: Debug + Send + Sync + 'static {
     /// Which values [`FusedOp::backward`] reads.
     fn keep(&self) -> Keep;
 
-    /// Gradients of the inputs, in order; `None` where not needed.
+    /// Gradients of the inputs, in order; `None` where not needed or shared.
     fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>>;
 
     /// Name in profiles.
@@ -96,6 +109,12 @@ pub trait FusedOp: Debug + Send + Sync + 'static {
     /// is that of [`FusedOp::forward`], and true for a backward pass.
     fn cost(&self, shapes: &[&[usize]], direction: Direction, _track: bool) -> Cost {
         profile::elementwise(shapes, direction)
+    }
+
+    /// Whether the gradient of input `i` is another one as it is, so that it need not be copied.
+    fn shares(&self, i: usize) -> Share {
+        let _ = i;
+        Share::Own
     }
 }
 
@@ -138,6 +157,7 @@ pub fn apply<const N: usize, const D: usize>(
             Primitive::Autodiff(_) => unreachable!("checked above"),
         });
         let (output, _) = run(&op, &inputs, false);
+        inputs.into_iter().for_each(recycle);
         return Tensor::from_primitive::<Flex>(output);
     }
     let parts = inputs.map(|input| {
@@ -148,8 +168,12 @@ pub fn apply<const N: usize, const D: usize>(
         .into_parts();
         (contiguous(tensor), node)
     });
-    let tensors = parts.each_ref().map(|(tensor, _)| tensor.clone());
-    let nodes = parts.map(|(_, node)| node);
+    let mut nodes = Vec::with_capacity(N);
+    let tensors = parts.map(|(tensor, node)| {
+        nodes.push(node);
+        tensor
+    });
+    let nodes = <[_; N]>::try_from(nodes).expect("one node an input");
     let output = match FusedBackward
         .prepare::<NoCheckpointing>(nodes)
         .compute_bound()
@@ -166,7 +190,7 @@ pub fn apply<const N: usize, const D: usize>(
                 inputs: tensors
                     .into_iter()
                     .enumerate()
-                    .map(|(i, tensor)| keep.inputs.contains(&i).then_some(tensor))
+                    .map(|(i, tensor)| keep_or_recycle(tensor, keep.inputs.contains(&i)))
                     .collect(),
                 output: keep.output.then(|| output.clone()),
                 saved: Arc::new(Mutex::new(saved)),
@@ -229,6 +253,24 @@ fn tensor(data: Vec<f32>, shape: &[usize]) -> FlexTensor {
     )
 }
 
+/// Keeps the memory of a tensor that nobody else holds for the next output.
+fn recycle(tensor: FlexTensor) {
+    if tensor.is_unique()
+        && tensor.dtype() == DType::F32
+        && let Ok(values) = tensor.into_data().try_into_vec()
+    {
+        buffers::give(values);
+    }
+}
+
+fn keep_or_recycle(tensor: FlexTensor, keep: bool) -> Option<FlexTensor> {
+    if keep {
+        return Some(tensor);
+    }
+    recycle(tensor);
+    None
+}
+
 /// What lives between a forward and its backward pass. `saved` is shared because Burn clones states; it is consumed once.
 #[derive(Clone, Debug)]
 struct State {
@@ -270,11 +312,22 @@ impl<const N: usize> Backward<Flex, N> for FusedBackward {
         let span = profile::span(&*state.op, shapes, Direction::Backward, true);
         let gradients = state.op.backward(pass);
         drop(span);
-        for ((parent, gradient), shape) in ops.parents.into_iter().zip(gradients).zip(&state.shapes)
-        {
+        let mut tensors: Vec<Option<FlexTensor>> = Vec::with_capacity(N);
+        for (i, (gradient, shape)) in gradients.into_iter().zip(&state.shapes).enumerate() {
+            let gradient = match state.op.shares(i) {
+                Share::Own => gradient.map(|gradient| tensor(gradient, shape)),
+                Share::Output => Some(grad.clone()),
+                Share::Input(earlier) => tensors[earlier].clone(),
+            };
+            tensors.push(gradient);
+        }
+        recycle(grad);
+        state.inputs.into_iter().flatten().for_each(recycle);
+        state.output.into_iter().for_each(recycle);
+        for (parent, gradient) in ops.parents.into_iter().zip(tensors) {
             if let Some(node) = parent {
                 let gradient = gradient.expect("a gradient for every input that needs one");
-                grads.register::<Flex>(node.id, tensor(gradient, shape));
+                grads.register::<Flex>(node.id, gradient);
             }
         }
     }

@@ -116,7 +116,7 @@ impl Info {
         let (config, head) = model::shape(&self.model, self.accept_unknown_config, global)?;
         let info = ModelInfo::new(&config, head);
         let phases = self.phases(&config)?;
-        let cache = 2 * info.n_layers * info.n_heads * info.d_head * size_of::<f32>();
+        let cache = 2 * info.n_layers * config.n_kv_heads() * info.d_head * size_of::<f32>();
         if self.json {
             let mut report = json!({ "model": self.model });
             if let (Value::Object(report), Ok(Value::Object(rest))) =
