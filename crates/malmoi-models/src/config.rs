@@ -1,9 +1,10 @@
 //! The configuration of any architecture, and presets of the published sizes.
 
 use malmoi_checkpoint::directory;
+use malmoi_nn::Mask;
 use serde_json::{Value, json};
 
-use crate::bert::BertConfig;
+use crate::encoder::{EncoderConfig, Family};
 use crate::error::ModelError;
 use crate::gpt1::Gpt1Config;
 use crate::gpt2::Gpt2Config;
@@ -12,8 +13,8 @@ use crate::head::Head;
 /// Configuration of a model of any architecture.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ModelConfig {
-    /// BERT.
-    Bert(BertConfig),
+    /// BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ALBERT, ELECTRA or XLM.
+    Encoder(EncoderConfig),
     /// GPT-1.
     Gpt1(Gpt1Config),
     /// GPT-2 and dense GPT-3.
@@ -24,7 +25,7 @@ pub enum ModelConfig {
 macro_rules! each {
     ($value:expr, $kind:ident, $inner:ident => $body:expr) => {
         match $value {
-            $kind::Bert($inner) => $body,
+            $kind::Encoder($inner) => $body,
             $kind::Gpt1($inner) => $body,
             $kind::Gpt2($inner) => $body,
         }
@@ -52,14 +53,13 @@ const GPT2: &[(&str, usize, usize, usize)] = &[
     ("gpt2-xl", 48, 1600, 25),
 ];
 
-/// BERT sizes (Devlin et al., 2018, section 3): name, layers, d_model, heads.
-const BERT: &[(&str, usize, usize, usize)] =
-    &[("bert-base", 12, 768, 12), ("bert-large", 24, 1024, 16)];
-
 impl ModelConfig {
     /// Names of all presets.
     pub fn preset_names() -> Vec<&'static str> {
-        let mut names: Vec<&str> = BERT.iter().map(|size| size.0).collect();
+        let encoders = Family::all()
+            .into_iter()
+            .flat_map(|family| (family.presets)());
+        let mut names: Vec<&str> = encoders.map(|(name, _)| name).collect();
         names.push("gpt1");
         names.extend(GPT2.iter().map(|size| size.0));
         names.extend(GPT3.iter().map(|size| size.0));
@@ -68,11 +68,12 @@ impl ModelConfig {
 
     /// The published configuration of a preset, as `config.json` has it.
     pub fn preset_json(name: &str) -> Option<Value> {
-        if let Some((_, layers, d, heads)) = BERT.iter().find(|size| size.0 == name) {
-            return Some(json!({
-                "model_type": "bert", "vocab_size": 30522, "hidden_size": d, "num_hidden_layers": layers,
-                "num_attention_heads": heads, "intermediate_size": 4 * d, "max_position_embeddings": 512,
-            }));
+        for family in Family::all() {
+            let presets = (family.presets)();
+            if let Some((_, mut config)) = presets.into_iter().find(|(preset, _)| *preset == name) {
+                config["model_type"] = family.model_type.into();
+                return Some(config);
+            }
         }
         let gpt2 = |layers: &usize, d: &usize, heads: &usize, max_len: usize| {
             json!({
@@ -106,8 +107,12 @@ impl ModelConfig {
     /// # Errors
     /// An unknown `model_type`, or what the architecture's own reader finds.
     pub fn from_json(config: &Value, accept_unknown: bool) -> Result<Self, ModelError> {
-        Ok(match directory::model_type(config) {
-            "bert" => Self::Bert(BertConfig::from_json(config, accept_unknown)?),
+        let model_type = directory::model_type(config);
+        if let Some(family) = Family::named(model_type) {
+            let config = EncoderConfig::from_json(family, config, accept_unknown)?;
+            return Ok(Self::Encoder(config));
+        }
+        Ok(match model_type {
             "openai-gpt" => Self::Gpt1(Gpt1Config::from_json(config, accept_unknown)?),
             "gpt2" => Self::Gpt2(Gpt2Config::from_json(config, accept_unknown)?),
             other => {
@@ -146,19 +151,8 @@ impl ModelConfig {
     /// Heads of this architecture and the class names they are published under; the bare model first.
     pub fn architecture_names(&self) -> &'static [(Head, &'static str)] {
         match self {
-            Self::Bert(_) => &[
-                (Head::None, "BertModel"),
-                (Head::Pretraining, "BertForPreTraining"),
-                (Head::MaskedLm, "BertForMaskedLM"),
-                (Head::NextSentence, "BertForNextSentencePrediction"),
-                (
-                    Head::SequenceClassification,
-                    "BertForSequenceClassification",
-                ),
-                (Head::TokenClassification, "BertForTokenClassification"),
-                (Head::QuestionAnswering, "BertForQuestionAnswering"),
-                (Head::MultipleChoice, "BertForMultipleChoice"),
-            ],
+            Self::Encoder(config) if self.is_causal() => config.family.causal_heads,
+            Self::Encoder(config) => config.family.heads,
             Self::Gpt1(_) => &[
                 (Head::None, "OpenAIGPTModel"),
                 (Head::CausalLm, "OpenAIGPTLMHeadModel"),
@@ -178,15 +172,37 @@ impl ModelConfig {
     /// The published `model_type`.
     pub fn model_type(&self) -> &'static str {
         match self {
-            Self::Bert(_) => "bert",
+            Self::Encoder(config) => config.family.model_type,
             Self::Gpt1(_) => "openai-gpt",
             Self::Gpt2(_) => "gpt2",
         }
     }
 
+    /// All published values of `model_type` that are supported.
+    pub fn model_types() -> Vec<&'static str> {
+        let families = Family::all().into_iter().map(|family| family.model_type);
+        families.chain(["openai-gpt", "gpt2"]).collect()
+    }
+
     /// Whether a token sees only those before it.
     pub fn is_causal(&self) -> bool {
-        !matches!(self, Self::Bert(_))
+        match self {
+            Self::Encoder(config) => config.mask == Mask::Causal,
+            Self::Gpt1(_) | Self::Gpt2(_) => true,
+        }
+    }
+
+    /// What the loss over pairs of segments is called: `sop` (sentence order) in ALBERT, `nsp` (next sentence) elsewhere.
+    pub(crate) fn pair_loss(&self) -> &'static str {
+        match self.model_type() {
+            "albert" => "sop",
+            _ => "nsp",
+        }
+    }
+
+    /// Whether published code moves the labels of a causal model by one token; in XLM the caller has done so.
+    pub fn shifts_labels(&self) -> bool {
+        self.is_causal() && !matches!(self, Self::Encoder(_))
     }
 
     /// Entries of the vocabulary.
@@ -220,6 +236,14 @@ impl ModelConfig {
         each!(self, Self, config => config.n_heads)
     }
 
+    /// Blocks that a sequence passes; more than [`Self::n_layers`] where a layer is a group of blocks.
+    pub fn depth(&self) -> usize {
+        match self {
+            Self::Encoder(config) => config.depth(),
+            _ => self.n_layers(),
+        }
+    }
+
     /// Width of a head.
     pub fn d_head(&self) -> usize {
         match self {
@@ -231,7 +255,7 @@ impl ModelConfig {
     /// Width of the feed-forward layer.
     pub fn d_ff(&self) -> usize {
         match self {
-            Self::Bert(config) => config.d_ff,
+            Self::Encoder(config) => config.d_ff,
             Self::Gpt1(config) => 4 * config.d_model,
             Self::Gpt2(config) => config.d_ff,
         }
@@ -240,8 +264,16 @@ impl ModelConfig {
     /// Segment ids that a batch may use. GPT looks segments up in the token embedding.
     pub fn n_segments(&self) -> usize {
         match self {
-            Self::Bert(config) => config.n_segments,
+            Self::Encoder(config) => config.n_segments(),
             _ => self.vocab_size(),
+        }
+    }
+
+    /// Language ids that a batch may use; 0 without language embeddings.
+    pub fn n_languages(&self) -> usize {
+        match self {
+            Self::Encoder(config) => config.n_languages,
+            _ => 0,
         }
     }
 

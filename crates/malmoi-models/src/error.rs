@@ -2,6 +2,7 @@
 
 use malmoi_nn::BatchError;
 
+use crate::config::ModelConfig;
 use crate::head::Head;
 
 /// An error of opening, saving or running a model.
@@ -10,8 +11,8 @@ use crate::head::Head;
 pub enum ModelError {
     /// An architecture that is not here.
     #[error(
-        "config.json: `model_type` = \"{found}\" isn't supported, expected bert, openai-gpt or gpt2; \
-         use a model of one of these"
+        "config.json: `model_type` = \"{found}\" isn't supported, expected one of {}; use a model of one of these",
+        ModelConfig::model_types().join(", ")
     )]
     UnknownArchitecture {
         /// The `model_type` found.

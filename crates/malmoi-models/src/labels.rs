@@ -35,6 +35,17 @@ impl ClassTargets {
     }
 }
 
+/// A truth value for each of some rows. The loss is `Σ weight · binary cross-entropy`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BinaryTargets {
+    /// Rows of the batch, `[M]`.
+    pub rows: Arc<[u32]>,
+    /// Targets in `[0, 1]`, `[M]`.
+    pub targets: Arc<[f32]>,
+    /// Weights, `[M]`.
+    pub weights: Arc<[f32]>,
+}
+
 /// Start and end of an answer in each sequence, as positions in it. `None` where the answer lies outside; such a side
 /// is left out of its mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,11 +61,13 @@ pub struct SpanTargets {
 pub enum Labels {
     /// Masked or causal language modelling.
     Vocabulary(VocabularyTargets),
-    /// BERT pretraining: masked tokens and next sentence; the two losses are added.
+    /// ELECTRA's discriminator: 1 for each token that was replaced.
+    Replaced(BinaryTargets),
+    /// BERT's and ALBERT's pretraining: masked tokens and the pair of segments; the two losses are added.
     Pretraining {
         /// Masked tokens.
         vocabulary: VocabularyTargets,
-        /// 0 for the true next sentence, 1 for another one.
+        /// 0 for the true next sentence (the original order), 1 for another one (the order swapped).
         next_sentence: ClassTargets,
     },
     /// One class a sequence; for multiple choice, the right choice of each group of `n_choices` sequences.

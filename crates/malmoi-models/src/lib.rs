@@ -4,9 +4,13 @@
 //! `weights.rs` is the table of published names. [`Model`] opens, runs, trains and saves any of them with plain vectors
 //! in and out.
 
-pub mod bert;
+mod albert;
+mod bert;
 pub mod config;
 mod config_keys;
+mod distilbert;
+mod electra;
+pub mod encoder;
 pub mod error;
 pub mod gpt1;
 pub mod gpt2;
@@ -16,15 +20,20 @@ pub mod labels;
 mod loss;
 pub mod model;
 pub mod names;
+mod roberta;
 mod save;
+mod xlm;
 
 pub use config::ModelConfig;
+pub use encoder::EncoderConfig;
 pub use error::ModelError;
 pub use head::{Head, ProblemType};
 pub use info::ModelInfo;
-pub use labels::{ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets};
+pub use labels::{
+    BinaryTargets, ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets,
+};
 pub use loss::NamedGradient;
 pub use malmoi_nn::parameters::{Mode, ParameterInfo};
-pub use malmoi_nn::{BatchError, KeyRows, KvCache, PackedBatch, Pass};
+pub use malmoi_nn::{BatchError, KeyRows, KvCache, PackedBatch, Pass, Sharing};
 pub use model::{Model, OpenOptions};
 pub use save::SaveOptions;

@@ -9,7 +9,9 @@ use malmoi_nn::{PackedBatch, Pass, host, ops};
 use crate::config::{ModelConfig, each};
 use crate::error::ModelError;
 use crate::head::Head;
-use crate::labels::{ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets};
+use crate::labels::{
+    BinaryTargets, ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets,
+};
 use crate::model::{Model, Net};
 
 /// A loss `[1]` or `[2]` whose first element counts, and its terms.
@@ -53,7 +55,7 @@ impl Model {
     }
 
     /// What the head says: classes of each sequence `[B, K]`, classes of each token `[N, K]`, start and end logits of each
-    /// token `[N, 2]`, or one logit a sequence `[B, 1]`.
+    /// token `[N, 2]`, one logit a sequence `[B, 1]`, or one logit a token `[N, 1]` (replaced or not).
     ///
     /// # Errors
     /// A batch that does not fit, or a model without such a head.
@@ -65,12 +67,13 @@ impl Model {
         let pass = Pass::inference();
         let hidden = self.run(batch, &pass, |_| ());
         let outputs = match (self.head, &self.net) {
-            (Head::NextSentence | Head::Pretraining, Net::Bert(net)) => net
-                .pool(hidden, batch)
-                .and_then(|pooled| net.next_sentence(pooled)),
-            (Head::TokenClassification | Head::QuestionAnswering, Net::Bert(net)) => {
+            (Head::NextSentence | Head::Pretraining, Net::Encoder(net)) => {
+                net.next_sentence(net.pool(hidden, batch, &pass), &pass)
+            }
+            (Head::TokenClassification | Head::QuestionAnswering, Net::Encoder(net)) => {
                 net.classify(hidden, &pass)
             }
+            (Head::ReplacedTokens, Net::Encoder(net)) => net.detect(hidden),
             _ => return Ok(host::values(self.sequence_outputs(hidden, batch, &pass)?)),
         };
         outputs
@@ -109,7 +112,7 @@ impl Model {
         scores.ok_or_else(|| self.wrong_head("choice scores", "GPT-1's double heads"))
     }
 
-    /// One vector a sequence: from the pooled first token (BERT) or the last token that is not padding (GPT-2).
+    /// One vector a sequence: from the first token (encoders) or the last token that is not padding (GPT-2).
     fn sequence_outputs(
         &self,
         hidden: Tensor<2>,
@@ -117,9 +120,7 @@ impl Model {
         pass: &Pass,
     ) -> Result<Tensor<2>, ModelError> {
         let outputs = match (&self.net, &self.config) {
-            (Net::Bert(net), _) => net
-                .pool(hidden, batch)
-                .and_then(|pooled| net.classify(pooled, pass)),
+            (Net::Encoder(net), _) => net.classify(net.pool(hidden, batch, pass), pass),
             (Net::Gpt2(net), ModelConfig::Gpt2(config)) => {
                 let rows = batch.sequences().map(|rows| {
                     let last = rows
@@ -148,21 +149,30 @@ impl Model {
                 let name = if self.config.is_causal() { "lm" } else { "mlm" };
                 self.vocabulary_loss(name, hidden, targets)?
             }
+            Labels::Replaced(targets) => {
+                let logits = match &self.net {
+                    Net::Encoder(net) => net.detect(hidden),
+                    _ => None,
+                };
+                let logits = logits.ok_or_else(|| {
+                    self.wrong_head("replaced-token detection", "ELECTRA's discriminator head")
+                })?;
+                let (loss, part) = binary_loss("rtd", logits, targets);
+                (loss, vec![part])
+            }
             Labels::Pretraining {
                 vocabulary,
                 next_sentence,
             } => {
                 let (mlm, mut parts) = self.vocabulary_loss("mlm", hidden.clone(), vocabulary)?;
                 let logits = match &self.net {
-                    Net::Bert(net) => net
-                        .pool(hidden, batch)
-                        .and_then(|pooled| net.next_sentence(pooled)),
+                    Net::Encoder(net) => net.next_sentence(net.pool(hidden, batch, pass), pass),
                     _ => None,
                 };
                 let logits = logits.ok_or_else(|| {
                     self.wrong_head("next-sentence prediction", "pretraining heads")
                 })?;
-                let (nsp, part) = class_loss("nsp", logits, next_sentence);
+                let (nsp, part) = class_loss(self.config.pair_loss(), logits, next_sentence);
                 parts.push(part);
                 (ops::weighted_sum(mlm, 1.0, nsp, 1.0), parts)
             }
@@ -215,7 +225,7 @@ impl Model {
 
     fn token_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Result<Tensor<2>, ModelError> {
         let outputs = match &self.net {
-            Net::Bert(net) => net.classify(hidden, pass),
+            Net::Encoder(net) => net.classify(hidden, pass),
             _ => None,
         };
         outputs.ok_or_else(|| self.wrong_head("token classification", "a token-level head"))
@@ -288,6 +298,34 @@ fn class_loss(
             correct,
         },
     )
+}
+
+/// Binary cross-entropy over rows of `logits [N, 1]`; a row is right where its logit falls on the side of its target.
+fn binary_loss(
+    name: &'static str,
+    logits: Tensor<2>,
+    targets: &BinaryTargets,
+) -> (Tensor<1>, LossPart) {
+    let rows = ops::gather_rows(logits, Arc::clone(&targets.rows));
+    let values = host::values(rows.clone());
+    let hits = values
+        .iter()
+        .zip(&*targets.targets)
+        .zip(&*targets.weights)
+        .filter(|((logit, target), _)| (**logit > 0.0) == (**target > 0.5));
+    let correct = hits.map(|(_, weight)| f64::from(*weight)).sum();
+    let loss = ops::weighted_binary_cross_entropy(
+        rows,
+        Arc::clone(&targets.targets),
+        Arc::clone(&targets.weights),
+    );
+    let part = LossPart {
+        name,
+        loss: f64::from(host::values(loss.clone())[0]),
+        weight: targets.weights.iter().map(|w| f64::from(*w)).sum(),
+        correct,
+    };
+    (loss, part)
 }
 
 fn single(name: &'static str, loss: Tensor<1>) -> Loss {

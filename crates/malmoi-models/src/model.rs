@@ -9,8 +9,8 @@ use malmoi_nn::parameters::{self, Mode, ParameterInfo};
 use malmoi_nn::{BatchError, Block, Key, KvCache, PackedBatch, Pass, Purpose, host, ops};
 use serde_json::Value;
 
-use crate::bert::{self, Bert};
 use crate::config::{ModelConfig, each};
+use crate::encoder::Encoder;
 use crate::error::ModelError;
 use crate::gpt1::{self, Gpt1};
 use crate::gpt2::{self, Gpt2};
@@ -24,7 +24,7 @@ use crate::names::{self, NameTable};
     reason = "there is one network a model, and a box would stand in every match"
 )]
 pub(crate) enum Net {
-    Bert(Bert),
+    Encoder(Encoder),
     Gpt1(Gpt1),
     Gpt2(Gpt2),
 }
@@ -72,7 +72,7 @@ impl Model {
     /// A model without values: every parameter is zero (one for scales) and not even allocated until it is read.
     pub fn blank(config: ModelConfig, head: Head) -> Self {
         let net = match &config {
-            ModelConfig::Bert(config) => Net::Bert(Bert::new(config, head)),
+            ModelConfig::Encoder(config) => Net::Encoder((config.family.build)(config, head)),
             ModelConfig::Gpt1(config) => Net::Gpt1(Gpt1::new(config, head)),
             ModelConfig::Gpt2(config) => Net::Gpt2(Gpt2::new(config, head)),
         };
@@ -211,7 +211,7 @@ impl Model {
     /// Changes every parameter in place, in module order.
     pub fn update(self, f: impl FnMut(&ParameterInfo, &mut [f32])) -> Self {
         let net = match self.net {
-            Net::Bert(net) => Net::Bert(parameters::update(net, f)),
+            Net::Encoder(net) => Net::Encoder(parameters::update(net, f)),
             Net::Gpt1(net) => Net::Gpt1(parameters::update(net, f)),
             Net::Gpt2(net) => Net::Gpt2(parameters::update(net, f)),
         };
@@ -228,7 +228,7 @@ impl Model {
         source: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
         let net = match self.net {
-            Net::Bert(net) => Net::Bert(parameters::fill(net, mode, source)?),
+            Net::Encoder(net) => Net::Encoder(parameters::fill(net, mode, source)?),
             Net::Gpt1(net) => Net::Gpt1(parameters::fill(net, mode, source)?),
             Net::Gpt2(net) => Net::Gpt2(parameters::fill(net, mode, source)?),
         };
@@ -251,7 +251,7 @@ impl Model {
     pub(crate) fn plain(&self) -> Option<Self> {
         let net = match (&self.net, self.mode) {
             (_, Mode::Inference) => return None,
-            (Net::Bert(net), _) => Net::Bert(net.valid()),
+            (Net::Encoder(net), _) => Net::Encoder(net.valid()),
             (Net::Gpt1(net), _) => Net::Gpt1(net.valid()),
             (Net::Gpt2(net), _) => Net::Gpt2(net.valid()),
         };
@@ -308,7 +308,7 @@ impl Model {
         self.validate(batch)?;
         let mut inputs = Vec::new();
         self.run(batch, &Pass::inference(), |hidden| inputs.push(hidden));
-        let blocks = self.blocks().iter().zip(inputs);
+        let blocks = self.blocks().into_iter().zip(inputs);
         Ok(blocks
             .map(|(block, input)| block.attention_probabilities(input, batch))
             .collect())
@@ -329,7 +329,7 @@ impl Model {
 
     /// An empty cache for `n_sequences` sequences.
     pub fn new_cache(&self, n_sequences: usize) -> KvCache {
-        KvCache::new(self.config.n_layers(), n_sequences)
+        KvCache::new(self.config.depth(), n_sequences)
     }
 
     /// Runs new tokens behind a cache and returns the logits of `rows` of them, `[M, V]`. Positions continue where the
@@ -350,7 +350,8 @@ impl Model {
         let hidden = match &self.net {
             Net::Gpt1(net) => net.forward_cached(batch, cache),
             Net::Gpt2(net) => net.forward_cached(batch, cache),
-            Net::Bert(_) => return Err(self.wrong_head("generation", "a decoder (GPT)")),
+            Net::Encoder(net) if self.config.is_causal() => net.forward_cached(batch, cache),
+            Net::Encoder(_) => return Err(self.wrong_head("generation", "a decoder (GPT)")),
         };
         self.project(ops::gather_rows(hidden, rows.into()))
     }
@@ -371,12 +372,17 @@ impl Model {
         keep(x.clone());
         match &self.net {
             Net::Gpt2(net) => net.finish(x),
-            Net::Bert(_) | Net::Gpt1(_) => x,
+            Net::Encoder(_) | Net::Gpt1(_) => x,
         }
     }
 
-    fn blocks(&self) -> &[Block] {
-        each!(&self.net, Net, net => net.layers())
+    /// The blocks in the order in which they run; a shared one appears each time.
+    fn blocks(&self) -> Vec<&Block> {
+        match &self.net {
+            Net::Encoder(net) => net.layers(),
+            Net::Gpt1(net) => net.layers().iter().collect(),
+            Net::Gpt2(net) => net.layers().iter().collect(),
+        }
     }
 
     fn project(&self, rows: Tensor<2>) -> Result<Vec<f32>, ModelError> {
@@ -391,14 +397,14 @@ impl Model {
 
     pub(crate) fn vocabulary_input(&self, rows: Tensor<2>) -> Tensor<2> {
         match &self.net {
-            Net::Bert(net) => net.vocabulary_input(rows),
+            Net::Encoder(net) => net.vocabulary_input(rows),
             Net::Gpt1(_) | Net::Gpt2(_) => rows,
         }
     }
 
     pub(crate) fn projection(&self, work: &'static str) -> Result<ops::Projection, ModelError> {
         let projection = match (&self.net, self.head) {
-            (Net::Bert(net), _) => net.projection(),
+            (Net::Encoder(net), _) => net.projection(),
             (Net::Gpt1(net), Head::CausalLm | Head::DoubleHeads) => Some(net.projection()),
             (Net::Gpt2(net), Head::CausalLm) => Some(net.projection()),
             _ => None,
@@ -419,21 +425,22 @@ impl Model {
             self.config.vocab_size(),
             self.config.max_len(),
             self.config.n_segments(),
-        )
+        )?;
+        batch.validate_languages(self.config.n_languages())
     }
 
     /// The name table that fits a file: base-model names carry a prefix in some files and none in others.
     fn table(&self, tensors: &Tensors) -> NameTable {
-        let prefix = match self.config {
-            ModelConfig::Bert(_) => "bert.",
+        let prefix = match &self.config {
+            ModelConfig::Encoder(config) => config.family.prefix,
             _ => "transformer.",
         };
         self.table_with(tensors.names().any(|name| name.starts_with(prefix)))
     }
 
     fn table_with(&self, prefixed: bool) -> NameTable {
-        match self.config {
-            ModelConfig::Bert(_) => bert::table(self.head, prefixed),
+        match &self.config {
+            ModelConfig::Encoder(config) => config.family.table(config, self.head, prefixed),
             ModelConfig::Gpt1(_) => gpt1::table(prefixed),
             ModelConfig::Gpt2(_) => gpt2::table(prefixed),
         }
@@ -441,19 +448,17 @@ impl Model {
 
     /// The published name of the tensor that is tied to a parameter of ours, when there is one.
     fn tied_copy(&self, parameter: &str) -> Option<&'static str> {
-        match (&self.config, parameter) {
-            (ModelConfig::Bert(_), "embeddings.token.weight") => {
-                Some("cls.predictions.decoder.weight")
-            }
-            (ModelConfig::Bert(_), "vocabulary.bias") => Some("cls.predictions.decoder.bias"),
-            (ModelConfig::Gpt1(_) | ModelConfig::Gpt2(_), "token.weight") => Some("lm_head.weight"),
-            _ => None,
-        }
+        let tied = match &self.config {
+            ModelConfig::Encoder(config) => config.family.tied,
+            _ => &[("token.weight", "lm_head.weight")],
+        };
+        let found = tied.iter().find(|(ours, _)| *ours == parameter)?;
+        Some(found.1)
     }
 
     fn is_redundant(&self, name: &str) -> bool {
-        match self.config {
-            ModelConfig::Bert(_) => bert::is_redundant(name),
+        match &self.config {
+            ModelConfig::Encoder(config) => config.family.is_redundant(name),
             ModelConfig::Gpt1(_) => gpt1::is_redundant(name),
             ModelConfig::Gpt2(_) => gpt2::is_redundant(name),
         }
@@ -492,15 +497,19 @@ fn initial_values(config: &ModelConfig, seed: u64, info: &ParameterInfo) -> Vec<
     }
     let writes_residual =
         info.name.ends_with(".attention.output.weight") || info.name.ends_with(".down.weight");
-    let scale = match config {
-        ModelConfig::Gpt2(config) if writes_residual => 1.0 / ((2 * config.n_layers) as f32).sqrt(),
-        _ => 1.0,
+    let deviation = match config {
+        ModelConfig::Gpt2(config) if writes_residual => {
+            config.initializer_range / ((2 * config.n_layers) as f32).sqrt()
+        }
+        ModelConfig::Encoder(config) if info.name.starts_with("embeddings.") => {
+            config.embedding_range
+        }
+        _ => config.initializer_range(),
     };
     let mut values = vec![0.0; info.len()];
     Key::new(seed, Purpose::Initialisation, 0)
         .fold_name(&info.name)
         .fill_normal(0, &mut values);
-    let deviation = config.initializer_range() * scale;
     values.iter_mut().for_each(|value| *value *= deviation);
     values
 }

@@ -1,10 +1,12 @@
 //! Weight names: one table an architecture, read in both directions.
 //!
-//! A rule says where a parameter of ours lives in the published checkpoint. `{}` stands for a layer number. Several of
-//! our parameters may be parts of one published tensor (GPT's packed query, key and value).
+//! A rule says where a parameter, or all parameters of a module, live in the published checkpoint. `{}` stands for a layer
+//! number; where blocks are shared in groups, `{group}` and `{inner}` stand for the group and the block within it. Several
+//! of our parameters may be parts of one published tensor (GPT's packed query, key and value).
 
 use std::collections::BTreeMap;
 
+use malmoi_nn::Sharing;
 use malmoi_nn::parameters::ParameterInfo;
 
 /// How a parameter of ours lies in the published tensor.
@@ -26,7 +28,8 @@ pub enum Part {
 /// One line of a table: our name, the published name and the layout there.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// Our name, such as `layers.{}.attention.query`.
+    /// Our name: of a parameter, such as `layers.{}.attention.query.weight`, or of a module, such as
+    /// `layers.{}.attention.query`, whose weight, bias, scale (gamma) and shift (beta) are published as `weight` and `bias`.
     pub ours: &'static str,
     /// The published name, such as `encoder.layer.{}.attention.self.query`.
     pub theirs: &'static str,
@@ -39,6 +42,11 @@ pub const fn rule(ours: &'static str, theirs: &'static str, part: Part) -> Rule 
     Rule { ours, theirs, part }
 }
 
+/// A line for all parameters of a module, as they are.
+pub const fn whole(ours: &'static str, theirs: &'static str) -> Rule {
+    rule(ours, theirs, Part::Whole)
+}
+
 /// A table together with the prefix that this checkpoint puts before the names of the base model.
 #[derive(Clone, Debug)]
 pub struct NameTable {
@@ -46,6 +54,8 @@ pub struct NameTable {
     prefix: String,
     /// Rules whose published name starts with one of these carry no prefix: the heads.
     heads: &'static [&'static str],
+    /// Blocks of a group, for `{group}` and `{inner}`.
+    n_inner: usize,
 }
 
 /// Where a parameter is found: the published name, its shape there and the layout.
@@ -66,7 +76,16 @@ impl NameTable {
             rules: rules.concat(),
             prefix: prefix.to_owned(),
             heads,
+            n_inner: 1,
         }
+    }
+
+    /// The same table for blocks that are shared in groups.
+    pub fn sharing(mut self, sharing: Sharing) -> Self {
+        if let Sharing::Groups { n_inner, .. } = sharing {
+            self.n_inner = n_inner;
+        }
+        self
     }
 
     /// Where `parameter` lives.
@@ -74,11 +93,12 @@ impl NameTable {
     /// # Panics
     /// When no rule covers it: a table that misses a parameter of its own model is a broken invariant.
     pub fn place(&self, parameter: &ParameterInfo) -> Place {
-        let matched = self
-            .rules
-            .iter()
-            .find_map(|rule| Some((rule, captures(rule.ours, &parameter.name)?)));
-        let Some((rule, layer)) = matched else {
+        let (module, leaf) = parameter.name.rsplit_once('.').unwrap_or_default();
+        let matched = self.rules.iter().find_map(|rule| {
+            let exact = captures(rule.ours, &parameter.name).map(|layer| (rule, layer, None));
+            exact.or_else(|| Some((rule, captures(rule.ours, module)?, Some(leaf))))
+        });
+        let Some((rule, layer, leaf)) = matched else {
             panic!(
                 "no published name for parameter {}: complete the table of its architecture",
                 parameter.name
@@ -86,7 +106,19 @@ impl NameTable {
         };
         let mut name = rule.theirs.to_owned();
         if let Some(layer) = layer {
-            name = name.replace("{}", &layer);
+            let number: usize = layer.parse().expect("digits");
+            name = name
+                .replace("{}", &layer)
+                .replace("{group}", &(number / self.n_inner).to_string())
+                .replace("{inner}", &(number % self.n_inner).to_string());
+        }
+        if let Some(leaf) = leaf {
+            name.push('.');
+            name.push_str(match leaf {
+                "gamma" => "weight",
+                "beta" => "bias",
+                leaf => leaf,
+            });
         }
         if !self.heads.iter().any(|head| name.starts_with(head)) {
             name.insert_str(0, &self.prefix);
@@ -255,6 +287,29 @@ mod tests {
         assert_eq!(
             (place.name.as_str(), place.shape),
             ("score.weight", vec![5, 2])
+        );
+    }
+
+    #[test]
+    fn a_module_brings_its_parameters_along() {
+        let rules: &[Rule] = &[whole("layers.{}.norm", "h.{}.ln"), whole("out", "proj")];
+        let table = NameTable::new(&[rules], "", &[]);
+        let name = |ours: &str| table.place(&info(ours, &[2])).name;
+        assert_eq!(name("layers.12.norm.gamma"), "h.12.ln.weight");
+        assert_eq!(name("layers.12.norm.beta"), "h.12.ln.bias");
+        assert_eq!(name("out.bias"), "proj.bias");
+    }
+
+    #[test]
+    fn shared_blocks_are_numbered_by_group() {
+        let rules: &[Rule] = &[whole("layers.{}.q", "groups.{group}.layers.{inner}.q")];
+        let table = NameTable::new(&[rules], "", &[]).sharing(Sharing::Groups {
+            n_groups: 2,
+            n_inner: 3,
+        });
+        assert_eq!(
+            table.place(&info("layers.4.q.weight", &[2, 2])).name,
+            "groups.1.layers.1.q.weight"
         );
     }
 

@@ -13,6 +13,7 @@ pub mod layers;
 pub mod ops;
 pub mod parameters;
 pub mod pass;
+pub mod sharing;
 
 pub use attention::{AttentionConfig, KvCache, MultiHeadAttention, SequenceCache};
 pub use batch::{BatchError, KeyRows, PackedBatch};
@@ -22,3 +23,4 @@ pub use malmoi_kernels::activation::Activation;
 pub use malmoi_kernels::attention::Mask;
 pub use malmoi_kernels::random::{Key, Purpose};
 pub use pass::Pass;
+pub use sharing::Sharing;

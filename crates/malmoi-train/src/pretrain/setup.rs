@@ -44,7 +44,7 @@ pub fn model_config(
     model = model.with_vocab_size(vocab_size);
     let special = tokenizer.special();
     match &mut model {
-        ModelConfig::Bert(bert) => bert.pad_token_id = special.pad.unwrap_or(0),
+        ModelConfig::Encoder(encoder) => encoder.pad_token_id = special.pad.unwrap_or(0),
         ModelConfig::Gpt1(_) => {}
         ModelConfig::Gpt2(gpt) => {
             gpt.bos_token_id = special.bos;
@@ -129,10 +129,13 @@ fn sizes(section: &ModelSection) -> Result<ModelConfig, TrainError> {
     }
     let init_std = section.init_std.map(|std| std as f32);
     match &mut model {
-        ModelConfig::Bert(bert) => {
-            (bert.d_model, bert.n_heads, bert.n_layers) = (d_model, n_heads, n_layers);
-            (bert.d_ff, bert.max_len) = (d_ff, max_len);
-            bert.initializer_range = init_std.unwrap_or(bert.initializer_range);
+        ModelConfig::Encoder(encoder) => {
+            encoder.set_d_model(d_model);
+            (encoder.n_heads, encoder.n_layers) = (n_heads, n_layers);
+            (encoder.d_ff, encoder.max_len) = (d_ff, max_len);
+            if let Some(range) = init_std {
+                encoder.set_initializer_range(range);
+            }
         }
         ModelConfig::Gpt1(gpt) => {
             if d_ff != 4 * d_model {
@@ -162,11 +165,11 @@ fn sizes(section: &ModelSection) -> Result<ModelConfig, TrainError> {
 
 fn set_dropout(model: &mut ModelConfig, rate: f32) {
     match model {
-        ModelConfig::Bert(bert) => {
+        ModelConfig::Encoder(encoder) => {
             (
-                bert.dropout,
-                bert.attention_dropout,
-                bert.classifier_dropout,
+                encoder.dropout,
+                encoder.attention_dropout,
+                encoder.classifier_dropout,
             ) = (rate, rate, rate);
         }
         ModelConfig::Gpt1(gpt) => {

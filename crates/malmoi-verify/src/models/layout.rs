@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use malmoi_models::{
-    ClassTargets, Head, KeyRows, Labels, PackedBatch, SpanTargets, VocabularyTargets,
+    BinaryTargets, ClassTargets, Head, KeyRows, Labels, PackedBatch, SpanTargets, VocabularyTargets,
 };
 
 use super::{CaseError, Subject};
@@ -38,9 +38,15 @@ impl Padded {
                 "input_ids without dimensions".into(),
             ));
         };
-        let real: Vec<bool> = match input("attention_mask") {
-            Some(name) => fixture.i64s(&name)?.iter().map(|mask| *mask != 0).collect(),
-            None => vec![true; ids.len()],
+        let real: Vec<bool> = match (input("attention_mask"), input("lengths")) {
+            (Some(name), _) => fixture.i64s(&name)?.iter().map(|mask| *mask != 0).collect(),
+            (None, Some(name)) => {
+                let lengths = fixture.i64s(&name)?;
+                (0..ids.len())
+                    .map(|i| ((i % t) as i64) < lengths[i / t])
+                    .collect()
+            }
+            (None, None) => vec![true; ids.len()],
         };
         let positions: Vec<u32> = match input("position_ids") {
             Some(name) => {
@@ -71,19 +77,21 @@ impl Padded {
         }
         let pick = |values: &[u32]| kept.iter().map(|i| values[*i]).collect::<Arc<[u32]>>();
         let ids: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
-        let segments = match input("token_type_ids") {
-            Some(name) => {
-                let given: Vec<u32> = fixture.i64s(&name)?.iter().map(|id| *id as u32).collect();
-                Some(pick(&given))
-            }
-            None => None,
+        let stream = |name: &str| -> Result<Option<Arc<[u32]>>, CaseError> {
+            let Some(name) = input(name) else {
+                return Ok(None);
+            };
+            let given: Vec<u32> = fixture.i64s(&name)?.iter().map(|id| *id as u32).collect();
+            Ok(Some(pick(&given)))
         };
+        let (segments, languages) = (stream("token_type_ids")?, stream("langs")?);
         let padded = real.iter().any(|real| !real);
         let batch = PackedBatch {
             ids: pick(&ids),
             cu_seqlens: cu_seqlens.into(),
             positions: pick(&positions),
             segments,
+            languages,
             keys: (keep_padding && padded).then(|| KeyRows {
                 rows: keys.into(),
                 cu_seqlens: cu_keys.into(),
@@ -156,15 +164,22 @@ impl Padded {
                 .collect();
             Ok(ClassTargets::mean(targets))
         };
-        let shift = usize::from(subject.config.is_causal());
+        let shift = usize::from(subject.config.shifts_labels());
         Ok(Some(match subject.head {
             Head::MaskedLm | Head::CausalLm if has("labels") => {
                 Labels::Vocabulary(self.vocabulary(fixture.i64s(&name("labels"))?, shift)?)
             }
             Head::Pretraining if has("labels") => Labels::Pretraining {
                 vocabulary: self.vocabulary(fixture.i64s(&name("labels"))?, shift)?,
-                next_sentence: classes("next_sentence_label")?,
+                next_sentence: classes(if has("sentence_order_label") {
+                    "sentence_order_label"
+                } else {
+                    "next_sentence_label"
+                })?,
             },
+            Head::ReplacedTokens if has("labels") => {
+                Labels::Replaced(self.replaced(fixture.i64s(&name("labels"))?))
+            }
             Head::NextSentence | Head::MultipleChoice if has("labels") => {
                 Labels::Classes(classes("labels")?)
             }
@@ -203,6 +218,20 @@ impl Padded {
         let rows = token_ids.iter().enumerate();
         rows.map(|(sequence, token)| self.row(sequence * self.t + *token as usize))
             .collect()
+    }
+
+    /// Truth values of equal weight at every real position.
+    fn replaced(&self, labels: &[i64]) -> BinaryTargets {
+        let rows = self.row_of.iter().zip(labels);
+        let (rows, targets): (Vec<u32>, Vec<f32>) = rows
+            .filter_map(|(row, label)| Some(((*row)?, *label as f32)))
+            .unzip();
+        let weights = vec![1.0 / rows.len() as f32; rows.len()];
+        BinaryTargets {
+            rows: rows.into(),
+            targets: targets.into(),
+            weights: weights.into(),
+        }
     }
 
     fn spans(&self, positions: &[i64]) -> Vec<Option<u32>> {

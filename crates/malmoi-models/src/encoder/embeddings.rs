@@ -1,0 +1,132 @@
+//! Token, position, segment and language vectors under one norm.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use malmoi_nn::ops;
+use malmoi_nn::{Embedding, LayerNorm, PackedBatch, Pass, host};
+
+use super::{EncoderConfig, Positions, Segments};
+
+/// `dropout(norm(token + position + segment + language))`; a family has the tables that its axes name.
+#[derive(Module, Debug)]
+pub struct Embeddings {
+    /// `[V, E]`.
+    pub token: Embedding,
+    /// `[positions, E]`, where positions are learned.
+    pub position: Option<Embedding>,
+    /// `[segments, E]`, where segments have vectors of their own.
+    pub segment: Option<Embedding>,
+    /// `[languages, E]`.
+    pub language: Option<Embedding>,
+    /// The norm over the sum.
+    pub norm: LayerNorm,
+    #[module(skip)]
+    positions: Positions,
+    #[module(skip)]
+    segments: Segments,
+    #[module(skip)]
+    pad_token_id: u32,
+    #[module(skip)]
+    dropout: f32,
+}
+
+impl Embeddings {
+    /// Tables with values yet to be filled.
+    pub fn new(config: &EncoderConfig) -> Self {
+        let d = config.d_embedding;
+        let learned = config.positions != Positions::Sinusoidal;
+        Self {
+            token: Embedding::new(config.vocab_size, d),
+            position: learned.then(|| Embedding::new(config.n_position_rows(), d)),
+            segment: match config.segments {
+                Segments::Table(n) => Some(Embedding::new(n, d)),
+                Segments::None | Segments::Tokens => None,
+            },
+            language: (config.n_languages > 0).then(|| Embedding::new(config.n_languages, d)),
+            norm: LayerNorm::new(d, config.norm_eps),
+            positions: config.positions,
+            segments: config.segments,
+            pad_token_id: config.pad_token_id,
+            dropout: config.dropout,
+        }
+    }
+
+    /// The vectors of a batch, `[N, E]`. The padding token's own vectors get no gradient, as published.
+    pub fn forward(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
+        let rows = self.position_rows(batch);
+        let position = match &self.position {
+            Some(table) => table.at(&rows),
+            None => sinusoids_at(&rows, self.token.weight.dims()[1]),
+        };
+        let pad = Some(self.pad_token_id);
+        let padded = self.positions == Positions::LearnedAfterPadding;
+        let mut tables = vec![self.token.at(&batch.ids), position];
+        let mut frozen = vec![pad, pad.filter(|_| padded)];
+        match (self.segments, &self.segment, &batch.segments) {
+            (_, Some(table), segments) => {
+                let zeros = || vec![0; batch.n_tokens()].into();
+                tables.push(table.at(&segments.clone().unwrap_or_else(zeros)));
+                frozen.push(None);
+            }
+            (Segments::Tokens, None, Some(segments)) => {
+                tables.push(self.token.at(segments));
+                frozen.push(pad);
+            }
+            _ => {}
+        }
+        if let (Some(table), Some(languages)) = (&self.language, &batch.languages) {
+            tables.push(table.at(languages));
+        }
+        let sum = self.norm.forward(ops::sum_of_embeddings(tables, frozen));
+        ops::dropout(sum, pass.dropout(self.dropout))
+    }
+
+    /// Row of the position table for each token. Where the table starts after the padding token, padding sits at its own row
+    /// and does not count as a position of its sequence.
+    fn position_rows(&self, batch: &PackedBatch) -> Arc<[u32]> {
+        if self.positions != Positions::LearnedAfterPadding {
+            return Arc::clone(&batch.positions);
+        }
+        let pad = self.pad_token_id;
+        let mut rows = Vec::with_capacity(batch.n_tokens());
+        for sequence in batch.sequences() {
+            let mut padding = 0;
+            for row in sequence {
+                if batch.ids[row] == pad {
+                    padding += 1;
+                    rows.push(pad);
+                } else {
+                    rows.push(pad + 1 + batch.positions[row].saturating_sub(padding));
+                }
+            }
+        }
+        rows.into()
+    }
+}
+
+/// Sinusoids of the given positions as a table of their own, and the rows to look up in it.
+fn sinusoids_at(positions: &Arc<[u32]>, d: usize) -> (Tensor<2>, Arc<[u32]>) {
+    let length = positions.iter().max().map_or(0, |last| *last as usize + 1);
+    let table = host::tensor(sinusoids(length, d), [length, d]);
+    (table, Arc::clone(positions))
+}
+
+/// `[length, d]`: `sin(p / 10000^(2⌊j/2⌋/d))` in even columns j, the cosine in odd ones (Vaswani et al., 2017, section 3.5).
+pub(crate) fn sinusoids(length: usize, d: usize) -> Vec<f32> {
+    let mut table = Vec::with_capacity(length * d);
+    for position in 0..length {
+        for column in 0..d {
+            let exponent = (2 * (column / 2)) as f64 / d as f64;
+            let angle = position as f64 / 10_000_f64.powf(exponent);
+            let value = if column % 2 == 0 {
+                angle.sin()
+            } else {
+                angle.cos()
+            };
+            table.push(value as f32);
+        }
+    }
+    table
+}
