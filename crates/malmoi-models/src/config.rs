@@ -4,6 +4,7 @@ use malmoi_checkpoint::directory;
 use malmoi_nn::Mask;
 use serde_json::{Value, json};
 
+use crate::electra::pair;
 use crate::encoder::{EncoderConfig, Family};
 use crate::error::ModelError;
 use crate::gpt1::Gpt1Config;
@@ -100,6 +101,33 @@ impl ModelConfig {
     /// A preset by name.
     pub fn preset(name: &str) -> Option<Self> {
         Some(Self::from_json(&Self::preset_json(name)?, false).expect("presets are valid"))
+    }
+
+    /// An ELECTRA discriminator with the generator that it is trained with: [`crate::Labels::ReplacedTokens`] trains a model of
+    /// this configuration and [`Head::ReplacedTokens`].
+    ///
+    /// # Errors
+    /// Another architecture, or sizes that keep the two from sharing their embeddings.
+    pub fn with_generator(self, generator: Self) -> Result<Self, ModelError> {
+        match (self, generator) {
+            (Self::Encoder(mut config), Self::Encoder(generator))
+                if [&config, &generator].iter().all(|config| {
+                    config
+                        .family
+                        .heads
+                        .iter()
+                        .any(|(head, _)| *head == Head::ReplacedTokens)
+                }) =>
+            {
+                pair::check_generator(&config, &generator)?;
+                config.generator = Some(Box::new(generator));
+                Ok(Self::Encoder(config))
+            }
+            (config, generator) => Err(ModelError::NoPair {
+                discriminator: config.model_type(),
+                generator: generator.model_type(),
+            }),
+        }
     }
 
     /// Reads `config.json` of any architecture.
@@ -212,6 +240,11 @@ impl ModelConfig {
 
     /// The same configuration for another vocabulary.
     pub fn with_vocab_size(mut self, vocab_size: usize) -> Self {
+        if let Self::Encoder(config) = &mut self
+            && let Some(generator) = &mut config.generator
+        {
+            generator.vocab_size = vocab_size;
+        }
         each!(&mut self, Self, config => config.vocab_size = vocab_size);
         self
     }

@@ -25,12 +25,14 @@ mod save;
 mod xlm;
 
 pub use config::ModelConfig;
+pub use electra::files::GENERATOR_FOLDER;
 pub use encoder::EncoderConfig;
 pub use error::ModelError;
 pub use head::{Head, ProblemType};
 pub use info::ModelInfo;
 pub use labels::{
-    BinaryTargets, ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets,
+    BinaryTargets, ClassTargets, DETECTION_FACTOR, Labels, LossPart, LossReport, ReplacedTokens,
+    SpanTargets, VocabularyTargets,
 };
 pub use loss::NamedGradient;
 pub use malmoi_nn::parameters::{Mode, ParameterInfo};

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use malmoi_nn::ops::Projection;
 use malmoi_nn::parameters::{self, ParameterInfo};
 use malmoi_nn::{PackedBatch, Pass, host, ops};
 
 use crate::config::{ModelConfig, each};
+use crate::electra::pair;
 use crate::error::ModelError;
 use crate::head::Head;
 use crate::labels::{
-    BinaryTargets, ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets,
+    BinaryTargets, ClassTargets, Labels, LossPart, LossReport, ReplacedTokens, SpanTargets,
+    VocabularyTargets,
 };
 use crate::model::{Model, Net};
 
@@ -143,8 +146,12 @@ impl Model {
         pass: &Pass,
     ) -> Result<(Tensor<1>, LossReport), ModelError> {
         self.validate(batch)?;
+        if let Labels::ReplacedTokens(labels) = labels {
+            return self.replaced_token_loss(batch, labels, pass);
+        }
         let hidden = self.run(batch, pass, |_| ());
         let (loss, parts) = match labels {
+            Labels::ReplacedTokens(_) => unreachable!("handled above"),
             Labels::Vocabulary(targets) => {
                 let name = if self.config.is_causal() { "lm" } else { "mlm" };
                 self.vocabulary_loss(name, hidden, targets)?
@@ -223,6 +230,41 @@ impl Model {
         Ok((loss, LossReport { loss: value, parts }))
     }
 
+    /// Generator and discriminator: the blanks of the batch are filled by the one and judged by the other.
+    fn replaced_token_loss(
+        &self,
+        batch: &PackedBatch,
+        labels: &ReplacedTokens,
+        pass: &Pass,
+    ) -> Result<(Tensor<1>, LossReport), ModelError> {
+        let filled = match &self.net {
+            Net::Encoder(net) => net.generator.as_ref().and_then(|generator| {
+                generator.forward(&net.embeddings, batch, &labels.vocabulary, pass)
+            }),
+            _ => None,
+        };
+        let (states, projection) = filled.ok_or_else(|| {
+            self.wrong_head(
+                "training with a generator",
+                "ELECTRA's discriminator head and a generator",
+            )
+        })?;
+        let sampled = pair::sample(&states, &projection, labels.sample);
+        let (mlm, generated) = token_loss("mlm", states, projection, &labels.vocabulary);
+        let (corrupted, replaced) = pair::corrupt(batch, labels, &sampled);
+        let detection = Labels::Replaced(BinaryTargets {
+            rows: (0..batch.n_tokens() as u32).collect(),
+            weights: vec![labels.token_weight; replaced.len()].into(),
+            targets: replaced.into(),
+        });
+        let (rtd, report) = self.loss_tensor(&corrupted, &detection, pass)?;
+        let loss = ops::weighted_sum(mlm, 1.0, rtd, labels.detection_factor);
+        let mut parts = vec![generated];
+        parts.extend(report.parts);
+        let value = f64::from(host::values(loss.clone())[0]);
+        Ok((loss, LossReport { loss: value, parts }))
+    }
+
     fn token_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Result<Tensor<2>, ModelError> {
         let outputs = match &self.net {
             Net::Encoder(net) => net.classify(hidden, pass),
@@ -239,24 +281,34 @@ impl Model {
     ) -> Result<Loss, ModelError> {
         let projection = self.projection("a language-modelling loss")?;
         let rows = ops::gather_rows(hidden, Arc::clone(&targets.rows));
-        let loss = ops::linear_cross_entropy(
-            self.vocabulary_input(rows),
-            projection,
-            Arc::clone(&targets.targets),
-            Arc::clone(&targets.weights),
-        );
-        let values = host::values(loss.clone());
-        let weight = targets.weights.iter().map(|w| f64::from(*w)).sum();
-        let part = LossPart {
-            name,
-            loss: values[0].into(),
-            weight,
-            correct: values[1].into(),
-        };
-        // A sum of one term: drops the second element, which carries no gradient.
-        let loss = ops::weighted_sum(loss.clone(), 1.0, loss, 0.0);
+        let input = self.vocabulary_input(rows);
+        let (loss, part) = token_loss(name, input, projection, targets);
         Ok((loss, vec![part]))
     }
+}
+
+/// Cross-entropy of `input [M, E]` projected to the vocabulary.
+fn token_loss(
+    name: &'static str,
+    input: Tensor<2>,
+    projection: Projection,
+    targets: &VocabularyTargets,
+) -> (Tensor<1>, LossPart) {
+    let loss = ops::linear_cross_entropy(
+        input,
+        projection,
+        Arc::clone(&targets.targets),
+        Arc::clone(&targets.weights),
+    );
+    let values = host::values(loss.clone());
+    let part = LossPart {
+        name,
+        loss: values[0].into(),
+        weight: targets.weights.iter().map(|w| f64::from(*w)).sum(),
+        correct: values[1].into(),
+    };
+    // A sum of one term: drops the second element, which carries no gradient.
+    (ops::weighted_sum(loss.clone(), 1.0, loss, 0.0), part)
 }
 
 /// Scores of single outputs, laid out as one row of choices an example: `[B · C, 1]` → `[B, C]`.

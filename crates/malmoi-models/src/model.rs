@@ -1,5 +1,6 @@
 //! A model of any architecture, with host-typed inputs and outputs: nothing above this crate sees a tensor.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use burn::module::Module;
@@ -10,12 +11,16 @@ use malmoi_nn::{BatchError, Block, Key, KvCache, PackedBatch, Pass, Purpose, hos
 use serde_json::Value;
 
 use crate::config::{ModelConfig, each};
-use crate::encoder::Encoder;
+use crate::electra::files;
+use crate::encoder::{Encoder, EncoderConfig};
 use crate::error::ModelError;
 use crate::gpt1::{self, Gpt1};
 use crate::gpt2::{self, Gpt2};
 use crate::head::Head;
-use crate::names::{self, NameTable};
+use crate::names::{self, NameTable, Place};
+
+/// How far a stored constant may lie from the computed one: a few units in the last place of values up to 1.
+const CONSTANT_TOLERANCE: f32 = 1e-6;
 
 /// The network of an architecture.
 #[derive(Clone, Debug)]
@@ -150,22 +155,44 @@ impl Model {
             let tied = tied.iter().find(|(_, copy)| *copy == name)?;
             Some(tied.0.clone())
         })?;
-        let places: Vec<_> = model
-            .parameters()
-            .iter()
-            .map(|info| table.place(info))
-            .collect();
+        let parameters = model.parameters();
         let mut expected: Vec<(String, Vec<usize>)> = Vec::new();
-        for place in &places {
-            if !expected.iter().any(|(name, _)| *name == place.name) {
-                expected.push((place.name.clone(), place.shape.clone()));
+        for info in &parameters {
+            let mut places = table.places(info).into_iter();
+            let first = places.next().expect("a place a parameter");
+            for place in places {
+                // Copies of a shared block must be copies.
+                if tensors.contains(&place.name)
+                    && tensors.contains(&first.name)
+                    && tensors.to_f32(&place.name)? != tensors.to_f32(&first.name)?
+                {
+                    return Err(ModelError::NotShared {
+                        first: first.name,
+                        name: place.name,
+                    });
+                }
+                expected.push((place.name, place.shape));
             }
+            expected.push((first.name, first.shape));
         }
-        let redundant: Vec<String> = tensors
+        let mut seen = HashSet::new();
+        expected.retain(|(name, _)| seen.insert(name.clone()));
+        let mut redundant: Vec<String> = tensors
             .names()
             .filter(|name| model.is_redundant(name))
             .map(str::to_owned)
             .collect();
+        for (info, constant) in model.constants() {
+            let Place { name, .. } = table.place(&info);
+            if tensors.contains(&name) {
+                let (shape, found) = tensors.to_f32(&name)?;
+                let equal = |(a, b): (&f32, &f32)| (a - b).abs() <= CONSTANT_TOLERANCE;
+                if shape != info.shape || !found.iter().zip(&constant).all(equal) {
+                    return Err(ModelError::NotConstant { name });
+                }
+                redundant.push(name);
+            }
+        }
         let accept = AcceptNames {
             missing: options.accept_missing,
             unused: options.accept_unused,
@@ -186,6 +213,14 @@ impl Model {
                 Ok(initial_values(&config, options.seed, info))
             }
         })
+    }
+
+    /// Tensors that published files hold though nothing learns them.
+    fn constants(&self) -> Vec<(ParameterInfo, Vec<f32>)> {
+        match &self.net {
+            Net::Encoder(net) => net.embeddings.constants(self.config.max_len()),
+            Net::Gpt1(_) | Net::Gpt2(_) => Vec::new(),
+        }
     }
 
     /// The configuration.
@@ -470,6 +505,10 @@ impl Model {
         &self,
         values: &[(ParameterInfo, Vec<f32>)],
     ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        // A generator is published as a model of its own.
+        let values = values
+            .iter()
+            .filter(|(info, _)| !info.name.starts_with(files::PREFIX));
         self.table_with(self.head != Head::None).publish(values)
     }
 
@@ -477,6 +516,7 @@ impl Model {
     pub fn published_tensors(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let mut values = Vec::new();
         self.read(|info, parameter| values.push((info.clone(), parameter.to_vec())));
+        values.extend(self.constants());
         self.publish(&values)
     }
 
@@ -504,6 +544,10 @@ fn initial_values(config: &ModelConfig, seed: u64, info: &ParameterInfo) -> Vec<
         ModelConfig::Encoder(config) if info.name.starts_with("embeddings.") => {
             config.embedding_range
         }
+        ModelConfig::Encoder(EncoderConfig {
+            generator: Some(generator),
+            ..
+        }) if info.name.starts_with(files::PREFIX) => generator.initializer_range,
         _ => config.initializer_range(),
     };
     let mut values = vec![0.0; info.len()];

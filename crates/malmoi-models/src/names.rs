@@ -56,6 +56,8 @@ pub struct NameTable {
     heads: &'static [&'static str],
     /// Blocks of a group, for `{group}` and `{inner}`.
     n_inner: usize,
+    /// The block that runs at each depth, where blocks are shared.
+    order: Option<Vec<usize>>,
 }
 
 /// Where a parameter is found: the published name, its shape there and the layout.
@@ -69,6 +71,15 @@ pub struct Place {
     pub part: Part,
 }
 
+/// A rule that covers a parameter.
+struct Matched<'a> {
+    rule: Rule,
+    /// The number that `{}` stands for.
+    block: Option<usize>,
+    /// The last part of the parameter's name, where the rule names its module.
+    leaf: Option<&'a str>,
+}
+
 impl NameTable {
     /// A table whose base-model names start with `prefix`, except those under one of `heads`.
     pub fn new(rules: &[&[Rule]], prefix: &str, heads: &'static [&'static str]) -> Self {
@@ -77,42 +88,73 @@ impl NameTable {
             prefix: prefix.to_owned(),
             heads,
             n_inner: 1,
+            order: None,
         }
     }
 
-    /// The same table for blocks that are shared in groups.
-    pub fn sharing(mut self, sharing: Sharing) -> Self {
+    /// The same table for blocks that are shared across `n_layers` layers. Names with `{group}` are stored once; others stand
+    /// for a layer each, so that a shared block is stored as often as it runs.
+    pub fn sharing(mut self, sharing: Sharing, n_layers: usize) -> Self {
         if let Sharing::Groups { n_inner, .. } = sharing {
             self.n_inner = n_inner;
+            self.order = Some(sharing.order(n_layers));
         }
         self
     }
 
-    /// Where `parameter` lives.
+    /// Where `parameter` lives: its first place, and further ones with the same content.
     ///
     /// # Panics
     /// When no rule covers it: a table that misses a parameter of its own model is a broken invariant.
+    pub fn places(&self, parameter: &ParameterInfo) -> Vec<Place> {
+        let matched = self.matching(parameter);
+        let depths = match (&matched.block, &self.order) {
+            (Some(block), Some(order)) if matched.rule.theirs.contains("{}") => (0..order.len())
+                .filter(|depth| order[*depth] == *block)
+                .collect(),
+            (block, _) => vec![block.unwrap_or_default()],
+        };
+        depths
+            .into_iter()
+            .map(|depth| self.place_at(parameter, &matched, depth))
+            .collect()
+    }
+
+    /// The first of [`Self::places`].
     pub fn place(&self, parameter: &ParameterInfo) -> Place {
+        self.places(parameter).swap_remove(0)
+    }
+
+    fn matching<'a>(&self, parameter: &'a ParameterInfo) -> Matched<'a> {
         let (module, leaf) = parameter.name.rsplit_once('.').unwrap_or_default();
         let matched = self.rules.iter().find_map(|rule| {
-            let exact = captures(rule.ours, &parameter.name).map(|layer| (rule, layer, None));
-            exact.or_else(|| Some((rule, captures(rule.ours, module)?, Some(leaf))))
+            let exact = captures(rule.ours, &parameter.name).map(|block| (block, None));
+            let (block, leaf) =
+                exact.or_else(|| Some((captures(rule.ours, module)?, Some(leaf))))?;
+            Some(Matched {
+                rule: *rule,
+                block,
+                leaf,
+            })
         });
-        let Some((rule, layer, leaf)) = matched else {
+        matched.unwrap_or_else(|| {
             panic!(
                 "no published name for parameter {}: complete the table of its architecture",
                 parameter.name
             )
-        };
+        })
+    }
+
+    fn place_at(&self, parameter: &ParameterInfo, matched: &Matched<'_>, depth: usize) -> Place {
+        let rule = matched.rule;
         let mut name = rule.theirs.to_owned();
-        if let Some(layer) = layer {
-            let number: usize = layer.parse().expect("digits");
+        if let Some(block) = matched.block {
             name = name
-                .replace("{}", &layer)
-                .replace("{group}", &(number / self.n_inner).to_string())
-                .replace("{inner}", &(number % self.n_inner).to_string());
+                .replace("{}", &depth.to_string())
+                .replace("{group}", &(block / self.n_inner).to_string())
+                .replace("{inner}", &(block % self.n_inner).to_string());
         }
-        if let Some(leaf) = leaf {
+        if let Some(leaf) = matched.leaf {
             name.push('.');
             name.push_str(match leaf {
                 "gamma" => "weight",
@@ -141,23 +183,24 @@ impl NameTable {
     }
 
     /// Published tensors for our parameters, in the order of their first part: name, shape, values.
-    pub fn publish(
+    pub fn publish<'a>(
         &self,
-        parameters: &[(ParameterInfo, Vec<f32>)],
+        parameters: impl IntoIterator<Item = &'a (ParameterInfo, Vec<f32>)>,
     ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
         let mut index = BTreeMap::new();
         for (info, values) in parameters {
-            let place = self.place(info);
-            let at = *index.entry(place.name.clone()).or_insert_with(|| {
-                tensors.push((
-                    place.name.clone(),
-                    place.shape.clone(),
-                    vec![0.0; place.shape.iter().product()],
-                ));
-                tensors.len() - 1
-            });
-            scatter(info, values, place.part, &mut tensors[at].2);
+            for place in self.places(info) {
+                let at = *index.entry(place.name.clone()).or_insert_with(|| {
+                    tensors.push((
+                        place.name.clone(),
+                        place.shape.clone(),
+                        vec![0.0; place.shape.iter().product()],
+                    ));
+                    tensors.len() - 1
+                });
+                scatter(info, values, place.part, &mut tensors[at].2);
+            }
         }
         tensors
     }
@@ -209,12 +252,12 @@ fn columns(part: Part, d_out: usize) -> (usize, usize) {
 }
 
 /// Matches `name` against `pattern` by dot-separated parts; `{}` matches a number, which is returned.
-fn captures(pattern: &str, name: &str) -> Option<Option<String>> {
+fn captures(pattern: &str, name: &str) -> Option<Option<usize>> {
     let (mut layer, mut parts) = (None, name.split('.'));
     for expected in pattern.split('.') {
         let part = parts.next()?;
-        if expected == "{}" && part.bytes().all(|b| b.is_ascii_digit()) {
-            layer = Some(part.to_owned());
+        if expected == "{}" {
+            layer = Some(part.parse().ok()?);
         } else if expected != part {
             return None;
         }
@@ -303,14 +346,29 @@ mod tests {
     #[test]
     fn shared_blocks_are_numbered_by_group() {
         let rules: &[Rule] = &[whole("layers.{}.q", "groups.{group}.layers.{inner}.q")];
-        let table = NameTable::new(&[rules], "", &[]).sharing(Sharing::Groups {
+        let sharing = Sharing::Groups {
             n_groups: 2,
             n_inner: 3,
-        });
-        assert_eq!(
-            table.place(&info("layers.4.q.weight", &[2, 2])).name,
-            "groups.1.layers.1.q.weight"
-        );
+        };
+        let table = NameTable::new(&[rules], "", &[]).sharing(sharing, 8);
+        let places = table.places(&info("layers.4.q.weight", &[2, 2]));
+        assert_eq!(places.len(), 1);
+        assert_eq!(places[0].name, "groups.1.layers.1.q.weight");
+    }
+
+    #[test]
+    fn shared_blocks_are_stored_at_every_depth_where_each_layer_has_a_name() {
+        let rules: &[Rule] = &[whole("layers.{}.q", "layer.{}.q")];
+        let sharing = Sharing::Groups {
+            n_groups: 2,
+            n_inner: 1,
+        };
+        let table = NameTable::new(&[rules], "", &[]).sharing(sharing, 4);
+        let q = (info("layers.1.q.bias", &[1]), vec![5.0]);
+        let published = table.publish(&[q]);
+        let names: Vec<&str> = published.iter().map(|tensor| tensor.0.as_str()).collect();
+        assert_eq!(names, ["layer.2.q.bias", "layer.3.q.bias"]);
+        assert!(published.iter().all(|tensor| tensor.2 == [5.0]));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use malmoi_checkpoint::Overwrite;
 use malmoi_models::{
-    ClassTargets, Head, Labels, Mode, Model, ModelConfig, ModelError, OpenOptions, PackedBatch,
-    Pass, SaveOptions, VocabularyTargets,
+    BinaryTargets, ClassTargets, Head, Labels, Mode, Model, ModelConfig, ModelError, OpenOptions,
+    PackedBatch, Pass, SaveOptions, VocabularyTargets,
 };
 use serde_json::{Value, json};
 
@@ -24,6 +24,48 @@ fn gpt1() -> Value {
            "initializer_range": 0.2})
 }
 
+/// Every encoder family, small, with sizes that all differ from each other.
+fn encoders() -> Vec<Value> {
+    let bert_keys = |model_type: &str, more: Value| {
+        let mut config = bert();
+        config["model_type"] = model_type.into();
+        for (key, value) in more.as_object().expect("an object") {
+            config[key] = value.clone();
+        }
+        config
+    };
+    let xlm = json!({"model_type": "xlm", "vocab_size": 50, "emb_dim": 16, "n_layers": 2, "n_heads": 4, "n_langs": 3,
+                     "max_position_embeddings": 20, "init_std": 0.2, "embed_init_std": 0.3});
+    let mut causal = xlm.clone();
+    causal["causal"] = json!(true);
+    let distilbert = json!({"model_type": "distilbert", "vocab_size": 50, "dim": 16, "n_layers": 2, "n_heads": 4,
+                            "hidden_dim": 24, "max_position_embeddings": 20, "initializer_range": 0.2});
+    let mut sinusoidal = distilbert.clone();
+    sinusoidal["sinusoidal_pos_embds"] = json!(true);
+    vec![
+        bert(),
+        bert_keys(
+            "roberta",
+            json!({"max_position_embeddings": 22, "type_vocab_size": 1}),
+        ),
+        bert_keys(
+            "xlm-roberta",
+            json!({"max_position_embeddings": 22, "type_vocab_size": 1}),
+        ),
+        distilbert,
+        sinusoidal,
+        bert_keys(
+            "albert",
+            json!({"embedding_size": 12, "num_hidden_layers": 4, "num_hidden_groups": 2,
+                                   "inner_group_num": 2}),
+        ),
+        bert_keys("electra", json!({"embedding_size": 12})),
+        bert_keys("electra", json!({"embedding_size": 16})),
+        xlm,
+        causal,
+    ]
+}
+
 fn config(json: &Value) -> ModelConfig {
     ModelConfig::from_json(json, false).expect("a valid configuration")
 }
@@ -32,9 +74,15 @@ fn model(json: &Value, head: Head) -> Model {
     Model::initialise(config(json), head, 11, Mode::Inference)
 }
 
+/// Every architecture that continues a text.
+fn decoders() -> Vec<Value> {
+    let all = encoders().into_iter().chain([gpt1(), gpt2()]);
+    all.filter(|json| config(json).is_causal()).collect()
+}
+
 fn all() -> Vec<(Value, Head)> {
     let mut models = Vec::new();
-    for json in [bert(), gpt1(), gpt2()] {
+    for json in encoders().into_iter().chain([gpt1(), gpt2()]) {
         for (head, _) in config(&json).architecture_names() {
             models.push((json.clone(), *head));
         }
@@ -81,12 +129,8 @@ fn what_is_saved_opens_again_bit_for_bit() {
 
 #[test]
 fn a_sequence_does_not_feel_its_neighbours_in_the_pack() {
-    for (json, head) in [
-        (bert(), Head::None),
-        (gpt1(), Head::None),
-        (gpt2(), Head::None),
-    ] {
-        let model = model(&json, head);
+    for json in encoders().into_iter().chain([gpt1(), gpt2()]) {
+        let model = model(&json, Head::None);
         let batch = batch();
         let together = model.last_hidden(&batch).expect("hidden states");
         for rows in batch.sequences() {
@@ -102,7 +146,7 @@ fn a_sequence_does_not_feel_its_neighbours_in_the_pack() {
 
 #[test]
 fn a_decoder_sees_only_the_left() {
-    for json in [gpt1(), gpt2()] {
+    for json in decoders() {
         let model = model(&json, Head::CausalLm);
         let logits = |ids: Vec<u32>| {
             model
@@ -122,7 +166,7 @@ fn a_decoder_sees_only_the_left() {
 
 #[test]
 fn cached_steps_give_the_logits_of_the_whole_sequence() {
-    for json in [gpt1(), gpt2()] {
+    for json in decoders() {
         let model = model(&json, Head::CausalLm);
         let sequences = [vec![3, 9, 4, 7, 1, 12], vec![8, 2, 33, 5, 20, 6]];
         let whole = PackedBatch::from_sequences(&sequences);
@@ -149,7 +193,10 @@ fn cached_steps_give_the_logits_of_the_whole_sequence() {
 fn every_parameter_of_every_head_gets_a_gradient() {
     for (json, head) in all() {
         let trainable = Model::initialise(config(&json), head, 11, Mode::Training);
-        let batch = batch();
+        let mut batch = batch();
+        if trainable.config().n_languages() > 0 {
+            batch = batch.with_languages([0, 1, 2, 0, 1, 2, 0, 1, 2]);
+        }
         let vocabulary = VocabularyTargets {
             rows: [0, 4, 7].into(),
             targets: [1, 2, 3].into(),
@@ -162,6 +209,11 @@ fn every_parameter_of_every_head_gets_a_gradient() {
                 vocabulary,
                 next_sentence: ClassTargets::mean(vec![0, 1, 1]),
             },
+            Head::ReplacedTokens => Labels::Replaced(BinaryTargets {
+                rows: [0, 4, 7].into(),
+                targets: [0.0, 1.0, 1.0].into(),
+                weights: [0.5, 0.25, 0.25].into(),
+            }),
             Head::TokenClassification => Labels::TokenClasses(VocabularyTargets {
                 targets: [0, 1, 1].into(),
                 ..vocabulary

@@ -28,19 +28,16 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
             pad_token_id: 0,
         },
     )?;
-    let n_groups = config_keys::positive(read, "num_hidden_groups", Some(1))?;
-    if n_groups > config.n_layers {
-        let expected = format!("at most `num_hidden_layers` = {}", config.n_layers);
-        return Err(read.wrong_type("num_hidden_groups", &Value::from(n_groups), &expected));
-    }
+    let n_inner = config_keys::positive(read, "inner_group_num", Some(1))?;
+    let n_groups = match config_keys::sharing(read, config.n_layers)? {
+        Sharing::None => 1,
+        Sharing::Groups { n_groups, .. } => n_groups,
+    };
     let classifier_dropout = config_keys::rate(read, "classifier_dropout_prob", 0.1)?;
     Ok(EncoderConfig {
         family: &super::FAMILY,
         d_embedding: config_keys::positive(read, "embedding_size", Some(128))?,
-        sharing: Sharing::Groups {
-            n_groups,
-            n_inner: config_keys::positive(read, "inner_group_num", Some(1))?,
-        },
+        sharing: Sharing::Groups { n_groups, n_inner },
         classifier_dropout,
         choice_dropout: classifier_dropout,
         ..config
@@ -52,12 +49,11 @@ pub fn write(config: &EncoderConfig) -> Value {
     let mut json = bert_json(config);
     let keys = json.as_object_mut().expect("an object");
     keys.remove("classifier_dropout");
-    let (n_groups, n_inner) = match config.sharing {
-        Sharing::None => (config.n_layers, 1),
-        Sharing::Groups { n_groups, n_inner } => (n_groups, n_inner),
+    let n_inner = match config.sharing {
+        Sharing::None => 1,
+        Sharing::Groups { n_inner, .. } => n_inner,
     };
     json["embedding_size"] = config.d_embedding.into();
-    json["num_hidden_groups"] = n_groups.into();
     json["inner_group_num"] = n_inner.into();
     json["classifier_dropout_prob"] = decimal(config.classifier_dropout).into();
     json

@@ -21,6 +21,7 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
     let classifier_dropout = config_keys::rate(read, "seq_classif_dropout", 0.2)?;
     Ok(EncoderConfig {
         family: &super::FAMILY,
+        generator: None,
         n_labels: 2,
         labels: Vec::new(),
         problem_type: None,

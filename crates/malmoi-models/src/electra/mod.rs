@@ -1,7 +1,9 @@
 //! ELECTRA: Clark et al. (2020), "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators".
 
 mod config;
+pub(crate) mod files;
 mod model;
+pub(crate) mod pair;
 mod weights;
 
 use crate::encoder::Family;

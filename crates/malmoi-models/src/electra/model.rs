@@ -3,6 +3,7 @@
 
 use malmoi_nn::Activation;
 
+use super::pair::Generator;
 use crate::encoder::{Encoder, EncoderConfig, Pooling, VocabularyHead};
 use crate::head::Head;
 
@@ -13,7 +14,10 @@ pub fn build(config: &EncoderConfig, head: Head) -> Encoder {
         net = net.with_projection(config);
     }
     match head {
-        Head::ReplacedTokens => net.with_detector(config),
+        Head::ReplacedTokens => {
+            let generator = config.generator.as_deref().map(Generator::new);
+            net.with_detector(config).with_generator(generator)
+        }
         // Heads have the exact GELU whatever `hidden_act` says; only the discriminator's follows it.
         Head::MaskedLm => {
             net.with_vocabulary(VocabularyHead::transformed(config, Activation::Gelu))

@@ -83,6 +83,8 @@ pub struct EncoderConfig {
     pub bos_token_id: Option<u32>,
     /// End-of-text token, written into `config.json`.
     pub eos_token_id: Option<u32>,
+    /// The generator that is trained with an ELECTRA discriminator; see [`crate::ModelConfig::with_generator`].
+    pub generator: Option<Box<EncoderConfig>>,
     /// Outputs of a classifier.
     pub n_labels: usize,
     /// Their names, if any were published.
@@ -108,13 +110,16 @@ impl EncoderConfig {
             labels,
             problem_type,
         } = config_keys::labels(&read)?;
-        let this = Self {
+        let mut this = Self {
             family,
             n_labels,
             labels,
             problem_type,
             ..(family.read)(&read)?
         };
+        if this.sharing == Sharing::None {
+            this.sharing = config_keys::sharing(&read, this.n_layers)?;
+        }
         read.finish(accept_unknown)?;
         Ok(this)
     }
@@ -127,6 +132,7 @@ impl EncoderConfig {
         config["pad_token_id"] = self.pad_token_id.into();
         config["bos_token_id"] = self.bos_token_id.into();
         config["eos_token_id"] = self.eos_token_id.into();
+        config_keys::write_sharing(&mut config, self.sharing);
         config_keys::write_labels(&mut config, &self.labels, self.problem_type);
         config
     }
@@ -240,6 +246,7 @@ pub(crate) fn read_bert_keys(
     let mut this = EncoderConfig {
         // The caller knows its family and replaces these.
         family: &crate::bert::FAMILY,
+        generator: None,
         n_labels: 2,
         labels: Vec::new(),
         problem_type: None,

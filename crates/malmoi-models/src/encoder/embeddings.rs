@@ -5,7 +5,8 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_nn::ops;
-use malmoi_nn::{Embedding, LayerNorm, PackedBatch, Pass, host};
+use malmoi_nn::parameters::ParameterInfo;
+use malmoi_nn::{Embedding, LayerNorm, Linear, PackedBatch, Pass, host};
 
 use super::{EncoderConfig, Positions, Segments};
 
@@ -22,6 +23,8 @@ pub struct Embeddings {
     pub language: Option<Embedding>,
     /// The norm over the sum.
     pub norm: LayerNorm,
+    #[module(skip)]
+    d: usize,
     #[module(skip)]
     positions: Positions,
     #[module(skip)]
@@ -46,6 +49,7 @@ impl Embeddings {
             },
             language: (config.n_languages > 0).then(|| Embedding::new(config.n_languages, d)),
             norm: LayerNorm::new(d, config.norm_eps),
+            d,
             positions: config.positions,
             segments: config.segments,
             pad_token_id: config.pad_token_id,
@@ -58,7 +62,7 @@ impl Embeddings {
         let rows = self.position_rows(batch);
         let position = match &self.position {
             Some(table) => table.at(&rows),
-            None => sinusoids_at(&rows, self.token.weight.dims()[1]),
+            None => sinusoids_at(&rows, self.d),
         };
         let pad = Some(self.pad_token_id);
         let padded = self.positions == Positions::LearnedAfterPadding;
@@ -81,6 +85,33 @@ impl Embeddings {
         }
         let sum = self.norm.forward(ops::sum_of_embeddings(tables, frozen));
         ops::dropout(sum, pass.dropout(self.dropout))
+    }
+
+    /// The vectors of a batch as the first block wants them: through `projection` where there is one.
+    pub fn projected(
+        &self,
+        projection: Option<&Linear>,
+        batch: &PackedBatch,
+        pass: &Pass,
+    ) -> Tensor<2> {
+        let embedded = self.forward(batch, pass);
+        match projection {
+            Some(projection) => projection.forward(embedded),
+            None => embedded,
+        }
+    }
+
+    /// The position table where it is not learned: published files hold it all the same.
+    pub(crate) fn constants(&self, max_len: usize) -> Vec<(ParameterInfo, Vec<f32>)> {
+        let d = self.d;
+        let table = ParameterInfo {
+            name: "embeddings.position.weight".into(),
+            shape: vec![max_len, d],
+        };
+        match self.positions {
+            Positions::Sinusoidal => vec![(table, sinusoids(max_len, d))],
+            _ => Vec::new(),
+        }
     }
 
     /// Row of the position table for each token. Where the table starts after the padding token, padding sits at its own row
@@ -114,7 +145,7 @@ fn sinusoids_at(positions: &Arc<[u32]>, d: usize) -> (Tensor<2>, Arc<[u32]>) {
 }
 
 /// `[length, d]`: `sin(p / 10000^(2⌊j/2⌋/d))` in even columns j, the cosine in odd ones (Vaswani et al., 2017, section 3.5).
-pub(crate) fn sinusoids(length: usize, d: usize) -> Vec<f32> {
+fn sinusoids(length: usize, d: usize) -> Vec<f32> {
     let mut table = Vec::with_capacity(length * d);
     for position in 0..length {
         for column in 0..d {
@@ -129,4 +160,39 @@ pub(crate) fn sinusoids(length: usize, d: usize) -> Vec<f32> {
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::ModelConfig;
+
+    #[test]
+    fn positions_of_roberta_count_behind_the_padding_row_and_skip_padding() {
+        let json = json!({"model_type": "roberta", "vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 0,
+                          "num_attention_heads": 2, "intermediate_size": 4, "max_position_embeddings": 12, "pad_token_id": 3});
+        let Ok(ModelConfig::Encoder(config)) = ModelConfig::from_json(&json, false) else {
+            panic!("an encoder");
+        };
+        assert_eq!((config.max_len, config.n_position_rows()), (8, 12));
+        let embeddings = Embeddings::new(&config);
+        let batch = PackedBatch::from_sequences(&[vec![5, 3, 6, 3, 3], vec![7, 8]]);
+        assert_eq!(*embeddings.position_rows(&batch), [4, 3, 5, 3, 3, 4, 5]);
+    }
+
+    #[test]
+    fn sinusoids_interleave_sine_and_cosine() {
+        let table = sinusoids(3, 4);
+        // Position 2: wavelengths 2π and 2π · 100.
+        let expected = [2.0_f64.sin(), 2.0_f64.cos(), 0.02_f64.sin(), 0.02_f64.cos()];
+        for (found, expected) in table[8..].iter().zip(expected) {
+            assert!(
+                (f64::from(*found) - expected).abs() < 1e-7,
+                "{found} {expected}"
+            );
+        }
+        assert_eq!(table[..4], [0.0, 1.0, 0.0, 1.0]);
+    }
 }

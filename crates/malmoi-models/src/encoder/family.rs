@@ -60,7 +60,8 @@ impl Family {
     /// The names of a model with `head`; a bare model carries no prefix unless the file at hand does.
     pub(crate) fn table(&self, config: &EncoderConfig, head: Head, prefixed: bool) -> NameTable {
         let prefix = if prefixed { self.prefix } else { "" };
-        NameTable::new(&(self.rules)(head), prefix, self.unprefixed).sharing(config.sharing)
+        NameTable::new(&(self.rules)(head), prefix, self.unprefixed)
+            .sharing(config.sharing, config.n_layers)
     }
 
     /// Tensors that repeat a tied one, or that no computation reads.

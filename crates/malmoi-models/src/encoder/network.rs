@@ -9,6 +9,7 @@ use malmoi_nn::ops::{self, Projection};
 use malmoi_nn::{Activation, Block, KvCache, LayerNorm, Linear, PackedBatch, Pass, Sharing};
 
 use super::{Embeddings, EncoderConfig};
+use crate::electra::pair::Generator;
 use crate::head::Head;
 
 /// What turns hidden states into the input of the vocabulary projection, and the output bias. The weight is the token
@@ -45,8 +46,16 @@ impl VocabularyHead {
         }
     }
 
+    /// The projection, whose weight is the token embedding's.
+    pub fn projection(&self, embeddings: &Embeddings) -> Projection {
+        Projection {
+            weight: embeddings.token.weight.val(),
+            bias: Some(self.bias.val()),
+        }
+    }
+
     /// Rows `[M, D]` → `[M, E]`, ready for the projection.
-    fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
+    pub fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
         let rows = match &self.dense {
             Some(dense) => ops::activation(dense.forward(rows), self.activation),
             None => rows,
@@ -102,8 +111,8 @@ impl Pooling {
 /// The encoder with the heads that its task needs.
 #[derive(Module, Debug)]
 pub struct Encoder {
-    /// Absent in a generator that looks its vectors up in the discriminator's embeddings.
-    pub embeddings: Option<Embeddings>,
+    /// Tokens, positions, segments, languages.
+    pub embeddings: Embeddings,
     /// From the width of the embeddings to that of the hidden states.
     pub projection: Option<Linear>,
     /// Blocks with parameters of their own; `sharing` says which runs where.
@@ -118,6 +127,8 @@ pub struct Encoder {
     pub classifier: Option<Linear>,
     /// Replaced-token detection.
     pub detector: Option<Detector>,
+    /// The generator that is trained with an ELECTRA discriminator.
+    pub generator: Option<Generator>,
     #[module(skip)]
     pooling: Pooling,
     #[module(skip)]
@@ -136,7 +147,7 @@ impl Encoder {
         let n_blocks = config.sharing.n_blocks(config.n_layers);
         let d = config.d_model;
         Self {
-            embeddings: Some(Embeddings::new(config)),
+            embeddings: Embeddings::new(config),
             projection: None,
             layers: (0..n_blocks).map(|_| Block::new(&config.block())).collect(),
             pooler: None,
@@ -144,6 +155,7 @@ impl Encoder {
             next_sentence: None,
             classifier: config.n_outputs(head).map(|n| Linear::new(d, n, true)),
             detector: None,
+            generator: None,
             pooling: Pooling::with(Activation::Tanh),
             classifier_dropout: config.dropout_before(head),
             pair_dropout: 0.0,
@@ -184,6 +196,12 @@ impl Encoder {
         self
     }
 
+    /// With a generator that is trained along.
+    pub fn with_generator(mut self, generator: Option<Generator>) -> Self {
+        self.generator = generator;
+        self
+    }
+
     /// With another dropout before the classifier.
     pub fn with_classifier_dropout(mut self, dropout: f32) -> Self {
         self.classifier_dropout = dropout;
@@ -191,26 +209,9 @@ impl Encoder {
     }
 
     /// The input of the first block, `[N, D]`.
-    ///
-    /// # Panics
-    /// For a network without embeddings of its own; see [`Self::embed_with`].
     pub fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
-        let embeddings = self.embeddings.as_ref();
-        self.embed_with(embeddings.expect("embeddings of its own"), batch, pass)
-    }
-
-    /// The same with the embeddings of another network.
-    pub fn embed_with(
-        &self,
-        embeddings: &Embeddings,
-        batch: &PackedBatch,
-        pass: &Pass,
-    ) -> Tensor<2> {
-        let embedded = embeddings.forward(batch, pass);
-        match &self.projection {
-            Some(projection) => projection.forward(embedded),
-            None => embedded,
-        }
+        self.embeddings
+            .projected(self.projection.as_ref(), batch, pass)
     }
 
     /// The blocks in the order in which they run.
@@ -270,14 +271,6 @@ impl Encoder {
 
     /// The tied projection to the vocabulary, if the model has one.
     pub fn projection(&self) -> Option<Projection> {
-        self.projection_with(self.embeddings.as_ref()?)
-    }
-
-    /// The same, tied to the embeddings of another network.
-    pub fn projection_with(&self, embeddings: &Embeddings) -> Option<Projection> {
-        Some(Projection {
-            weight: embeddings.token.weight.val(),
-            bias: Some(self.vocabulary.as_ref()?.bias.val()),
-        })
+        Some(self.vocabulary.as_ref()?.projection(&self.embeddings))
     }
 }
