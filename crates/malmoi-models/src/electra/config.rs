@@ -43,8 +43,7 @@ pub fn write(config: &EncoderConfig) -> Value {
     json
 }
 
-/// Clark et al. (2020), table 6. Discriminators; generators have a quarter (small), a third (base) or a quarter (large) of
-/// the width, in the sizes of the published files.
+/// Clark et al. (2020), table 6: discriminators, and generators of a quarter (small, large) or a third (base) of the width.
 pub fn presets() -> Vec<(&'static str, Value)> {
     let size = |layers: usize, d_embedding: usize, d: usize, heads: usize| {
         json!({
