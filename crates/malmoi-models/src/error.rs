@@ -66,14 +66,6 @@ pub enum ModelError {
         /// Our name of the parameter.
         name: String,
     },
-    /// A stored tensor that differs from the constant that the configuration asks for.
-    #[error(
-        "`{name}` isn't the table of sinusoids that config.json promises: correct the key, or use the file that belongs to it"
-    )]
-    NotConstant {
-        /// Published name.
-        name: String,
-    },
     /// Layers that should be one and differ.
     #[error(
         "`{name}` differs from `{first}`, though `num_hidden_groups` says that the two layers share their parameters"

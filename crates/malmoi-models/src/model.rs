@@ -17,10 +17,7 @@ use crate::error::ModelError;
 use crate::gpt1::{self, Gpt1};
 use crate::gpt2::{self, Gpt2};
 use crate::head::Head;
-use crate::names::{self, NameTable, Place};
-
-/// How far a stored constant may lie from the computed one: a few units in the last place of values up to 1.
-const CONSTANT_TOLERANCE: f32 = 1e-6;
+use crate::names::{self, NameTable};
 
 /// The network of an architecture.
 #[derive(Clone, Debug)]
@@ -177,22 +174,11 @@ impl Model {
         }
         let mut seen = HashSet::new();
         expected.retain(|(name, _)| seen.insert(name.clone()));
-        let mut redundant: Vec<String> = tensors
+        let redundant: Vec<String> = tensors
             .names()
             .filter(|name| model.is_redundant(name))
             .map(str::to_owned)
             .collect();
-        for (info, constant) in model.constants() {
-            let Place { name, .. } = table.place(&info);
-            if tensors.contains(&name) {
-                let (shape, found) = tensors.to_f32(&name)?;
-                let equal = |(a, b): (&f32, &f32)| (a - b).abs() <= CONSTANT_TOLERANCE;
-                if shape != info.shape || !found.iter().zip(&constant).all(equal) {
-                    return Err(ModelError::NotConstant { name });
-                }
-                redundant.push(name);
-            }
-        }
         let accept = AcceptNames {
             missing: options.accept_missing,
             unused: options.accept_unused,
@@ -213,14 +199,6 @@ impl Model {
                 Ok(initial_values(&config, options.seed, info))
             }
         })
-    }
-
-    /// Tensors that published files hold though nothing learns them.
-    fn constants(&self) -> Vec<(ParameterInfo, Vec<f32>)> {
-        match &self.net {
-            Net::Encoder(net) => net.embeddings.constants(self.config.max_len()),
-            Net::Gpt1(_) | Net::Gpt2(_) => Vec::new(),
-        }
     }
 
     /// The configuration.
@@ -516,7 +494,6 @@ impl Model {
     pub fn published_tensors(&self) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let mut values = Vec::new();
         self.read(|info, parameter| values.push((info.clone(), parameter.to_vec())));
-        values.extend(self.constants());
         self.publish(&values)
     }
 
@@ -534,6 +511,11 @@ fn initial_values(config: &ModelConfig, seed: u64, info: &ParameterInfo) -> Vec<
     }
     if !info.name.ends_with(".weight") {
         return vec![0.0; info.len()];
+    }
+    if let ModelConfig::Encoder(config) = config
+        && let Some(table) = config.initial_table(&info.name)
+    {
+        return table;
     }
     let writes_residual =
         info.name.ends_with(".attention.output.weight") || info.name.ends_with(".down.weight");

@@ -5,6 +5,7 @@ use malmoi_nn::{Activation, AttentionConfig, BlockConfig, Mask, NormPlace, Shari
 use serde_json::{Value, json};
 
 use super::Family;
+use super::embeddings::sinusoids;
 use crate::config_keys::{self, LabelSet};
 use crate::head::{Head, ProblemType};
 
@@ -15,7 +16,8 @@ pub enum Positions {
     Learned,
     /// A learned table whose first rows belong to the padding token: a sequence starts at row `pad_token_id + 1` (RoBERTa).
     LearnedAfterPadding,
-    /// Fixed sinusoids, sines and cosines interleaved (Vaswani et al., 2017, section 3.5).
+    /// A table that starts as sinusoids, sines and cosines interleaved (Vaswani et al., 2017, section 3.5). As in the published
+    /// Python code of today, files hold the table and training moves it.
     Sinusoidal,
 }
 
@@ -197,6 +199,13 @@ impl EncoderConfig {
             Segments::Table(n) => n,
             Segments::Tokens => self.vocab_size,
         }
+    }
+
+    /// Initial values of a parameter that are not drawn at random.
+    pub(crate) fn initial_table(&self, parameter: &str) -> Option<Vec<f32>> {
+        let computed =
+            self.positions == Positions::Sinusoidal && parameter == "embeddings.position.weight";
+        computed.then(|| sinusoids(self.max_len, self.d_embedding))
     }
 
     /// Outputs of the classifier that `head` has, if it has one.

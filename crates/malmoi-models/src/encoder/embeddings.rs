@@ -5,8 +5,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_nn::ops;
-use malmoi_nn::parameters::ParameterInfo;
-use malmoi_nn::{Embedding, LayerNorm, Linear, PackedBatch, Pass, host};
+use malmoi_nn::{Embedding, LayerNorm, Linear, PackedBatch, Pass};
 
 use super::{EncoderConfig, Positions, Segments};
 
@@ -15,16 +14,14 @@ use super::{EncoderConfig, Positions, Segments};
 pub struct Embeddings {
     /// `[V, E]`.
     pub token: Embedding,
-    /// `[positions, E]`, where positions are learned.
-    pub position: Option<Embedding>,
+    /// `[positions, E]`.
+    pub position: Embedding,
     /// `[segments, E]`, where segments have vectors of their own.
     pub segment: Option<Embedding>,
     /// `[languages, E]`.
     pub language: Option<Embedding>,
     /// The norm over the sum.
     pub norm: LayerNorm,
-    #[module(skip)]
-    d: usize,
     #[module(skip)]
     positions: Positions,
     #[module(skip)]
@@ -39,17 +36,15 @@ impl Embeddings {
     /// Tables with values yet to be filled.
     pub fn new(config: &EncoderConfig) -> Self {
         let d = config.d_embedding;
-        let learned = config.positions != Positions::Sinusoidal;
         Self {
             token: Embedding::new(config.vocab_size, d),
-            position: learned.then(|| Embedding::new(config.n_position_rows(), d)),
+            position: Embedding::new(config.n_position_rows(), d),
             segment: match config.segments {
                 Segments::Table(n) => Some(Embedding::new(n, d)),
                 Segments::None | Segments::Tokens => None,
             },
             language: (config.n_languages > 0).then(|| Embedding::new(config.n_languages, d)),
             norm: LayerNorm::new(d, config.norm_eps),
-            d,
             positions: config.positions,
             segments: config.segments,
             pad_token_id: config.pad_token_id,
@@ -60,13 +55,9 @@ impl Embeddings {
     /// The vectors of a batch, `[N, E]`. The padding token's own vectors get no gradient, as published.
     pub fn forward(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
         let rows = self.position_rows(batch);
-        let position = match &self.position {
-            Some(table) => table.at(&rows),
-            None => sinusoids_at(&rows, self.d),
-        };
         let pad = Some(self.pad_token_id);
         let padded = self.positions == Positions::LearnedAfterPadding;
-        let mut tables = vec![self.token.at(&batch.ids), position];
+        let mut tables = vec![self.token.at(&batch.ids), self.position.at(&rows)];
         let mut frozen = vec![pad, pad.filter(|_| padded)];
         match (self.segments, &self.segment, &batch.segments) {
             (_, Some(table), segments) => {
@@ -101,19 +92,6 @@ impl Embeddings {
         }
     }
 
-    /// The position table where it is not learned: published files hold it all the same.
-    pub(crate) fn constants(&self, max_len: usize) -> Vec<(ParameterInfo, Vec<f32>)> {
-        let d = self.d;
-        let table = ParameterInfo {
-            name: "embeddings.position.weight".into(),
-            shape: vec![max_len, d],
-        };
-        match self.positions {
-            Positions::Sinusoidal => vec![(table, sinusoids(max_len, d))],
-            _ => Vec::new(),
-        }
-    }
-
     /// Row of the position table for each token. Where the table starts after the padding token, padding sits at its own row
     /// and does not count as a position of its sequence.
     fn position_rows(&self, batch: &PackedBatch) -> Arc<[u32]> {
@@ -137,15 +115,8 @@ impl Embeddings {
     }
 }
 
-/// Sinusoids of the given positions as a table of their own, and the rows to look up in it.
-fn sinusoids_at(positions: &Arc<[u32]>, d: usize) -> (Tensor<2>, Arc<[u32]>) {
-    let length = positions.iter().max().map_or(0, |last| *last as usize + 1);
-    let table = host::tensor(sinusoids(length, d), [length, d]);
-    (table, Arc::clone(positions))
-}
-
 /// `[length, d]`: `sin(p / 10000^(2⌊j/2⌋/d))` in even columns j, the cosine in odd ones (Vaswani et al., 2017, section 3.5).
-fn sinusoids(length: usize, d: usize) -> Vec<f32> {
+pub(super) fn sinusoids(length: usize, d: usize) -> Vec<f32> {
     let mut table = Vec::with_capacity(length * d);
     for position in 0..length {
         for column in 0..d {
