@@ -80,14 +80,12 @@ fn main() {
     let report = Report {
         filter: std::env::args().nth(1).unwrap_or_default(),
     };
-    threads::run(|| {
-        println!("{} on {} threads", cpu::isa(), threads::count());
-        products(&report);
-        linears(&report);
-        attentions(&report);
-        rows(&report);
-        losses(&report);
-    });
+    println!("{} on {} threads", cpu::isa(), threads::count());
+    products(&report);
+    linears(&report);
+    attentions(&report);
+    rows(&report);
+    losses(&report);
 }
 
 fn products(report: &Report) {

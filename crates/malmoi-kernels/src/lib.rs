@@ -8,7 +8,7 @@
 //! * [`cpu`] finds out what the processor can do and which instruction set ([`cpu::Isa`]) the kernels use.
 //! * `simd` is a small vector vocabulary with three implementations (AVX-512, AVX2, portable). A kernel is written
 //!   once against the vocabulary and compiled three times.
-//! * [`threads`] splits work over the rayon pool. The split depends on the shape of the work and never on the number
+//! * [`threads`] splits work over one pool of threads. The split depends on the shape of the work and never on the number
 //!   of threads, so every result has the same bits at any number of threads.
 //! * [`gemm`] multiplies matrices; [`linear`], [`attention`] and [`loss`] are built on it.
 //! * [`activation`], [`norm`], [`embedding`], [`dropout`], [`optim`] and [`reduce`] are the memory-bound rest.

@@ -8,6 +8,7 @@ pub mod attention;
 pub mod batch;
 pub mod block;
 pub mod bridge;
+pub mod buffers;
 pub mod host;
 pub mod layers;
 pub mod ops;

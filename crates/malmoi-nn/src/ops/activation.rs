@@ -4,6 +4,7 @@ use burn::tensor::Tensor;
 use malmoi_kernels::activation::{Activation, activation_backward, activation_forward};
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::buffers;
 
 /// Applies `kind` to every element of `x [N, D]`.
 pub fn activation(x: Tensor<2>, kind: Activation) -> Tensor<2> {
@@ -19,7 +20,7 @@ struct Elementwise(Activation);
 impl FusedOp for Elementwise {
     fn forward(&self, inputs: &[Operand<'_>], _track: bool) -> Forward {
         let x = inputs[0];
-        let mut y = vec![0.0; x.data.len()];
+        let mut y = buffers::take(x.data.len());
         activation_forward(self.0, x.data, &mut y);
         Forward::new(y, x.shape)
     }
@@ -33,7 +34,7 @@ impl FusedOp for Elementwise {
 
     fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
         let x = pass.inputs[0].data;
-        let mut dx = vec![0.0; x.len()];
+        let mut dx = buffers::take(x.len());
         activation_backward(self.0, x, pass.grad, &mut dx);
         vec![Some(dx)]
     }

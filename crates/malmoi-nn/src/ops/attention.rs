@@ -9,6 +9,7 @@ use malmoi_kernels::attention::{
 };
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::buffers;
 use crate::host;
 
 /// Everything about an attention call that is not a tensor.
@@ -79,7 +80,7 @@ pub fn attention_cached(
 ) -> Tensor<2> {
     let shape = q.dims();
     let q = host::values(q);
-    let mut out = vec![0.0; q.len()];
+    let mut out = buffers::take(q.len());
     let sizes = CachedShape {
         cu_q: &layout.cu_q,
         n_heads: layout.n_heads,
@@ -100,8 +101,8 @@ struct Attention(AttentionLayout);
 impl FusedOp for Attention {
     fn forward(&self, inputs: &[Operand<'_>], track: bool) -> Forward {
         let (q, k, v) = (inputs[0], inputs[1], inputs[2]);
-        let mut out = vec![0.0; q.data.len()];
-        let mut lse = vec![0.0; self.0.n_heads * q.shape[0]];
+        let mut out = buffers::take(q.data.len());
+        let mut lse = buffers::take(self.0.n_heads * q.shape[0]);
         kernel::attention_forward(&self.0.shape(), q.data, k.data, v.data, &mut out, &mut lse);
         Forward {
             data: out,
@@ -123,7 +124,11 @@ impl FusedOp for Attention {
             pass.inputs[1].data,
             pass.inputs[2].data,
         ];
-        let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+        let (mut dq, mut dk, mut dv) = (
+            buffers::take(q.len()),
+            buffers::take(k.len()),
+            buffers::take(v.len()),
+        );
         let saved = Saved {
             q,
             k,

@@ -3,7 +3,8 @@
 use burn::tensor::Tensor;
 use malmoi_kernels::norm::{self as kernel, LayerNormOut, NormGradients};
 
-use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, Share, apply, primitive};
+use crate::buffers;
 
 /// Layer norm over the last axis: `x [N, D]`, `gamma [D]`, `beta [D]` → `[N, D]`.
 pub fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Option<Tensor<1>>, eps: f32) -> Tensor<2> {
@@ -71,16 +72,13 @@ impl FusedOp for LayerNorm {
             "layer norm: {} scales for {d} columns",
             gamma.len()
         );
-        let mut y = vec![0.0; n * d];
+        let mut y = buffers::take(n * d);
         let (mut mean, mut rstd) = (vec![0.0; n], vec![0.0; n]);
-        let mut sum = vec![
-            0.0;
-            if residual.is_some() && track {
-                n * d
-            } else {
-                0
-            }
-        ];
+        let mut sum = buffers::take(if residual.is_some() && track {
+            n * d
+        } else {
+            0
+        });
         let sum_out = (!sum.is_empty()).then_some(sum.as_mut_slice());
         let parameters = kernel::LayerNorm {
             gamma,
@@ -126,23 +124,28 @@ impl FusedOp for LayerNorm {
             pass.inputs[1].data,
         );
         let d = gamma.len();
-        let mut dx = vec![0.0; x.len()];
-        let mut dgamma = vec![0.0; d];
-        let mut dbeta = vec![0.0; d];
+        let mut dx = buffers::take(x.len());
+        let mut dgamma = buffers::take(d);
+        let mut dbeta = buffers::take(d);
         let out = NormGradients {
             dx: &mut dx,
             dgamma: &mut dgamma,
             dbeta: Some(&mut dbeta),
         };
         kernel::layer_norm_backward(x, &mean, &rstd, gamma, pass.grad, out);
-        let dresidual = (self.residual && pass.needs[3]).then(|| dx.clone());
+        buffers::give(sum);
         let mut gradients = vec![Some(dx), Some(dgamma)];
         if pass.inputs.len() > 2 {
             gradients.push(Some(dbeta));
         }
         if self.residual {
-            gradients.push(dresidual);
+            gradients.push(None);
         }
         gradients
+    }
+
+    fn shares(&self, i: usize) -> Share {
+        // Both terms of a sum have its gradient.
+        if i == 3 { Share::Input(0) } else { Share::Own }
     }
 }

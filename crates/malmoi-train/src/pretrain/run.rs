@@ -346,9 +346,7 @@ impl<'a> Run<'a> {
             train.batch_size,
         )?;
         let trainer = &mut self.trainer;
-        // Inside the pool, kernels start their parallel work without waking it first.
-        let result = threads::run(|| trainer.advance(&batches));
-        result.map_err(|error| match error {
+        trainer.advance(&batches).map_err(|error| match error {
             TrainError::NotFinite { what, step, .. } => {
                 let checkpoint = self
                     .last_checkpoint
@@ -452,7 +450,7 @@ impl<'a> Run<'a> {
         observer.event(&Event::Evaluating(step));
         let model = self.trainer.model();
         let (batch_size, batches) = (self.config.train.batch_size, self.config.evaluate.batches);
-        let found = threads::run(|| evaluate(model, &**valid, batch_size, batches))?;
+        let found = evaluate(model, &**valid, batch_size, batches)?;
         if !found.loss.is_finite() {
             return Err(TrainError::NotFinite {
                 what: "the validation loss".into(),
