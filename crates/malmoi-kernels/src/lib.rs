@@ -11,7 +11,7 @@
 //! * [`threads`] splits work over one pool of threads. The split depends on the shape of the work and never on the number
 //!   of threads, so every result has the same bits at any number of threads.
 //! * [`gemm`] multiplies matrices; [`linear`], [`attention`] and [`loss`] are built on it.
-//! * [`activation`], [`norm`], [`embedding`], [`dropout`], [`optim`] and [`reduce`] are the memory-bound rest.
+//! * [`activation`], [`norm`], [`rotary`], [`embedding`], [`dropout`], [`optim`] and [`reduce`] are the memory-bound rest.
 //! * [`random`] is a counter-based generator: a draw is a function of (seed, purpose, step, position).
 //! * [`naive`] holds the same operations as plain loops in double precision. They are the specification: the tests
 //!   compare every kernel with its naive twin on every instruction set the machine has.
@@ -35,6 +35,7 @@ pub mod norm;
 pub mod optim;
 pub mod random;
 pub mod reduce;
+pub mod rotary;
 mod scratch;
 mod simd;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! in and out.
 
 mod albert;
+mod architecture;
 mod bert;
 pub mod config;
 mod config_keys;
@@ -14,17 +15,23 @@ pub mod encoder;
 pub mod error;
 pub mod gpt1;
 pub mod gpt2;
+pub mod gpt_neo;
 pub mod head;
 pub mod info;
 pub mod labels;
+mod layers;
+pub mod llama;
 mod loss;
 pub mod model;
 pub mod names;
+mod registry;
 mod roberta;
+pub mod rope_keys;
 mod save;
+pub mod t5;
 mod xlm;
 
-pub use config::ModelConfig;
+pub use config::{Direction, ModelConfig, Sizes, SpecialTokens};
 pub use electra::files::GENERATOR_FOLDER;
 pub use encoder::EncoderConfig;
 pub use error::ModelError;

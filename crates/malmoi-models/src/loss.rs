@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use malmoi_nn::ops::Projection;
-use malmoi_nn::parameters::{self, ParameterInfo};
+use malmoi_nn::parameters::ParameterInfo;
 use malmoi_nn::{PackedBatch, Pass, host, ops};
 
-use crate::config::{ModelConfig, each};
 use crate::electra::pair;
 use crate::error::ModelError;
 use crate::head::Head;
@@ -15,7 +14,7 @@ use crate::labels::{
     BinaryTargets, ClassTargets, Labels, LossPart, LossReport, ReplacedTokens, SpanTargets,
     VocabularyTargets,
 };
-use crate::model::{Model, Net};
+use crate::model::Model;
 
 /// A loss `[1]` or `[2]` whose first element counts, and its terms.
 type Loss = (Tensor<1>, Vec<LossPart>);
@@ -51,14 +50,12 @@ impl Model {
         let (loss, report) = self.loss_tensor(batch, labels, pass)?;
         let mut gradients = loss.backward();
         drop(loss);
-        Ok((
-            report,
-            each!(&self.net, Net, net => parameters::gradients(net, &mut gradients)),
-        ))
+        Ok((report, self.net.gradients(&mut gradients)))
     }
 
     /// What the head says: classes of each sequence `[B, K]`, classes of each token `[N, K]`, start and end logits of each
-    /// token `[N, 2]`, one logit a sequence `[B, 1]`, or one logit a token `[N, 1]` (replaced or not).
+    /// token `[N, 2]`, one logit a sequence `[B, 1]`, or one logit a token `[N, 1]`
+    /// (replaced or not).
     ///
     /// # Errors
     /// A batch that does not fit, or a model without such a head.
@@ -68,16 +65,13 @@ impl Model {
         }
         self.validate(batch)?;
         let pass = Pass::inference();
-        let hidden = self.run(batch, &pass, |_| ());
-        let outputs = match (self.head, &self.net) {
-            (Head::NextSentence | Head::Pretraining, Net::Encoder(net)) => {
-                net.next_sentence(net.pool(hidden, batch, &pass), &pass)
+        let hidden = self.run(batch, &pass, &mut |_| ())?;
+        let outputs = match self.head {
+            Head::NextSentence | Head::Pretraining => self.net.next_sentence(hidden, batch, &pass),
+            Head::TokenClassification | Head::QuestionAnswering | Head::ReplacedTokens => {
+                self.net.token_outputs(hidden, &pass)
             }
-            (Head::TokenClassification | Head::QuestionAnswering, Net::Encoder(net)) => {
-                net.classify(hidden, &pass)
-            }
-            (Head::ReplacedTokens, Net::Encoder(net)) => net.detect(hidden),
-            _ => return Ok(host::values(self.sequence_outputs(hidden, batch, &pass)?)),
+            _ => self.net.sequence_outputs(hidden, batch, &pass),
         };
         outputs
             .map(host::values)
@@ -94,7 +88,7 @@ impl Model {
         }
         self.validate(batch)?;
         let pass = Pass::inference();
-        let hidden = self.run(batch, &pass, |_| ());
+        let hidden = self.run(batch, &pass, &mut |_| ())?;
         Ok(host::values(self.choice_scores(
             hidden,
             &rows.into(),
@@ -108,34 +102,18 @@ impl Model {
         rows: &Arc<[u32]>,
         pass: &Pass,
     ) -> Result<Tensor<2>, ModelError> {
-        let scores = match &self.net {
-            Net::Gpt1(net) => net.score(ops::gather_rows(hidden, Arc::clone(rows)), pass),
-            _ => None,
-        };
+        let rows = ops::gather_rows(hidden, Arc::clone(rows));
+        let scores = self.net.choice_scores(rows, pass);
         scores.ok_or_else(|| self.wrong_head("choice scores", "GPT-1's double heads"))
     }
 
-    /// One vector a sequence: from the first token (encoders) or the last token that is not padding (GPT-2).
     fn sequence_outputs(
         &self,
         hidden: Tensor<2>,
         batch: &PackedBatch,
         pass: &Pass,
     ) -> Result<Tensor<2>, ModelError> {
-        let outputs = match (&self.net, &self.config) {
-            (Net::Encoder(net), _) => net.classify(net.pool(hidden, batch, pass), pass),
-            (Net::Gpt2(net), ModelConfig::Gpt2(config)) => {
-                let rows = batch.sequences().map(|rows| {
-                    let last = rows
-                        .clone()
-                        .rev()
-                        .find(|row| Some(batch.ids[*row]) != config.pad_token_id);
-                    last.unwrap_or(rows.end - 1) as u32
-                });
-                net.classify(ops::gather_rows(hidden, rows.collect()))
-            }
-            _ => None,
-        };
+        let outputs = self.net.sequence_outputs(hidden, batch, pass);
         outputs.ok_or_else(|| self.wrong_head("classification", "a classification head"))
     }
 
@@ -149,37 +127,28 @@ impl Model {
         if let Labels::ReplacedTokens(labels) = labels {
             return self.replaced_token_loss(batch, labels, pass);
         }
-        let hidden = self.run(batch, pass, |_| ());
+        let hidden = self.run(batch, pass, &mut |_| ())?;
         let (loss, parts) = match labels {
             Labels::ReplacedTokens(_) => unreachable!("handled above"),
+            Labels::Replaced(targets) => {
+                let (loss, part) =
+                    binary_loss("rtd", self.detector_outputs(hidden, pass)?, targets);
+                (loss, vec![part])
+            }
             Labels::Vocabulary(targets) => {
                 let name = if self.config.is_causal() { "lm" } else { "mlm" };
                 self.vocabulary_loss(name, hidden, targets)?
-            }
-            Labels::Replaced(targets) => {
-                let logits = match &self.net {
-                    Net::Encoder(net) => net.detect(hidden),
-                    _ => None,
-                };
-                let logits = logits.ok_or_else(|| {
-                    self.wrong_head("replaced-token detection", "ELECTRA's discriminator head")
-                })?;
-                let (loss, part) = binary_loss("rtd", logits, targets);
-                (loss, vec![part])
             }
             Labels::Pretraining {
                 vocabulary,
                 next_sentence,
             } => {
                 let (mlm, mut parts) = self.vocabulary_loss("mlm", hidden.clone(), vocabulary)?;
-                let logits = match &self.net {
-                    Net::Encoder(net) => net.next_sentence(net.pool(hidden, batch, pass), pass),
-                    _ => None,
-                };
+                let logits = self.net.next_sentence(hidden, batch, pass);
                 let logits = logits.ok_or_else(|| {
                     self.wrong_head("next-sentence prediction", "pretraining heads")
                 })?;
-                let (nsp, part) = class_loss(self.config.pair_loss(), logits, next_sentence);
+                let (nsp, part) = class_loss(self.config.get().pair_loss(), logits, next_sentence);
                 parts.push(part);
                 (ops::weighted_sum(mlm, 1.0, nsp, 1.0), parts)
             }
@@ -230,6 +199,14 @@ impl Model {
         Ok((loss, LossReport { loss: value, parts }))
     }
 
+    fn detector_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Result<Tensor<2>, ModelError> {
+        let head =
+            (self.head == Head::ReplacedTokens).then(|| self.net.token_outputs(hidden, pass));
+        (head.flatten()).ok_or_else(|| {
+            self.wrong_head("replaced-token detection", "ELECTRA's discriminator head")
+        })
+    }
+
     /// Generator and discriminator: the blanks of the batch are filled by the one and judged by the other.
     fn replaced_token_loss(
         &self,
@@ -237,12 +214,7 @@ impl Model {
         labels: &ReplacedTokens,
         pass: &Pass,
     ) -> Result<(Tensor<1>, LossReport), ModelError> {
-        let filled = match &self.net {
-            Net::Encoder(net) => net.generator.as_ref().and_then(|generator| {
-                generator.forward(&net.embeddings, batch, &labels.vocabulary, pass)
-            }),
-            _ => None,
-        };
+        let filled = self.net.fill_blanks(batch, &labels.vocabulary, pass);
         let (states, projection) = filled.ok_or_else(|| {
             self.wrong_head(
                 "training with a generator",
@@ -266,10 +238,7 @@ impl Model {
     }
 
     fn token_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Result<Tensor<2>, ModelError> {
-        let outputs = match &self.net {
-            Net::Encoder(net) => net.classify(hidden, pass),
-            _ => None,
-        };
+        let outputs = self.net.token_outputs(hidden, pass);
         outputs.ok_or_else(|| self.wrong_head("token classification", "a token-level head"))
     }
 
@@ -281,7 +250,7 @@ impl Model {
     ) -> Result<Loss, ModelError> {
         let projection = self.projection("a language-modelling loss")?;
         let rows = ops::gather_rows(hidden, Arc::clone(&targets.rows));
-        let input = self.vocabulary_input(rows);
+        let input = self.net.vocabulary_input(rows);
         let (loss, part) = token_loss(name, input, projection, targets);
         Ok((loss, vec![part]))
     }

@@ -1,8 +1,8 @@
 //! Weight names: one table an architecture, read in both directions.
 //!
-//! A rule says where a parameter, or all parameters of a module, live in the published checkpoint. `{}` stands for a layer
-//! number; where blocks are shared in groups, `{group}` and `{inner}` stand for the group and the block within it. Several
-//! of our parameters may be parts of one published tensor (GPT's packed query, key and value).
+//! A rule says where a parameter of ours, or all parameters of one of our small layers, live in the published checkpoint. `{}`
+//! stands for a layer number; where blocks are shared in groups, `{group}` and `{inner}` stand for the group and the block within
+//! it. Several of our parameters may be parts of one published tensor (GPT's packed query, key and value).
 
 use std::collections::BTreeMap;
 
@@ -23,28 +23,92 @@ pub enum Part {
         /// How many blocks.
         of: usize,
     },
+    /// Row block `index` of `of` of a matrix stored `[of · d_out, d_in]`; for vectors, slice `index` of `of`.
+    Rows {
+        /// Which block, from 0.
+        index: usize,
+        /// How many blocks.
+        of: usize,
+    },
+}
+
+/// What a rule covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One parameter.
+    Parameter,
+    /// The weight and bias of a dense layer, or scale and shift of a norm, which are published as `weight` and `bias`.
+    Layer,
 }
 
 /// One line of a table: our name, the published name and the layout there.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// Our name: of a parameter, such as `layers.{}.attention.query.weight`, or of a module, such as
-    /// `layers.{}.attention.query`, whose weight, bias, scale (gamma) and shift (beta) are published as `weight` and `bias`.
+    /// Our name, such as `layers.{}.attention.query`.
     pub ours: &'static str,
     /// The published name, such as `encoder.layer.{}.attention.self.query`.
     pub theirs: &'static str,
-    /// The layout.
+    /// The layout; vectors of a transposed layer are whole.
     pub part: Part,
+    /// One parameter or a layer.
+    pub scope: Scope,
 }
 
-/// A line of a table.
+/// A line of a table for one parameter.
 pub const fn rule(ours: &'static str, theirs: &'static str, part: Part) -> Rule {
-    Rule { ours, theirs, part }
+    Rule {
+        ours,
+        theirs,
+        part,
+        scope: Scope::Parameter,
+    }
 }
 
-/// A line for all parameters of a module, as they are.
-pub const fn whole(ours: &'static str, theirs: &'static str) -> Rule {
-    rule(ours, theirs, Part::Whole)
+/// A line of a table for a dense layer or a norm, stored as ours is.
+pub const fn layer(ours: &'static str, theirs: &'static str) -> Rule {
+    layer_in(ours, theirs, Part::Whole)
+}
+
+/// A line of a table for a dense layer or a norm.
+pub const fn layer_in(ours: &'static str, theirs: &'static str, part: Part) -> Rule {
+    Rule {
+        ours,
+        theirs,
+        part,
+        scope: Scope::Layer,
+    }
+}
+
+/// A rule that covers a parameter.
+struct Matched {
+    rule: Rule,
+    /// The number that `{}` stands for.
+    block: Option<usize>,
+    /// What follows the published name of a layer.
+    leaf: &'static str,
+}
+
+impl Rule {
+    /// How this rule covers `parameter`, if it does.
+    fn covers(&self, parameter: &str) -> Option<Matched> {
+        let (name, leaf) = match self.scope {
+            Scope::Parameter => (parameter, ""),
+            Scope::Layer => {
+                let (stem, last) = parameter.rsplit_once('.')?;
+                let leaf = match last {
+                    "gamma" | "weight" => ".weight",
+                    "beta" | "bias" => ".bias",
+                    _ => return None,
+                };
+                (stem, leaf)
+            }
+        };
+        Some(Matched {
+            rule: *self,
+            block: captures(self.ours, name)?,
+            leaf,
+        })
+    }
 }
 
 /// A table together with the prefix that this checkpoint puts before the names of the base model.
@@ -71,15 +135,6 @@ pub struct Place {
     pub part: Part,
 }
 
-/// A rule that covers a parameter.
-struct Matched<'a> {
-    rule: Rule,
-    /// The number that `{}` stands for.
-    block: Option<usize>,
-    /// The last part of the parameter's name, where the rule names its module.
-    leaf: Option<&'a str>,
-}
-
 impl NameTable {
     /// A table whose base-model names start with `prefix`, except those under one of `heads`.
     pub fn new(rules: &[&[Rule]], prefix: &str, heads: &'static [&'static str]) -> Self {
@@ -102,71 +157,53 @@ impl NameTable {
         self
     }
 
-    /// Where `parameter` lives: its first place, and further ones with the same content.
-    ///
-    /// # Panics
-    /// When no rule covers it: a table that misses a parameter of its own model is a broken invariant.
-    pub fn places(&self, parameter: &ParameterInfo) -> Vec<Place> {
-        let matched = self.matching(parameter);
-        let depths = match (&matched.block, &self.order) {
-            (Some(block), Some(order)) if matched.rule.theirs.contains("{}") => (0..order.len())
-                .filter(|depth| order[*depth] == *block)
-                .collect(),
-            (block, _) => vec![block.unwrap_or_default()],
-        };
-        depths
-            .into_iter()
-            .map(|depth| self.place_at(parameter, &matched, depth))
-            .collect()
-    }
-
     /// The first of [`Self::places`].
     pub fn place(&self, parameter: &ParameterInfo) -> Place {
         self.places(parameter).swap_remove(0)
     }
 
-    fn matching<'a>(&self, parameter: &'a ParameterInfo) -> Matched<'a> {
-        let (module, leaf) = parameter.name.rsplit_once('.').unwrap_or_default();
-        let matched = self.rules.iter().find_map(|rule| {
-            let exact = captures(rule.ours, &parameter.name).map(|block| (block, None));
-            let (block, leaf) =
-                exact.or_else(|| Some((captures(rule.ours, module)?, Some(leaf))))?;
-            Some(Matched {
-                rule: *rule,
-                block,
-                leaf,
-            })
-        });
-        matched.unwrap_or_else(|| {
+    /// Where `parameter` lives: its first place, and further ones with the same content.
+    ///
+    /// # Panics
+    /// When no rule covers it: a table that misses a parameter of its own model is a broken invariant.
+    pub fn places(&self, parameter: &ParameterInfo) -> Vec<Place> {
+        let matched = (self.rules.iter()).find_map(|rule| rule.covers(&parameter.name));
+        let Some(matched) = matched else {
             panic!(
                 "no published name for parameter {}: complete the table of its architecture",
                 parameter.name
             )
-        })
+        };
+        let depths = match (matched.block, &self.order) {
+            (Some(block), Some(order)) if matched.rule.theirs.contains("{}") => {
+                let all = 0..order.len();
+                all.filter(|depth| order[*depth] == block).collect()
+            }
+            (block, _) => vec![block.unwrap_or_default()],
+        };
+        let depths = depths.into_iter();
+        depths
+            .map(|depth| self.place_at(parameter, &matched, depth))
+            .collect()
     }
 
-    fn place_at(&self, parameter: &ParameterInfo, matched: &Matched<'_>, depth: usize) -> Place {
-        let rule = matched.rule;
-        let mut name = rule.theirs.to_owned();
+    fn place_at(&self, parameter: &ParameterInfo, matched: &Matched, depth: usize) -> Place {
+        let part = matched.rule.part;
+        let mut name = matched.rule.theirs.to_owned();
         if let Some(block) = matched.block {
             name = name
                 .replace("{}", &depth.to_string())
                 .replace("{group}", &(block / self.n_inner).to_string())
                 .replace("{inner}", &(block % self.n_inner).to_string());
         }
-        if let Some(leaf) = matched.leaf {
-            name.push('.');
-            name.push_str(match leaf {
-                "gamma" => "weight",
-                "beta" => "bias",
-                leaf => leaf,
-            });
-        }
+        name.push_str(matched.leaf);
         if !self.heads.iter().any(|head| name.starts_with(head)) {
             name.insert_str(0, &self.prefix);
         }
-        let shape = match (rule.part, parameter.shape.as_slice()) {
+        let shape = match (part, parameter.shape.as_slice()) {
             (Part::Whole, shape) => shape.to_vec(),
+            (Part::Transposed, [n]) => vec![*n],
+            (Part::Rows { of, .. }, [d_out, rest @ ..]) => [&[of * d_out], rest].concat(),
             (Part::Transposed, [d_out, d_in]) => vec![*d_in, *d_out],
             (Part::Block { of, .. }, [d_out, d_in]) => vec![*d_in, of * d_out],
             (Part::Block { of, .. }, [d_out]) => vec![of * d_out],
@@ -175,11 +212,7 @@ impl NameTable {
                 parameter.name
             ),
         };
-        Place {
-            name,
-            shape,
-            part: rule.part,
-        }
+        Place { name, shape, part }
     }
 
     /// Published tensors for our parameters, in the order of their first part: name, shape, values.
@@ -212,6 +245,9 @@ pub fn gather(info: &ParameterInfo, part: Part, published: &[f32]) -> Vec<f32> {
         (Part::Block { index, .. }, [d_out]) => {
             published[index * d_out..(index + 1) * d_out].to_vec()
         }
+        (Part::Rows { index, .. }, _) => {
+            published[index * info.len()..(index + 1) * info.len()].to_vec()
+        }
         (Part::Transposed | Part::Block { .. }, [d_out, d_in]) => {
             let (first, width) = columns(part, *d_out);
             let mut values = vec![0.0; d_out * d_in];
@@ -230,6 +266,9 @@ fn scatter(info: &ParameterInfo, values: &[f32], part: Part, published: &mut [f3
     match (part, info.shape.as_slice()) {
         (Part::Block { index, .. }, [d_out]) => {
             published[index * d_out..(index + 1) * d_out].copy_from_slice(values)
+        }
+        (Part::Rows { index, .. }, _) => {
+            published[index * info.len()..(index + 1) * info.len()].copy_from_slice(values)
         }
         (Part::Transposed | Part::Block { .. }, [d_out, d_in]) => {
             let (first, width) = columns(part, *d_out);
@@ -334,18 +373,8 @@ mod tests {
     }
 
     #[test]
-    fn a_module_brings_its_parameters_along() {
-        let rules: &[Rule] = &[whole("layers.{}.norm", "h.{}.ln"), whole("out", "proj")];
-        let table = NameTable::new(&[rules], "", &[]);
-        let name = |ours: &str| table.place(&info(ours, &[2])).name;
-        assert_eq!(name("layers.12.norm.gamma"), "h.12.ln.weight");
-        assert_eq!(name("layers.12.norm.beta"), "h.12.ln.bias");
-        assert_eq!(name("out.bias"), "proj.bias");
-    }
-
-    #[test]
-    fn shared_blocks_are_numbered_by_group() {
-        let rules: &[Rule] = &[whole("layers.{}.q", "groups.{group}.layers.{inner}.q")];
+    fn shared_blocks_are_numbered_by_group_where_names_have_groups() {
+        let rules: &[Rule] = &[layer("layers.{}.q", "groups.{group}.layers.{inner}.q")];
         let sharing = Sharing::Groups {
             n_groups: 2,
             n_inner: 3,
@@ -358,7 +387,7 @@ mod tests {
 
     #[test]
     fn shared_blocks_are_stored_at_every_depth_where_each_layer_has_a_name() {
-        let rules: &[Rule] = &[whole("layers.{}.q", "layer.{}.q")];
+        let rules: &[Rule] = &[layer("layers.{}.q", "layer.{}.q")];
         let sharing = Sharing::Groups {
             n_groups: 2,
             n_inner: 1,
@@ -369,6 +398,42 @@ mod tests {
         let names: Vec<&str> = published.iter().map(|tensor| tensor.0.as_str()).collect();
         assert_eq!(names, ["layer.2.q.bias", "layer.3.q.bias"]);
         assert!(published.iter().all(|tensor| tensor.2 == [5.0]));
+    }
+
+    #[test]
+    fn a_layer_rule_covers_weight_and_bias_and_packs_rows() {
+        const RULES: &[Rule] = &[
+            layer("layers.{}.norm", "h.{}.ln"),
+            layer_in("layers.{}.up", "h.{}.wi", Part::Rows { index: 1, of: 2 }),
+            layer_in("down", "wo", Part::Transposed),
+        ];
+        let table = NameTable::new(&[RULES], "", &[]);
+        let place = |name: &str, shape: &[usize]| {
+            let place = table.place(&info(name, shape));
+            (place.name, place.shape)
+        };
+        assert_eq!(
+            place("layers.7.norm.gamma", &[3]),
+            ("h.7.ln.weight".into(), vec![3])
+        );
+        assert_eq!(
+            place("layers.7.norm.beta", &[3]),
+            ("h.7.ln.bias".into(), vec![3])
+        );
+        assert_eq!(
+            place("layers.0.up.weight", &[2, 3]),
+            ("h.0.wi.weight".into(), vec![4, 3])
+        );
+        assert_eq!(place("down.bias", &[3]), ("wo.bias".into(), vec![3]));
+        assert_eq!(
+            place("down.weight", &[3, 2]),
+            ("wo.weight".into(), vec![2, 3])
+        );
+        let up = (info("layers.0.up.weight", &[1, 2]), vec![5.0, 6.0]);
+        let published = table.publish(std::slice::from_ref(&up));
+        assert_eq!(published[0].2, [0.0, 0.0, 5.0, 6.0]);
+        let part = table.place(&up.0).part;
+        assert_eq!(gather(&up.0, part, &published[0].2), up.1);
     }
 
     #[test]

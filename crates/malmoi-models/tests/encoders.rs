@@ -49,7 +49,7 @@ fn unsupported_settings_of_every_family_are_refused_by_name() {
             "position_embedding_type",
             json!("relative_key_query"),
         ),
-        (bert_keys("roberta"), "hidden_act", json!("mish")),
+        (bert_keys("roberta"), "hidden_act", json!("softsign")),
         (bert_keys("roberta"), "is_decoder", json!(true)),
         (bert_keys("roberta"), "max_position_embeddings", json!(2)),
         (
@@ -74,7 +74,7 @@ fn unsupported_settings_of_every_family_are_refused_by_name() {
             "position_embedding_type",
             json!("relative_key"),
         ),
-        (distilbert.clone(), "activation", json!("mish")),
+        (distilbert.clone(), "activation", json!("softsign")),
         (distilbert.clone(), "dim", json!(18)),
         (distilbert, "dropout", json!(1.5)),
         (xlm.clone(), "asm", json!(true)),

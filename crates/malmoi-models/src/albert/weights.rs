@@ -2,10 +2,10 @@
 
 use crate::encoder::names::{EMBEDDINGS, classifier};
 use crate::head::Head;
-use crate::names::{Rule, whole};
+use crate::names::{Rule, layer};
 
 /// Where the blocks stand; the two numbers are the group and the block within it.
-macro_rules! layer {
+macro_rules! block {
     ($rest:literal) => {
         concat!(
             "encoder.albert_layer_groups.{group}.albert_layers.{inner}.",
@@ -15,23 +15,23 @@ macro_rules! layer {
 }
 
 const RULES: &[Rule] = &[
-    whole("projection", "encoder.embedding_hidden_mapping_in"),
-    whole("layers.{}.attention.query", layer!("attention.query")),
-    whole("layers.{}.attention.key", layer!("attention.key")),
-    whole("layers.{}.attention.value", layer!("attention.value")),
-    whole("layers.{}.attention.output", layer!("attention.dense")),
-    whole("layers.{}.attention_norm", layer!("attention.LayerNorm")),
-    whole("layers.{}.feed_forward.up", layer!("ffn")),
-    whole("layers.{}.feed_forward.down", layer!("ffn_output")),
-    whole(
+    layer("projection", "encoder.embedding_hidden_mapping_in"),
+    layer("layers.{}.attention.query", block!("attention.query")),
+    layer("layers.{}.attention.key", block!("attention.key")),
+    layer("layers.{}.attention.value", block!("attention.value")),
+    layer("layers.{}.attention.output", block!("attention.dense")),
+    layer("layers.{}.attention_norm", block!("attention.LayerNorm")),
+    layer("layers.{}.feed_forward.up", block!("ffn")),
+    layer("layers.{}.feed_forward.down", block!("ffn_output")),
+    layer(
         "layers.{}.feed_forward_norm",
-        layer!("full_layer_layer_norm"),
+        block!("full_layer_layer_norm"),
     ),
-    whole("pooler", "pooler"),
-    whole("vocabulary.dense", "predictions.dense"),
-    whole("vocabulary.norm", "predictions.LayerNorm"),
-    whole("vocabulary", "predictions"),
-    whole("next_sentence", "sop_classifier.classifier"),
+    layer("pooler", "pooler"),
+    layer("vocabulary.dense", "predictions.dense"),
+    layer("vocabulary.norm", "predictions.LayerNorm"),
+    layer("vocabulary", "predictions"),
+    layer("next_sentence", "sop_classifier.classifier"),
 ];
 
 /// The table for a head.

@@ -2,13 +2,13 @@
 
 use crate::encoder::names::{EMBEDDINGS, LAYERS, POOLER, classifier};
 use crate::head::Head;
-use crate::names::{Rule, whole};
+use crate::names::{Rule, layer};
 
 const HEADS: &[Rule] = &[
-    whole("vocabulary.dense", "cls.predictions.transform.dense"),
-    whole("vocabulary.norm", "cls.predictions.transform.LayerNorm"),
-    whole("vocabulary", "cls.predictions"),
-    whole("next_sentence", "cls.seq_relationship"),
+    layer("vocabulary.dense", "cls.predictions.transform.dense"),
+    layer("vocabulary.norm", "cls.predictions.transform.LayerNorm"),
+    layer("vocabulary", "cls.predictions"),
+    layer("next_sentence", "cls.seq_relationship"),
 ];
 
 /// The table for a head.

@@ -2,45 +2,45 @@
 
 use crate::encoder::names::classifier;
 use crate::head::Head;
-use crate::names::{Rule, whole};
+use crate::names::{Rule, layer};
 
 const RULES: &[Rule] = &[
-    whole("embeddings.token", "embeddings.word_embeddings"),
-    whole("embeddings.position", "embeddings.position_embeddings"),
-    whole("embeddings.norm", "embeddings.LayerNorm"),
-    whole(
+    layer("embeddings.token", "embeddings.word_embeddings"),
+    layer("embeddings.position", "embeddings.position_embeddings"),
+    layer("embeddings.norm", "embeddings.LayerNorm"),
+    layer(
         "layers.{}.attention.query",
         "transformer.layer.{}.attention.q_lin",
     ),
-    whole(
+    layer(
         "layers.{}.attention.key",
         "transformer.layer.{}.attention.k_lin",
     ),
-    whole(
+    layer(
         "layers.{}.attention.value",
         "transformer.layer.{}.attention.v_lin",
     ),
-    whole(
+    layer(
         "layers.{}.attention.output",
         "transformer.layer.{}.attention.out_lin",
     ),
-    whole(
+    layer(
         "layers.{}.attention_norm",
         "transformer.layer.{}.sa_layer_norm",
     ),
-    whole("layers.{}.feed_forward.up", "transformer.layer.{}.ffn.lin1"),
-    whole(
+    layer("layers.{}.feed_forward.up", "transformer.layer.{}.ffn.lin1"),
+    layer(
         "layers.{}.feed_forward.down",
         "transformer.layer.{}.ffn.lin2",
     ),
-    whole(
+    layer(
         "layers.{}.feed_forward_norm",
         "transformer.layer.{}.output_layer_norm",
     ),
-    whole("pooler", "pre_classifier"),
-    whole("vocabulary.dense", "vocab_transform"),
-    whole("vocabulary.norm", "vocab_layer_norm"),
-    whole("vocabulary", "vocab_projector"),
+    layer("pooler", "pre_classifier"),
+    layer("vocabulary.dense", "vocab_transform"),
+    layer("vocabulary.norm", "vocab_layer_norm"),
+    layer("vocabulary", "vocab_projector"),
 ];
 
 /// The table for a head.

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_nn::ops::{self, Projection};
-use malmoi_nn::{Block, Key, Linear, PackedBatch, Pass, host};
+use malmoi_nn::{Block, Key, Linear, PackedBatch, Pass, Stack, host};
 
 use super::model;
+use crate::architecture::Config;
 use crate::encoder::{Embeddings, EncoderConfig, VocabularyHead};
 use crate::error::ModelError;
 use crate::head::Head;
@@ -48,10 +49,9 @@ impl Generator {
         targets: &VocabularyTargets,
         pass: &Pass,
     ) -> Option<(Tensor<2>, Projection)> {
-        let mut hidden = embeddings.projected(self.projection.as_ref(), batch, pass);
-        for block in &self.layers {
-            hidden = block.forward(hidden, batch, pass);
-        }
+        let embedded = embeddings.projected(self.projection.as_ref(), batch, pass);
+        let stack = Stack::new(&self.layers);
+        let hidden = stack.forward(embedded, batch, None, pass, &mut |_| ());
         let rows = ops::gather_rows(hidden, Arc::clone(&targets.rows));
         let head = self.vocabulary.as_ref()?;
         Some((head.forward(rows), head.projection(embeddings)))
@@ -129,7 +129,7 @@ pub(crate) fn check_generator(
             ("vocab_size", config.vocab_size),
             ("embedding_size", config.d_embedding),
             ("max_position_embeddings", config.max_len),
-            ("type_vocab_size", config.n_segments()),
+            ("type_vocab_size", config.sizes().n_segments),
             ("pad_token_id", config.pad_token_id as usize),
         ]
     };

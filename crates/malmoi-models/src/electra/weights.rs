@@ -2,21 +2,21 @@
 
 use crate::encoder::names::{CLASSIFIER, DENSE_CLASSIFIER, EMBEDDINGS, LAYERS, classifier};
 use crate::head::Head;
-use crate::names::{Rule, whole};
+use crate::names::{Rule, layer};
 
 const RULES: &[Rule] = &[
-    whole("projection", "embeddings_project"),
-    whole("vocabulary.dense", "generator_predictions.dense"),
-    whole("vocabulary.norm", "generator_predictions.LayerNorm"),
-    whole("vocabulary", "generator_lm_head"),
-    whole("detector.dense", "discriminator_predictions.dense"),
-    whole(
+    layer("projection", "embeddings_project"),
+    layer("vocabulary.dense", "generator_predictions.dense"),
+    layer("vocabulary.norm", "generator_predictions.LayerNorm"),
+    layer("vocabulary", "generator_lm_head"),
+    layer("detector.dense", "discriminator_predictions.dense"),
+    layer(
         "detector.output",
         "discriminator_predictions.dense_prediction",
     ),
 ];
 
-const CHOICE: &[Rule] = &[whole("pooler", "sequence_summary.summary")];
+const CHOICE: &[Rule] = &[layer("pooler", "sequence_summary.summary")];
 
 /// The table for a head.
 pub fn rules(head: Head) -> Vec<&'static [Rule]> {

@@ -1,13 +1,20 @@
 //! The configuration of any encoder, and the published keys that most families share.
 
-use malmoi_checkpoint::{ConfigError, ConfigReader};
-use malmoi_nn::{Activation, AttentionConfig, BlockConfig, Mask, NormPlace, Sharing};
+use malmoi_checkpoint::{ConfigError, ConfigReader, directory};
+use malmoi_nn::parameters::ParameterInfo;
+use malmoi_nn::{
+    Activation, AttentionConfig, BlockConfig, FeedForwardConfig, Mask, NormPlace, Sharing,
+};
 use serde_json::{Value, json};
 
 use super::Family;
 use super::embeddings::sinusoids;
+use crate::architecture::{Architecture, Config, Network};
+use crate::config::{Direction, Sizes, SpecialTokens};
 use crate::config_keys::{self, LabelSet};
+use crate::electra::files;
 use crate::head::{Head, ProblemType};
+use crate::names::NameTable;
 
 /// Where the position vectors come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,16 +102,19 @@ pub struct EncoderConfig {
     pub problem_type: Option<ProblemType>,
 }
 
-impl EncoderConfig {
-    /// Reads `config.json`; keys that change the computation are implemented or refused by name.
-    ///
-    /// # Errors
-    /// A missing, wrong, unsupported or unknown key.
-    pub fn from_json(
-        family: &'static Family,
-        config: &Value,
-        accept_unknown: bool,
-    ) -> Result<Self, ConfigError> {
+impl Architecture for EncoderConfig {
+    const MODEL_TYPES: &'static [&'static str] = &[
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "distilbert",
+        "albert",
+        "electra",
+        "xlm",
+    ];
+
+    fn from_json(config: &Value, accept_unknown: bool) -> Result<Self, ConfigError> {
+        let family = Family::named(directory::model_type(config));
         let read = ConfigReader::new(config, family.model_type)?;
         read.refuse_unless("tie_word_embeddings", true)?;
         let LabelSet {
@@ -126,8 +136,18 @@ impl EncoderConfig {
         Ok(this)
     }
 
-    /// `config.json` as Python reads it, without `architectures`.
-    pub fn to_json(&self) -> Value {
+    fn presets() -> Vec<(&'static str, Value)> {
+        let families = Family::ALL.into_iter();
+        families.flat_map(Family::presets).collect()
+    }
+}
+
+impl Config for EncoderConfig {
+    fn model_type(&self) -> &'static str {
+        self.family.model_type
+    }
+
+    fn to_json(&self) -> Value {
         let mut config = (self.family.write)(self);
         config["model_type"] = self.family.model_type.into();
         config["tie_word_embeddings"] = true.into();
@@ -139,44 +159,158 @@ impl EncoderConfig {
         config
     }
 
-    /// Changes the width of the hidden states; embeddings of the same width follow.
-    pub fn set_d_model(&mut self, d_model: usize) {
-        if self.d_embedding == self.d_model {
-            self.d_embedding = d_model;
+    fn heads(&self) -> &'static [(Head, &'static str)] {
+        match self.mask {
+            Mask::Causal => self.family.causal_heads,
+            _ => self.family.heads,
         }
-        self.d_model = d_model;
     }
 
-    /// Changes the deviation of all initial weights.
-    pub fn set_initializer_range(&mut self, range: f32) {
-        (self.initializer_range, self.embedding_range) = (range, range);
+    fn direction(&self) -> Direction {
+        match self.mask {
+            Mask::Causal => Direction::Decoder,
+            _ => Direction::Encoder,
+        }
     }
 
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            vocab_size: self.vocab_size,
+            max_len: self.max_len,
+            d_model: self.d_model,
+            n_layers: self.n_layers,
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_heads,
+            d_head: self.d_model / self.n_heads,
+            d_ff: self.d_ff,
+            n_segments: match self.segments {
+                Segments::None => 1,
+                Segments::Table(n) => n,
+                Segments::Tokens => self.vocab_size,
+            },
+        }
+    }
+
+    /// Embeddings as wide as the hidden states stay so.
+    fn set_sizes(&mut self, sizes: &Sizes) {
+        if self.d_embedding == self.d_model {
+            self.d_embedding = sizes.d_model;
+        }
+        if let Some(generator) = &mut self.generator {
+            (generator.vocab_size, generator.max_len) = (sizes.vocab_size, sizes.max_len);
+        }
+        (self.vocab_size, self.max_len) = (sizes.vocab_size, sizes.max_len);
+        (self.d_model, self.n_layers, self.n_heads) =
+            (sizes.d_model, sizes.n_layers, sizes.n_heads);
+        self.d_ff = match self.family.d_ff {
+            Some(rule) => rule(self.d_model),
+            None => sizes.d_ff,
+        };
+    }
+
+    fn n_languages(&self) -> usize {
+        self.n_languages
+    }
+
+    /// In XLM the caller has moved them.
+    fn shifts_labels(&self) -> bool {
+        false
+    }
+
+    fn pair_loss(&self) -> &'static str {
+        self.family.pair_loss
+    }
+
+    fn projection_width(&self) -> usize {
+        self.d_embedding
+    }
+
+    fn set_dropout(&mut self, rate: f32) {
+        (self.dropout, self.attention_dropout) = (rate, rate);
+        (self.classifier_dropout, self.choice_dropout) = (rate, rate);
+        if let Some(generator) = &mut self.generator {
+            generator.set_dropout(rate);
+        }
+    }
+
+    fn set_special_tokens(&mut self, tokens: SpecialTokens) {
+        self.pad_token_id = tokens.pad.unwrap_or(0);
+        (self.bos_token_id, self.eos_token_id) = (tokens.bos, tokens.eos);
+        if let Some(generator) = &mut self.generator {
+            generator.set_special_tokens(tokens);
+        }
+    }
+
+    fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    fn initializer_range(&self) -> f32 {
+        self.initializer_range
+    }
+
+    fn set_initializer_range(&mut self, deviation: f32) {
+        (self.initializer_range, self.embedding_range) = (deviation, deviation);
+        if let Some(generator) = &mut self.generator {
+            generator.set_initializer_range(deviation);
+        }
+    }
+
+    fn initial_deviation(&self, parameter: &ParameterInfo) -> f32 {
+        match &self.generator {
+            Some(generator) if parameter.name.starts_with(files::PREFIX) => {
+                generator.initializer_range
+            }
+            _ if parameter.name.starts_with("embeddings.") => self.embedding_range,
+            _ => self.initializer_range,
+        }
+    }
+
+    fn initial_table(&self, parameter: &ParameterInfo) -> Option<Vec<f32>> {
+        let computed = self.positions == Positions::Sinusoidal
+            && parameter.name == "embeddings.position.weight";
+        computed.then(|| sinusoids(self.max_len, self.d_embedding))
+    }
+
+    fn prefix(&self) -> &'static str {
+        self.family.prefix
+    }
+
+    fn names(&self, head: Head, prefixed: bool) -> NameTable {
+        self.family.table(self, head, prefixed)
+    }
+
+    fn tied_copy(&self, parameter: &str) -> Option<&'static str> {
+        let found = self
+            .family
+            .tied
+            .iter()
+            .find(|(ours, _)| *ours == parameter)?;
+        Some(found.1)
+    }
+
+    /// Buffers of position and segment ids that old files hold.
+    fn is_redundant(&self, name: &str) -> bool {
+        name.ends_with("position_ids") || name.ends_with("embeddings.token_type_ids")
+    }
+
+    fn build(&self, head: Head) -> Box<dyn Network> {
+        Box::new((self.family.build)(self, head))
+    }
+}
+
+impl EncoderConfig {
     /// The block of every layer.
     pub fn block(&self) -> BlockConfig {
-        let d_head = self.d_model / self.n_heads;
+        let attention = AttentionConfig {
+            dropout: self.attention_dropout,
+            ..AttentionConfig::new(self.d_model, self.n_heads, self.mask)
+        };
+        let feed_forward = FeedForwardConfig::new(self.d_ff, self.activation);
         BlockConfig {
-            attention: AttentionConfig {
-                d_model: self.d_model,
-                n_heads: self.n_heads,
-                n_kv_heads: self.n_heads,
-                d_head,
-                scale: 1.0 / (d_head as f32).sqrt(),
-                mask: self.mask,
-                bias: true,
-                dropout: self.attention_dropout,
-            },
-            d_ff: self.d_ff,
-            activation: self.activation,
-            norm_place: NormPlace::Post,
-            norm_eps: self.norm_eps,
             dropout: self.dropout,
+            ..BlockConfig::new(attention, feed_forward, NormPlace::Post, self.norm_eps)
         }
-    }
-
-    /// Blocks that a sequence passes, counting shared ones each time.
-    pub fn depth(&self) -> usize {
-        self.sharing.order(self.n_layers).len()
     }
 
     /// Rows of the position table.
@@ -190,22 +324,6 @@ impl EncoderConfig {
             Positions::LearnedAfterPadding => self.pad_token_id + 1,
             Positions::Learned | Positions::Sinusoidal => 0,
         }
-    }
-
-    /// Segment ids that a batch may use.
-    pub fn n_segments(&self) -> usize {
-        match self.segments {
-            Segments::None => 1,
-            Segments::Table(n) => n,
-            Segments::Tokens => self.vocab_size,
-        }
-    }
-
-    /// Initial values of a parameter that are not drawn at random.
-    pub(crate) fn initial_table(&self, parameter: &str) -> Option<Vec<f32>> {
-        let computed =
-            self.positions == Positions::Sinusoidal && parameter == "embeddings.position.weight";
-        computed.then(|| sinusoids(self.max_len, self.d_embedding))
     }
 
     /// Outputs of the classifier that `head` has, if it has one.
@@ -310,7 +428,7 @@ pub(crate) fn bert_json(config: &EncoderConfig) -> Value {
         "num_attention_heads": config.n_heads,
         "intermediate_size": config.d_ff,
         "max_position_embeddings": config.n_position_rows(),
-        "type_vocab_size": config.n_segments(),
+        "type_vocab_size": config.sizes().n_segments,
         "hidden_act": config_keys::activation_name(config.activation),
         "layer_norm_eps": config_keys::decimal(config.norm_eps),
         "hidden_dropout_prob": config_keys::decimal(config.dropout),

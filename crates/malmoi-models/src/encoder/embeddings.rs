@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_nn::ops;
-use malmoi_nn::{Embedding, LayerNorm, Linear, PackedBatch, Pass};
+use malmoi_nn::{Embedding, Linear, Norm, PackedBatch, Pass};
 
 use super::{EncoderConfig, Positions, Segments};
 
@@ -21,7 +21,7 @@ pub struct Embeddings {
     /// `[languages, E]`.
     pub language: Option<Embedding>,
     /// The norm over the sum.
-    pub norm: LayerNorm,
+    pub norm: Norm,
     #[module(skip)]
     positions: Positions,
     #[module(skip)]
@@ -44,7 +44,7 @@ impl Embeddings {
                 Segments::None | Segments::Tokens => None,
             },
             language: (config.n_languages > 0).then(|| Embedding::new(config.n_languages, d)),
-            norm: LayerNorm::new(d, config.norm_eps),
+            norm: Norm::layer(d, config.norm_eps),
             positions: config.positions,
             segments: config.segments,
             pad_token_id: config.pad_token_id,

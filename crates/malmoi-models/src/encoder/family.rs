@@ -18,12 +18,16 @@ pub struct Family {
     pub heads: &'static [(Head, &'static str)],
     /// The same for models that see only the left; empty where a family has none.
     pub causal_heads: &'static [(Head, &'static str)],
-    /// Published sizes: name and configuration.
-    pub presets: fn() -> Vec<(&'static str, Value)>,
+    /// Published sizes: name and configuration, without `model_type`.
+    pub sizes: fn() -> Vec<(&'static str, Value)>,
     /// Reads the family's keys; labels and `family` are filled in by the caller.
     pub read: fn(&ConfigReader<'_>) -> Result<EncoderConfig, ConfigError>,
     /// Writes them.
     pub write: fn(&EncoderConfig) -> Value,
+    /// Width of the feed-forward layer for a width of the hidden states, where a family has no choice.
+    pub d_ff: Option<fn(usize) -> usize>,
+    /// What the loss over pairs of segments is called.
+    pub pair_loss: &'static str,
     /// The network for a head.
     pub build: fn(&EncoderConfig, Head) -> Encoder,
     /// The table of names for a head.
@@ -38,23 +42,31 @@ pub struct Family {
 
 impl Family {
     /// The families.
-    pub fn all() -> [&'static Self; 7] {
-        [
-            &bert::FAMILY,
-            &roberta::FAMILY,
-            &roberta::XLM_ROBERTA,
-            &distilbert::FAMILY,
-            &albert::FAMILY,
-            &electra::FAMILY,
-            &xlm::FAMILY,
-        ]
+    pub(crate) const ALL: [&'static Self; 7] = [
+        &bert::FAMILY,
+        &roberta::FAMILY,
+        &roberta::XLM_ROBERTA,
+        &distilbert::FAMILY,
+        &albert::FAMILY,
+        &electra::FAMILY,
+        &xlm::FAMILY,
+    ];
+
+    /// The family of a `model_type`; BERT where there is none of that name.
+    pub(crate) fn named(model_type: &str) -> &'static Self {
+        let found = Self::ALL
+            .into_iter()
+            .find(|family| family.model_type == model_type);
+        found.unwrap_or(&bert::FAMILY)
     }
 
-    /// The family of a `model_type`.
-    pub fn named(model_type: &str) -> Option<&'static Self> {
-        Self::all()
-            .into_iter()
-            .find(|family| family.model_type == model_type)
+    /// Published sizes: names and what `config.json` says.
+    pub(crate) fn presets(&self) -> Vec<(&'static str, Value)> {
+        let mut presets = (self.sizes)();
+        for (_, config) in &mut presets {
+            config["model_type"] = self.model_type.into();
+        }
+        presets
     }
 
     /// The names of a model with `head`; a bare model carries no prefix unless the file at hand does.
@@ -62,13 +74,6 @@ impl Family {
         let prefix = if prefixed { self.prefix } else { "" };
         NameTable::new(&(self.rules)(head), prefix, self.unprefixed)
             .sharing(config.sharing, config.n_layers)
-    }
-
-    /// Tensors that repeat a tied one, or that no computation reads.
-    pub(crate) fn is_redundant(&self, name: &str) -> bool {
-        self.tied.iter().any(|(_, copy)| *copy == name)
-            || name.ends_with("position_ids")
-            || name.ends_with("embeddings.token_type_ids")
     }
 }
 

@@ -6,11 +6,13 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use malmoi_nn::layers::parameter;
 use malmoi_nn::ops::{self, Projection};
-use malmoi_nn::{Activation, Block, KvCache, LayerNorm, Linear, PackedBatch, Pass, Sharing};
+use malmoi_nn::{Activation, Block, Linear, Norm, PackedBatch, Pass, Sharing, Stack};
 
 use super::{Embeddings, EncoderConfig};
+use crate::architecture::Network;
 use crate::electra::pair::Generator;
 use crate::head::Head;
+use crate::labels::VocabularyTargets;
 
 /// What turns hidden states into the input of the vocabulary projection, and the output bias. The weight is the token
 /// embedding's.
@@ -19,7 +21,7 @@ pub struct VocabularyHead {
     /// `[E, D]`; absent where hidden states are projected as they are.
     pub dense: Option<Linear>,
     /// The norm behind the activation.
-    pub norm: Option<LayerNorm>,
+    pub norm: Option<Norm>,
     /// `[V]`.
     pub bias: Param<Tensor<1>>,
     #[module(skip)]
@@ -31,7 +33,7 @@ impl VocabularyHead {
     pub fn transformed(config: &EncoderConfig, activation: Activation) -> Self {
         Self {
             dense: Some(Linear::new(config.d_model, config.d_embedding, true)),
-            norm: Some(LayerNorm::new(config.d_embedding, config.norm_eps)),
+            norm: Some(Norm::layer(config.d_embedding, config.norm_eps)),
             ..Self::plain(config, activation)
         }
     }
@@ -208,29 +210,8 @@ impl Encoder {
         self
     }
 
-    /// The input of the first block, `[N, D]`.
-    pub fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
-        self.embeddings
-            .projected(self.projection.as_ref(), batch, pass)
-    }
-
-    /// The blocks in the order in which they run.
-    pub fn layers(&self) -> Vec<&Block> {
-        self.sharing.over(self.n_layers, &self.layers)
-    }
-
-    /// New tokens behind a cache: the last hidden states `[N, D]`.
-    pub fn forward_cached(&self, batch: &PackedBatch, cache: &mut KvCache) -> Tensor<2> {
-        let mut x = self.embed(batch, &Pass::inference());
-        for (layer, cache) in self.layers().into_iter().zip(&mut cache.layers) {
-            x = layer.forward_cached(x, batch, cache);
-        }
-        cache.advance(&batch.cu_seqlens);
-        x
-    }
-
     /// The vector of each sequence, `[B, D]`: its first token, through the pooler where there is one.
-    pub fn pool(&self, hidden: Tensor<2>, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
+    fn pool(&self, hidden: Tensor<2>, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
         let first: Arc<[u32]> = batch.cu_seqlens[..batch.n_sequences()].into();
         let first = ops::gather_rows(hidden, first);
         match &self.pooler {
@@ -242,35 +223,72 @@ impl Encoder {
         }
     }
 
-    /// Logits of the two classes of a pair, `[B, D]` → `[B, 2]`.
-    pub fn next_sentence(&self, pooled: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
+    /// Classifier logits of pooled states `[B, D]` or token states `[N, D]`, with dropout before them.
+    fn classify(&self, states: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
+        let dropped = ops::dropout(states, pass.dropout(self.classifier_dropout));
+        Some(self.classifier.as_ref()?.forward(dropped))
+    }
+}
+
+impl Network for Encoder {
+    fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
+        self.embeddings
+            .projected(self.projection.as_ref(), batch, pass)
+    }
+
+    fn stack(&self) -> Stack<'_> {
+        Stack::shared(&self.layers, self.sharing, self.n_layers)
+    }
+
+    fn sequence_outputs(
+        &self,
+        hidden: Tensor<2>,
+        batch: &PackedBatch,
+        pass: &Pass,
+    ) -> Option<Tensor<2>> {
+        self.classify(self.pool(hidden, batch, pass), pass)
+    }
+
+    /// Of a discriminator: above zero where the token looks replaced.
+    fn token_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
+        match &self.detector {
+            Some(head) => {
+                let dense = ops::activation(head.dense.forward(hidden), head.activation);
+                Some(head.output.forward(dense))
+            }
+            None => self.classify(hidden, pass),
+        }
+    }
+
+    fn next_sentence(
+        &self,
+        hidden: Tensor<2>,
+        batch: &PackedBatch,
+        pass: &Pass,
+    ) -> Option<Tensor<2>> {
+        let pooled = self.pool(hidden, batch, pass);
         let dropped = ops::dropout(pooled, pass.dropout(self.pair_dropout));
         Some(self.next_sentence.as_ref()?.forward(dropped))
     }
 
-    /// Classifier logits of pooled states `[B, D]` or token states `[N, D]`, with dropout before them.
-    pub fn classify(&self, states: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
-        let dropped = ops::dropout(states, pass.dropout(self.classifier_dropout));
-        Some(self.classifier.as_ref()?.forward(dropped))
+    fn fill_blanks(
+        &self,
+        batch: &PackedBatch,
+        targets: &VocabularyTargets,
+        pass: &Pass,
+    ) -> Option<(Tensor<2>, Projection)> {
+        let generator = self.generator.as_ref()?;
+        generator.forward(&self.embeddings, batch, targets, pass)
     }
 
-    /// One logit a token, `[N, D]` → `[N, 1]`: above zero where the token looks replaced.
-    pub fn detect(&self, hidden: Tensor<2>) -> Option<Tensor<2>> {
-        let head = self.detector.as_ref()?;
-        let dense = ops::activation(head.dense.forward(hidden), head.activation);
-        Some(head.output.forward(dense))
-    }
-
-    /// Rows `[M, D]` of the last hidden state, made ready for the vocabulary projection.
-    pub fn vocabulary_input(&self, rows: Tensor<2>) -> Tensor<2> {
+    fn vocabulary_input(&self, rows: Tensor<2>) -> Tensor<2> {
         match &self.vocabulary {
             Some(head) => head.forward(rows),
             None => rows,
         }
     }
 
-    /// The tied projection to the vocabulary, if the model has one.
-    pub fn projection(&self) -> Option<Projection> {
+    fn projection(&self) -> Option<Projection> {
         Some(self.vocabulary.as_ref()?.projection(&self.embeddings))
     }
 }

@@ -23,9 +23,11 @@ pub static FAMILY: Family = Family {
         (Head::MultipleChoice, "RobertaForMultipleChoice"),
     ],
     causal_heads: &[],
-    presets: config::presets,
+    sizes: config::presets,
     read: config::read,
     write: crate::encoder::bert_json,
+    d_ff: None,
+    pair_loss: "nsp",
     build: model::build,
     rules: weights::rules,
     prefix: "roberta.",
@@ -53,6 +55,6 @@ pub static XLM_ROBERTA: Family = Family {
         (Head::QuestionAnswering, "XLMRobertaForQuestionAnswering"),
         (Head::MultipleChoice, "XLMRobertaForMultipleChoice"),
     ],
-    presets: config::xlm_presets,
+    sizes: config::xlm_presets,
     ..FAMILY
 };

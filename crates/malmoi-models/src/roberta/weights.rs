@@ -2,12 +2,12 @@
 
 use crate::encoder::names::{DENSE_CLASSIFIER, EMBEDDINGS, LAYERS, POOLER, classifier};
 use crate::head::Head;
-use crate::names::{Rule, whole};
+use crate::names::{Rule, layer};
 
 const VOCABULARY: &[Rule] = &[
-    whole("vocabulary.dense", "lm_head.dense"),
-    whole("vocabulary.norm", "lm_head.layer_norm"),
-    whole("vocabulary", "lm_head"),
+    layer("vocabulary.dense", "lm_head.dense"),
+    layer("vocabulary.norm", "lm_head.layer_norm"),
+    layer("vocabulary", "lm_head"),
 ];
 
 /// The table for a head.

@@ -2,25 +2,25 @@
 
 use crate::encoder::names::classifier;
 use crate::head::Head;
-use crate::names::{Rule, whole};
+use crate::names::{Rule, layer};
 
 const RULES: &[Rule] = &[
-    whole("embeddings.token", "embeddings"),
-    whole("embeddings.position", "position_embeddings"),
-    whole("embeddings.language", "lang_embeddings"),
-    whole("embeddings.norm", "layer_norm_emb"),
-    whole("layers.{}.attention.query", "attentions.{}.q_lin"),
-    whole("layers.{}.attention.key", "attentions.{}.k_lin"),
-    whole("layers.{}.attention.value", "attentions.{}.v_lin"),
-    whole("layers.{}.attention.output", "attentions.{}.out_lin"),
-    whole("layers.{}.attention_norm", "layer_norm1.{}"),
-    whole("layers.{}.feed_forward.up", "ffns.{}.lin1"),
-    whole("layers.{}.feed_forward.down", "ffns.{}.lin2"),
-    whole("layers.{}.feed_forward_norm", "layer_norm2.{}"),
-    whole("vocabulary", "pred_layer.proj"),
+    layer("embeddings.token", "embeddings"),
+    layer("embeddings.position", "position_embeddings"),
+    layer("embeddings.language", "lang_embeddings"),
+    layer("embeddings.norm", "layer_norm_emb"),
+    layer("layers.{}.attention.query", "attentions.{}.q_lin"),
+    layer("layers.{}.attention.key", "attentions.{}.k_lin"),
+    layer("layers.{}.attention.value", "attentions.{}.v_lin"),
+    layer("layers.{}.attention.output", "attentions.{}.out_lin"),
+    layer("layers.{}.attention_norm", "layer_norm1.{}"),
+    layer("layers.{}.feed_forward.up", "ffns.{}.lin1"),
+    layer("layers.{}.feed_forward.down", "ffns.{}.lin2"),
+    layer("layers.{}.feed_forward_norm", "layer_norm2.{}"),
+    layer("vocabulary", "pred_layer.proj"),
 ];
 
-const SUMMARY: &[Rule] = &[whole("classifier", "sequence_summary.summary")];
+const SUMMARY: &[Rule] = &[layer("classifier", "sequence_summary.summary")];
 
 /// The table for a head.
 pub fn rules(head: Head) -> Vec<&'static [Rule]> {
