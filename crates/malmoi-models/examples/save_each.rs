@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-use malmoi_models::{Head, Mode, Model, ModelConfig, PackedBatch, SaveOptions};
+use malmoi_models::{Direction, Head, Mode, Model, ModelConfig, PackedBatch, SaveOptions};
 use malmoi_nn::{Key, Purpose};
 use serde_json::{Map, Value, json};
 
@@ -51,6 +51,15 @@ fn configurations() -> Vec<Value> {
         causal,
         gpt("openai-gpt"),
         gpt("gpt2"),
+        json!({"model_type": "gpt_neo", "vocab_size": 50, "hidden_size": 16, "num_layers": 3, "num_heads": 4,
+               "attention_types": [[["global", "local"], 1], [["local"], 1]], "window_size": 3,
+               "max_position_embeddings": 20}),
+        json!({"model_type": "llama", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
+               "num_key_value_heads": 2, "head_dim": 6, "intermediate_size": 24, "max_position_embeddings": 20}),
+        json!({"model_type": "t5", "vocab_size": 50, "d_model": 16, "d_kv": 6, "num_heads": 3, "d_ff": 24, "num_layers": 2,
+               "num_decoder_layers": 3, "relative_attention_num_buckets": 6, "relative_attention_max_distance": 5}),
+        json!({"model_type": "mt5", "vocab_size": 50, "d_model": 16, "d_kv": 4, "num_heads": 4, "d_ff": 24,
+               "num_layers": 2, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": false}),
     ]);
     all
 }
@@ -118,6 +127,11 @@ fn inputs(model: &Model) -> (Map<String, Value>, PackedBatch) {
         given.insert("langs".into(), json!(languages));
         batch = batch.with_languages(languages.concat());
     }
+    if config.direction() == Direction::EncoderDecoder {
+        let target = draw(3, config.vocab_size() as u64, 3);
+        given.insert("decoder_input_ids".into(), json!(target));
+        batch = PackedBatch::from_sequences(&target).with_source(batch);
+    }
     if model.head() == Head::DoubleHeads {
         given.insert("mc_token_ids".into(), json!([[LENGTH - 1, 3]]));
     }
@@ -131,7 +145,9 @@ fn outputs(model: &Model, batch: &PackedBatch) -> Result<Map<String, Value>, Box
     let mut put = |name: &str, values: Vec<f32>| outputs.insert(name.into(), json!(values));
     match model.head() {
         Head::None => drop(put("last_hidden_state", model.last_hidden(batch)?)),
-        Head::MaskedLm | Head::CausalLm => drop(put("logits", model.logits(batch, &all)?)),
+        Head::MaskedLm | Head::CausalLm | Head::Seq2SeqLm => {
+            drop(put("logits", model.logits(batch, &all)?))
+        }
         Head::Pretraining => {
             put("prediction_logits", model.logits(batch, &all)?);
             let pair = match model.config().model_type() {

@@ -51,6 +51,11 @@ pub(crate) trait Config: Debug {
     /// Takes over sizes. An architecture that cannot have one of them keeps its own.
     fn set_sizes(&mut self, sizes: &Sizes);
 
+    /// Blocks that a sequence passes; more than layers where a layer is a group of blocks.
+    fn depth(&self) -> usize {
+        self.sizes().n_layers
+    }
+
     /// Language ids that a batch may use; 0 without language embeddings.
     fn n_languages(&self) -> usize {
         0

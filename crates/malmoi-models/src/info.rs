@@ -141,6 +141,10 @@ mod tests {
         assert_eq!(count("llama2-70b", Head::CausalLm), 68_976_648_192);
         assert_eq!(count("llama3-8b", Head::CausalLm), 8_030_261_248);
         assert_eq!(count("llama3-70b", Head::CausalLm), 70_553_706_496);
+        assert_eq!(count("modernbert-base", Head::None), 149_014_272);
+        assert_eq!(count("modernbert-base", Head::MaskedLm), 149_655_232);
+        assert_eq!(count("modernbert-large", Head::None), 394_781_696);
+        assert_eq!(count("modernbert-large", Head::MaskedLm), 395_881_664);
         let t5 = |preset| count(preset, Head::Seq2SeqLm);
         assert_eq!(t5("t5-small"), 60_506_624);
         assert_eq!(t5("t5-base"), 222_903_552);
@@ -157,6 +161,11 @@ mod tests {
         assert_eq!(t5("mt5-large"), 1_229_581_312);
         assert_eq!(t5("mt5-xl"), 3_742_619_648);
         assert_eq!(t5("mt5-xxl"), 12_921_057_280);
+        // The paper says 65 and 213 million (table 3).
+        let base = count("transformer-base", Head::Seq2SeqLm);
+        assert_eq!(base, 63_082_496);
+        let big = count("transformer-big", Head::Seq2SeqLm);
+        assert_eq!(big, 214_245_376);
         let gpt3 = count("gpt3-175b", Head::CausalLm) as f64;
         assert!((gpt3 / 175e9 - 1.0).abs() < 0.005, "{gpt3}");
     }

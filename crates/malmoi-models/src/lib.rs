@@ -23,12 +23,16 @@ mod layers;
 pub mod llama;
 mod loss;
 pub mod model;
+pub mod modernbert;
 pub mod names;
 mod registry;
 mod roberta;
 pub mod rope_keys;
 mod save;
+pub mod shape;
+mod states;
 pub mod t5;
+pub mod vanilla;
 mod xlm;
 
 pub use config::{Direction, ModelConfig, Sizes, SpecialTokens};
@@ -43,6 +47,8 @@ pub use labels::{
 };
 pub use loss::NamedGradient;
 pub use malmoi_nn::parameters::{Mode, ParameterInfo};
-pub use malmoi_nn::{BatchError, KeyRows, KvCache, PackedBatch, Pass, Sharing};
+pub use malmoi_nn::{BatchError, KeyRows, KvCache, Mask, NormPlace, PackedBatch, Pass, Sharing};
 pub use model::{Model, OpenOptions};
 pub use save::SaveOptions;
+pub use shape::{AttentionShape, ModelShape, StackKind, StackShape, VocabularyShape};
+pub use states::StatesRun;

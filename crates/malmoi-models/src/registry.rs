@@ -62,6 +62,10 @@ registry! {
     GptNeo(crate::gpt_neo::GptNeoConfig),
     /// LLaMA.
     Llama(crate::llama::LlamaConfig),
+    /// ModernBERT.
+    ModernBert(crate::modernbert::ModernBertConfig),
     /// T5 and mT5.
     T5(crate::t5::T5Config),
+    /// The original Transformer.
+    Vanilla(crate::vanilla::VanillaConfig),
 }

@@ -52,6 +52,41 @@ fn mt5() -> Value {
            "feed_forward_proj": "gated-silu", "tie_word_embeddings": false})
 }
 
+fn modernbert() -> Value {
+    json!({"model_type": "modernbert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4,
+           "intermediate_size": 24, "max_position_embeddings": 20, "local_attention": 2, "global_attn_every_n_layers": 2,
+           "classifier_pooling": "mean", "attention_bias": true, "classifier_bias": true, "initializer_range": 0.2,
+           "pad_token_id": 0})
+}
+
+/// The same with a projection of its own, all biases, the first token for the sequence and stretched positions.
+fn modernbert_untied() -> Value {
+    let mut json = modernbert();
+    for (key, value) in [
+        ("tie_word_embeddings", json!(false)),
+        ("norm_bias", json!(true)),
+        ("mlp_bias", json!(true)),
+        ("classifier_pooling", json!("cls")),
+        (
+            "rope_parameters",
+            json!({"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}}),
+        ),
+    ] {
+        json[key] = value;
+    }
+    json
+}
+
+fn vanilla() -> Value {
+    json!({"model_type": "vanilla-transformer", "vocab_size": 50, "d_model": 16, "nhead": 4, "dim_feedforward": 24,
+           "num_encoder_layers": 1, "num_decoder_layers": 2, "final_norm": false})
+}
+
+fn vanilla_pre() -> Value {
+    json!({"model_type": "vanilla-transformer", "vocab_size": 50, "d_model": 16, "nhead": 2, "dim_feedforward": 24,
+           "num_encoder_layers": 2, "num_decoder_layers": 1, "norm_first": true, "tie_word_embeddings": false})
+}
+
 /// Decoders, and decoders behind an encoder.
 fn writers() -> Vec<Value> {
     let mut causal = xlm();
@@ -64,6 +99,8 @@ fn writers() -> Vec<Value> {
         llama(),
         t5(),
         mt5(),
+        vanilla(),
+        vanilla_pre(),
         causal,
     ]
 }
@@ -102,7 +139,8 @@ fn relatives() -> Vec<Value> {
 }
 
 fn encoders() -> Vec<Value> {
-    [vec![bert()], relatives()].concat()
+    let own = vec![bert(), modernbert(), modernbert_untied()];
+    [own, relatives()].concat()
 }
 
 fn everything() -> Vec<Value> {
@@ -384,11 +422,18 @@ fn unsupported_settings_are_refused_by_name() {
             json!({"type": "dynamic", "factor": 2.0}),
         ),
         (llama(), "head_dim", json!(7)),
+        (modernbert(), "layer_types", json!(["full_attention"])),
+        (modernbert(), "classifier_pooling", json!("max")),
+        (modernbert(), "rope_parameters", json!({"rope_theta": 1.0})),
+        (modernbert(), "num_attention_heads", json!(16)),
         (t5(), "feed_forward_proj", json!("swapped-relu")),
         (t5(), "feed_forward_proj", json!("gated-laplace")),
         (t5(), "is_encoder_decoder", json!(false)),
         (mt5(), "dense_act_fn", json!("relu")),
         (mt5(), "surprise", json!(1)),
+        (vanilla(), "nhead", json!(3)),
+        (vanilla(), "bias", json!(false)),
+        (vanilla(), "norm_last", json!(true)),
     ] {
         let mut config = base;
         config[key] = value;

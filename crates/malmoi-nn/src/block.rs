@@ -23,6 +23,15 @@ pub enum NormPlace {
     PreAfterNormed,
 }
 
+/// Which parts of a block have dropout on their output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropoutPlace {
+    /// All of them.
+    Everywhere,
+    /// Attention alone (ModernBERT).
+    Attention,
+}
+
 /// How the feed-forward layer widens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedForwardKind {
@@ -75,6 +84,8 @@ pub struct BlockConfig {
     pub norm_place: NormPlace,
     /// Dropout on the output of attention and feed-forward, before the residual sum.
     pub dropout: f32,
+    /// Which of them have it.
+    pub dropout_place: DropoutPlace,
 }
 
 impl BlockConfig {
@@ -96,6 +107,7 @@ impl BlockConfig {
             },
             norm_place,
             dropout: 0.0,
+            dropout_place: DropoutPlace::Everywhere,
         }
     }
 }
@@ -172,6 +184,8 @@ pub struct Block {
     norm_place: NormPlace,
     #[module(skip)]
     dropout: f32,
+    #[module(skip)]
+    feed_forward_dropout: f32,
 }
 
 impl Block {
@@ -188,6 +202,10 @@ impl Block {
             feed_forward_norm: norm(),
             norm_place: config.norm_place,
             dropout: config.dropout,
+            feed_forward_dropout: match config.dropout_place {
+                DropoutPlace::Everywhere => config.dropout,
+                DropoutPlace::Attention => 0.0,
+            },
         }
     }
 
@@ -234,7 +252,9 @@ impl Block {
     ) -> Option<Vec<f32>> {
         let cross = self.cross_attention.as_ref()?;
         let norm = self.attention_norm.as_ref();
-        let x = self.sublayer(x, norm, around.pass, |x| self.attention.forward(x, around));
+        let x = self.sublayer(x, norm, self.dropout, around.pass, |x| {
+            self.attention.forward(x, around)
+        });
         let x = self.before(self.cross_attention_norm.as_ref(), x);
         Some(cross.cross_probabilities(x, memory(around), around))
     }
@@ -255,13 +275,17 @@ impl Block {
         attend: impl FnOnce(Tensor<2>) -> Tensor<2>,
         attend_to_source: impl FnOnce(&MultiHeadAttention, Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
-        let mut x = self.sublayer(x, self.attention_norm.as_ref(), pass, attend);
+        let norm = self.attention_norm.as_ref();
+        let mut x = self.sublayer(x, norm, self.dropout, pass, attend);
         if let Some(cross) = &self.cross_attention {
             let norm = self.cross_attention_norm.as_ref();
-            x = self.sublayer(x, norm, pass, |x| attend_to_source(cross, x));
+            x = self.sublayer(x, norm, self.dropout, pass, |x| attend_to_source(cross, x));
         }
         let norm = Some(&self.feed_forward_norm);
-        self.sublayer(x, norm, pass, |x| self.feed_forward.forward(x, pass))
+        let dropout = self.feed_forward_dropout;
+        self.sublayer(x, norm, dropout, pass, |x| {
+            self.feed_forward.forward(x, pass)
+        })
     }
 
     /// One part with its residual connection and its norm.
@@ -269,16 +293,17 @@ impl Block {
         &self,
         x: Tensor<2>,
         norm: Option<&Norm>,
+        dropout: f32,
         pass: &Pass,
         part: impl FnOnce(Tensor<2>) -> Tensor<2>,
     ) -> Tensor<2> {
         match (self.norm_place, norm) {
             (NormPlace::Post, Some(norm)) => {
-                norm.forward_residual(part(x.clone()), x, self.dropout, pass)
+                norm.forward_residual(part(x.clone()), x, dropout, pass)
             }
             _ => {
                 let branch = part(self.before(norm, x.clone()));
-                ops::add_dropout(branch, x, pass.dropout(self.dropout))
+                ops::add_dropout(branch, x, pass.dropout(dropout))
             }
         }
     }

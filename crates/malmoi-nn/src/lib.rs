@@ -16,12 +16,15 @@ pub mod ops;
 pub mod parameters;
 pub mod pass;
 pub mod positions;
+mod profile;
 pub mod sharing;
 pub mod stack;
 
 pub use attention::{AttentionConfig, Biases, Memory, MultiHeadAttention, Surroundings};
 pub use batch::{BatchError, KeyRows, PackedBatch};
-pub use block::{Block, BlockConfig, FeedForward, FeedForwardConfig, FeedForwardKind, NormPlace};
+pub use block::{
+    Block, BlockConfig, DropoutPlace, FeedForward, FeedForwardConfig, FeedForwardKind, NormPlace,
+};
 pub use cache::{KvCache, SequenceCache};
 pub use layers::{Embedding, Linear, Norm, NormConfig, NormKind};
 pub use malmoi_kernels::activation::Activation;
@@ -29,6 +32,6 @@ pub use malmoi_kernels::attention::Mask;
 pub use malmoi_kernels::random::{Key, Purpose};
 pub use malmoi_kernels::rotary::Pairs;
 pub use pass::Pass;
-pub use positions::{PositionBias, Positions, RelativeBias, Rotary, Sides};
+pub use positions::{PositionBias, Positions, RelativeBias, Rotary, Sides, Sinusoids};
 pub use sharing::Sharing;
 pub use stack::Stack;

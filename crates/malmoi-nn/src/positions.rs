@@ -44,6 +44,39 @@ pub fn sinusoids(n: usize, d: usize, layout: Sinusoid) -> Vec<f32> {
     table
 }
 
+/// A table of sinusoids that grows with the positions asked for. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Sinusoids {
+    d: usize,
+    layout: Sinusoid,
+    table: Arc<Mutex<Arc<Vec<f32>>>>,
+}
+
+impl Sinusoids {
+    /// Sinusoids of width `d`, which is even.
+    pub fn new(d: usize, layout: Sinusoid) -> Self {
+        Self {
+            d,
+            layout,
+            table: Arc::default(),
+        }
+    }
+
+    /// The vector of each position: `[N, d]`.
+    pub fn rows(&self, positions: &[u32]) -> Tensor<2> {
+        let needed = positions.iter().max().map_or(0, |p| *p as usize + 1);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.len() < needed * self.d {
+            let n = needed.next_power_of_two();
+            *table = Arc::new(sinusoids(n, self.d, self.layout));
+        }
+        let rows = positions
+            .iter()
+            .flat_map(|p| &table[*p as usize * self.d..][..self.d]);
+        host::tensor(rows.copied().collect(), [positions.len(), self.d])
+    }
+}
+
 /// Rotary positions of an attention layer. Clones share their table of angles, so that the layers of a model compute it once.
 #[derive(Clone, Debug)]
 pub struct Rotary {

@@ -189,6 +189,13 @@ fn embeddings_with_repeated_ids() {
 }
 
 #[test]
+fn means_of_sequences() {
+    check("means", &[[6, 4]], |t| {
+        ops::sequence_means(t[0].clone(), [0, 4, 4, 6].into())
+    });
+}
+
+#[test]
 fn residuals_and_dropout_reuse_their_mask() {
     let key = Key::new(3, Purpose::Dropout, 0);
     check("add", &[[4, 5], [4, 5]], |t| {

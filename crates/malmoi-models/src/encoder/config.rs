@@ -2,13 +2,13 @@
 
 use malmoi_checkpoint::{ConfigError, ConfigReader, directory};
 use malmoi_nn::parameters::ParameterInfo;
+use malmoi_nn::positions::{Sinusoid, sinusoids};
 use malmoi_nn::{
     Activation, AttentionConfig, BlockConfig, FeedForwardConfig, Mask, NormPlace, Sharing,
 };
 use serde_json::{Value, json};
 
 use super::Family;
-use super::embeddings::sinusoids;
 use crate::architecture::{Architecture, Config, Network};
 use crate::config::{Direction, Sizes, SpecialTokens};
 use crate::config_keys::{self, LabelSet};
@@ -132,6 +132,10 @@ impl Architecture for EncoderConfig {
         if this.sharing == Sharing::None {
             this.sharing = config_keys::sharing(&read, this.n_layers)?;
         }
+        if this.positions == Positions::Sinusoidal && !this.d_embedding.is_multiple_of(2) {
+            let width = Value::from(this.d_embedding);
+            return Err(read.unsupported("the width of sinusoids", &width, "an even number"));
+        }
         read.finish(accept_unknown)?;
         Ok(this)
     }
@@ -208,6 +212,10 @@ impl Config for EncoderConfig {
         };
     }
 
+    fn depth(&self) -> usize {
+        self.sharing.order(self.n_layers).len()
+    }
+
     fn n_languages(&self) -> usize {
         self.n_languages
     }
@@ -269,7 +277,7 @@ impl Config for EncoderConfig {
     fn initial_table(&self, parameter: &ParameterInfo) -> Option<Vec<f32>> {
         let computed = self.positions == Positions::Sinusoidal
             && parameter.name == "embeddings.position.weight";
-        computed.then(|| sinusoids(self.max_len, self.d_embedding))
+        computed.then(|| sinusoids(self.max_len, self.d_embedding, Sinusoid::Interleaved))
     }
 
     fn prefix(&self) -> &'static str {

@@ -115,24 +115,6 @@ impl Embeddings {
     }
 }
 
-/// `[length, d]`: `sin(p / 10000^(2⌊j/2⌋/d))` in even columns j, the cosine in odd ones (Vaswani et al., 2017, section 3.5).
-pub(super) fn sinusoids(length: usize, d: usize) -> Vec<f32> {
-    let mut table = Vec::with_capacity(length * d);
-    for position in 0..length {
-        for column in 0..d {
-            let exponent = (2 * (column / 2)) as f64 / d as f64;
-            let angle = position as f64 / 10_000_f64.powf(exponent);
-            let value = if column % 2 == 0 {
-                angle.sin()
-            } else {
-                angle.cos()
-            };
-            table.push(value as f32);
-        }
-    }
-    table
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -151,19 +133,5 @@ mod tests {
         let embeddings = Embeddings::new(&config);
         let batch = PackedBatch::from_sequences(&[vec![5, 3, 6, 3, 3], vec![7, 8]]);
         assert_eq!(*embeddings.position_rows(&batch), [4, 3, 5, 3, 3, 4, 5]);
-    }
-
-    #[test]
-    fn sinusoids_interleave_sine_and_cosine() {
-        let table = sinusoids(3, 4);
-        // Position 2: wavelengths 2π and 2π · 100.
-        let expected = [2.0_f64.sin(), 2.0_f64.cos(), 0.02_f64.sin(), 0.02_f64.cos()];
-        for (found, expected) in table[8..].iter().zip(expected) {
-            assert!(
-                (f64::from(*found) - expected).abs() < 1e-7,
-                "{found} {expected}"
-            );
-        }
-        assert_eq!(table[..4], [0.0, 1.0, 0.0, 1.0]);
     }
 }

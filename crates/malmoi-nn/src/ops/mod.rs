@@ -8,6 +8,7 @@ mod dropout;
 mod embedding;
 mod linear;
 mod losses;
+mod means;
 mod norm;
 mod residual;
 mod rotary;
@@ -22,6 +23,7 @@ pub use linear::linear;
 pub use losses::{
     binary_cross_entropy, mean_squared_error, weighted_binary_cross_entropy, weighted_sum,
 };
+pub use means::sequence_means;
 pub use norm::{norm, residual_norm};
 pub use residual::{add, add_dropout};
 pub use rotary::{RotaryLayout, rotary};
