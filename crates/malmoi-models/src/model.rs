@@ -562,6 +562,11 @@ impl Model {
         self.table_with(tensors.names().any(|name| name.starts_with(prefix)))
     }
 
+    /// Where this model's parameters stand in what [`Model::save`] writes.
+    pub fn name_table(&self) -> NameTable {
+        self.table_with(self.head != Head::None)
+    }
+
     fn table_with(&self, prefixed: bool) -> NameTable {
         self.config.get().names(self.head, prefixed)
     }
@@ -572,7 +577,7 @@ impl Model {
         &self,
         values: &[(ParameterInfo, Vec<f32>)],
     ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-        self.table_with(self.head != Head::None).publish(values)
+        self.name_table().publish(values)
     }
 
     /// The weights under their published names.

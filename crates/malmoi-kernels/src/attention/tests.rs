@@ -136,6 +136,7 @@ fn attention_equals_the_naive_one_on_every_isa() {
             Mask::Causal,
             Mask::Window { left: 3, right: 1 },
             Mask::Window { left: 40, right: 0 },
+            Mask::Strided { stride: 3 },
         ] {
             for d_head in [1, 5, 16, 33, 64] {
                 check(
@@ -151,7 +152,11 @@ fn attention_equals_the_naive_one_on_every_isa() {
 fn fewer_queries_than_keys_and_the_reverse_are_aligned_to_the_end() {
     for_each_isa(|isa| {
         let case = Case::new(&[(1, 50), (40, 45), (45, 40), (3, 1)], 2);
-        for mask in [Mask::Causal, Mask::Window { left: 7, right: 2 }] {
+        for mask in [
+            Mask::Causal,
+            Mask::Window { left: 7, right: 2 },
+            Mask::Strided { stride: 4 },
+        ] {
             check(&format!("{mask:?} on {isa}"), &case.shape(2, 8, mask));
         }
         // A bias that reaches no further than the longest sequence, and queries before the first key.
@@ -318,7 +323,12 @@ fn probabilities_are_those_of_the_forward_pass() {
 fn cached_attention_equals_the_naive_one_on_every_isa() {
     for_each_isa(|isa| {
         for (n_heads, n_kv_heads, d_head) in [(2, 2, 5), (4, 2, 16), (3, 1, 33), (2, 2, 64)] {
-            for mask in [Mask::Causal, Mask::Full, Mask::Window { left: 4, right: 0 }] {
+            for mask in [
+                Mask::Causal,
+                Mask::Full,
+                Mask::Window { left: 4, right: 0 },
+                Mask::Strided { stride: 5 },
+            ] {
                 let (wide, narrow) = (n_heads * d_head, n_kv_heads * d_head);
                 let lens = [1, 17, 100, 33, 2];
                 let cu_q = [0_u32, 1, 2, 4, 24, 24];
