@@ -7,8 +7,11 @@ mod input;
 mod interrupt;
 mod model;
 mod output;
+mod profile;
 mod progress;
+mod task;
 mod training;
+mod tuned;
 
 use std::process::ExitCode;
 

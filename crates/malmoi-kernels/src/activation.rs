@@ -178,6 +178,7 @@ macro_rules! with_constant {
         }
     };
 }
+pub(crate) use with_constant;
 
 #[inline(always)]
 fn gelu_tanh_sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
@@ -207,7 +208,7 @@ fn tanh_softplus<S: Simd>(s: S, x: S::V) -> S::V {
 }
 
 #[inline(always)]
-fn value_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
+pub(crate) fn value_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
     match kind {
         Activation::Gelu => s.mul(x, math::normal(s, x).0),
         Activation::GeluTanh => s.mul(x, gelu_tanh_sigmoid(s, x)),
@@ -228,7 +229,7 @@ fn value_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
 }
 
 #[inline(always)]
-fn derivative_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
+pub(crate) fn derivative_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
     let one = s.splat(1.0);
     match kind {
         Activation::Gelu => {

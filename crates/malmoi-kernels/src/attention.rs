@@ -69,6 +69,20 @@ impl Mask {
             _ => true,
         }
     }
+
+    /// Pairs of a query and a key that it sees, among `nq` queries at the end of `nk` keys.
+    #[must_use]
+    pub fn visible(self, nq: usize, nk: usize) -> u64 {
+        let seen = |i: usize| {
+            let keys = self.keys_of(i, nq, nk).len();
+            match self {
+                // The last key of the range and every stride before it.
+                Mask::Strided { stride } => keys.div_ceil(stride.max(1)),
+                _ => keys,
+            }
+        };
+        (0..nq).map(|i| seen(i) as u64).sum()
+    }
 }
 
 /// Dropout of attention probabilities. The draw for (sequence, head, query, key) is word `key % 4` of

@@ -13,6 +13,7 @@
 //! * [`gemm`] multiplies matrices; [`linear`], [`attention`] and [`loss`] are built on it.
 //! * [`activation`], [`norm`], [`rotary`], [`embedding`], [`dropout`], [`optim`] and [`reduce`] are the memory-bound rest.
 //! * [`random`] is a counter-based generator: a draw is a function of (seed, purpose, step, position).
+//! * [`probe`] measures what the machine can do at most, [`profile`] records what ran when.
 //! * [`naive`] holds the same operations as plain loops in double precision. They are the specification: the tests
 //!   compare every kernel with its naive twin on every instruction set the machine has.
 //!
@@ -23,6 +24,8 @@
 )]
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod cpu;
 pub mod dropout;
@@ -30,9 +33,12 @@ pub mod embedding;
 pub mod gemm;
 pub mod linear;
 pub mod loss;
+pub mod mixed;
 pub mod naive;
 pub mod norm;
 pub mod optim;
+pub mod probe;
+pub mod profile;
 pub mod random;
 pub mod reduce;
 pub mod rotary;

@@ -125,6 +125,11 @@ impl<T> SharedMut<T> {
         SharedMut(slice.as_mut_ptr())
     }
 
+    /// The same memory as elements of another type.
+    pub(crate) fn cast<U>(self) -> SharedMut<U> {
+        SharedMut(self.0.cast())
+    }
+
     /// The pointer to element `offset`.
     ///
     /// # Safety

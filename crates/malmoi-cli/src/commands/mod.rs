@@ -4,12 +4,17 @@ pub mod bench;
 pub mod doctor;
 pub mod embed;
 pub mod eval;
+pub mod eval_task;
 pub mod fill_mask;
+pub mod finetune;
 pub mod generate;
 pub mod help;
 pub mod info;
+pub mod plan;
+pub mod predict;
 pub mod pretrain;
 pub mod quickstart;
+pub mod roofline;
 pub mod tokenizer_encode;
 pub mod tokenizer_inspect;
 pub mod tokenizer_train;
@@ -30,12 +35,18 @@ pub enum Command {
     Tokenizer(TokenizerCommand),
     /// Pretrain a model as a configuration file says
     Pretrain(pretrain::Pretrain),
+    /// Teach a pretrained model a task, from a table of examples
+    #[command(subcommand, disable_help_subcommand = true)]
+    Finetune(finetune::Finetune),
     /// Continue texts with a decoder
     Generate(generate::Generate),
     /// Find the best words for blanks with an encoder
     FillMask(fill_mask::FillMask),
     /// Turn texts into vectors
     Embed(embed::Embed),
+    /// Ask a fine-tuned model
+    #[command(subcommand, disable_help_subcommand = true)]
+    Predict(predict::Predict),
     /// Measure a model on data
     #[command(subcommand, disable_help_subcommand = true)]
     Eval(eval::Eval),
@@ -43,8 +54,12 @@ pub enum Command {
     Verify(verify::Verify),
     /// Time a documented workload
     Bench(bench::Bench),
+    /// Measure the machine's roofs and place models under them
+    Roofline(roofline::Roofline),
     /// Show a model's shape, parameters, memory and arithmetic
     Info(info::Info),
+    /// Time and memory of a training before it runs
+    Plan(plan::Plan),
     /// Show what this machine offers and what is missing
     Doctor(doctor::Doctor),
     /// Print help
@@ -68,13 +83,17 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::Tokenizer(TokenizerCommand::Encode(verb)) => verb.run(&global),
         Command::Tokenizer(TokenizerCommand::Inspect(verb)) => verb.run(&global),
         Command::Pretrain(verb) => verb.run(&global),
+        Command::Finetune(verb) => verb.run(&global),
+        Command::Predict(verb) => verb.run(&global),
         Command::Generate(verb) => verb.run(&global),
         Command::FillMask(verb) => verb.run(&global),
         Command::Embed(verb) => verb.run(&global),
         Command::Eval(verb) => verb.run(&global),
         Command::Verify(verb) => verb.run(&global),
         Command::Bench(verb) => verb.run(&global),
+        Command::Roofline(verb) => verb.run(&global),
         Command::Info(verb) => verb.run(&global),
+        Command::Plan(verb) => verb.run(&global),
         Command::Doctor(verb) => verb.run(&global),
         Command::Help(verb) => verb.run(),
     }

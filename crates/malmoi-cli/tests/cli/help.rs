@@ -20,7 +20,9 @@ const PAGES: &[&[&str]] = &[
     &["eval", "lm"],
     &["verify"],
     &["bench"],
+    &["roofline"],
     &["info"],
+    &["plan"],
     &["doctor"],
 ];
 

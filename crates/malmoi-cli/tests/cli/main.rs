@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod help;
+mod speed;
 #[path = "../support/mod.rs"]
 mod support;
 mod verbs;

@@ -173,6 +173,25 @@ fn fewer_queries_than_keys_and_the_reverse_are_aligned_to_the_end() {
 }
 
 #[test]
+fn visible_pairs_are_those_that_a_query_sees() {
+    for mask in [
+        Mask::Full,
+        Mask::Causal,
+        Mask::Window { left: 2, right: 1 },
+        Mask::Strided { stride: 3 },
+    ] {
+        for (nq, nk) in [(0, 0), (5, 5), (3, 8), (8, 3)] {
+            let sees = |i: usize| {
+                let keys = mask.keys_of(i, nq, nk);
+                keys.filter(|&j| mask.sees(i, j, nq, nk)).count() as u64
+            };
+            let counted: u64 = (0..nq).map(sees).sum();
+            assert_eq!(mask.visible(nq, nk), counted, "{mask:?} {nq} of {nk}");
+        }
+    }
+}
+
+#[test]
 fn strides_shared_heads_dropout_and_bias_work_together() {
     for_each_isa(|isa| {
         let case = Case::new(&[(37, 37), (5, 5), (70, 70)], 4);

@@ -1,5 +1,6 @@
 //! One optimiser step.
 
+use malmoi_kernels::profile::{self, Cost, Direction, Label};
 use malmoi_kernels::random::{Key, Purpose};
 use malmoi_kernels::{optim, reduce};
 use malmoi_models::{Model, ParameterInfo, Pass};
@@ -105,7 +106,7 @@ impl Trainer {
     /// Those of the model; [`TrainError::Corpus`] when there is nothing to predict.
     pub fn gradients(&self, micro_batches: &[MicroBatch]) -> Result<Accumulated, TrainError> {
         let counts = Counts::of(micro_batches);
-        if counts.targets == 0 {
+        if counts.targets + counts.rows == 0 {
             return Err(TrainError::Corpus {
                 corpus: "the training text".into(),
                 problem: format!(
@@ -119,28 +120,34 @@ impl Trainer {
         for (index, micro) in micro_batches
             .iter()
             .enumerate()
-            .filter(|(_, micro)| !micro.targets.is_empty())
+            .filter(|(_, micro)| micro.has_labels())
         {
             let pass = Pass::training(dropout.fold(index as u64));
-            let (report, gradients) =
+            let (report, mut gradients) =
                 self.model()
                     .loss_and_gradients(&micro.batch, &micro.labels(counts), &pass)?;
+            let share = micro.share(counts);
+            if share != 1.0 {
+                let scaled = gradients.iter_mut().filter_map(|(_, g)| g.as_mut());
+                scaled.for_each(|gradient| optim::scale_in_place(gradient, share as f32));
+            }
             let parts = report
                 .parts
                 .iter()
-                .map(|part| (part.name, part.loss))
+                .map(|part| (part.name, share * part.loss))
                 .collect();
             let correct = report.parts.first().map_or(0.0, |part| part.correct);
+            let loss = share * report.loss;
             match &mut sum {
                 None => {
                     sum = Some(Accumulated {
-                        loss: report.loss,
+                        loss,
                         parts,
                         accuracy: correct,
                         gradients,
                     })
                 }
-                Some(sum) => sum.add(report.loss, &parts, correct, gradients),
+                Some(sum) => sum.add(loss, &parts, correct, gradients),
             }
         }
         Ok(sum.expect("a step with targets has a micro-batch with targets"))
@@ -166,11 +173,13 @@ impl Trainer {
             check_coverage(&sum.gradients)?;
             self.checked = true;
         }
+        let span = profile::span(|| label("GradientNorm", &sum.gradients, 1, 2));
         let squares: Vec<f64> = sum
             .gradients
             .iter()
             .map(|(_, gradient)| gradient.as_deref().map_or(0.0, reduce::sum_of_squares))
             .collect();
+        drop(span);
         if let Some(at) = squares.iter().position(|square| !square.is_finite()) {
             return Err(not_finite(format!(
                 "the gradient of `{}`",
@@ -207,6 +216,8 @@ impl Trainer {
         lr: f64,
         gradients: Vec<(ParameterInfo, Option<Vec<f32>>)>,
     ) -> Result<(), TrainError> {
+        // Parameter and both moments are read and written, the gradient is read; the rules differ little in their arithmetic.
+        let _span = profile::span(|| label("Optimizer", &gradients, 7, 14));
         let Some(model) = self.model.take() else {
             unreachable!("the model is taken out only here")
         };
@@ -262,6 +273,25 @@ impl Accumulated {
                 (Some(_), None) => {}
             }
         }
+    }
+}
+
+/// A span over all parameters that reads or writes `values` numbers and does `flops` operations for each.
+fn label(
+    name: &'static str,
+    gradients: &[(ParameterInfo, Option<Vec<f32>>)],
+    values: u64,
+    flops: u64,
+) -> Label {
+    let n: u64 = gradients.iter().map(|(info, _)| info.len() as u64).sum();
+    Label {
+        name,
+        direction: Direction::Update,
+        shape: n.to_string(),
+        cost: Cost {
+            flops: flops * n,
+            bytes: values * n * size_of::<f32>() as u64,
+        },
     }
 }
 
