@@ -44,6 +44,9 @@ impl Default for OpenOptions {
     }
 }
 
+/// Values of each block.
+type Layers = Vec<Vec<f32>>;
+
 /// A model ready to run.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -324,10 +327,7 @@ impl Model {
         Ok(self.probabilities(batch)?.1)
     }
 
-    fn probabilities(
-        &self,
-        batch: &PackedBatch,
-    ) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), BatchError> {
+    fn probabilities(&self, batch: &PackedBatch) -> Result<(Layers, Layers), BatchError> {
         let pass = Pass::inference();
         let memory = self.encode(batch, &pass, &mut |_| ())?;
         let mut inputs = Vec::new();
