@@ -48,6 +48,7 @@ pub(super) fn prepare(
         });
     }
     check_length(config, &model)?;
+    check_metric(config)?;
     observer.event(&Event::Preparing("reading the data set"));
     let mut columns = task.inputs();
     columns.extend(task.targets());
@@ -131,6 +132,25 @@ fn check_length(config: &FinetuneConfig, model: &ModelConfig) -> Result<(), Trai
     Ok(())
 }
 
+/// The metric that judges must be one that the task has.
+fn check_metric(config: &FinetuneConfig) -> Result<(), ConfigProblem> {
+    // Scores of nothing have the names of all metrics.
+    let scores = config.task.task().score(&[], &[]);
+    let mut known: Vec<&str> = scores.iter().map(|(name, _)| *name).collect();
+    if !known.contains(&"loss") {
+        known.push("loss");
+    }
+    match config.evaluate.metric.as_deref() {
+        Some(name) if !known.contains(&name) => Err(ConfigProblem::new(
+            "evaluate.metric",
+            format!("one of {}", known.join(", ")),
+            format!("{name:?}"),
+            "correct the name",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What the files of a list are known by.
 fn identity(list: &OneOrMany) -> Result<String, TrainError> {
     checksum(&list.paths())
@@ -174,25 +194,13 @@ impl Work for Prepared {
 
     fn evaluate(&self, model: &Model) -> Result<Evaluation, TrainError> {
         let cases = self.valid.as_deref().unwrap_or_default();
-        let found = evaluate(
+        evaluate(
             model,
             &self.tokenizer,
             &self.config.task,
             cases,
             &mut |_| (),
-        )?;
-        let judge = self.judge();
-        if found.get(&judge.metric).is_none() {
-            let known: Vec<&str> = found.all().map(|(name, _)| name).collect();
-            return Err(ConfigProblem::new(
-                "evaluate.metric",
-                format!("one of {}", known.join(", ")),
-                format!("{:?}", judge.metric),
-                "correct the name",
-            )
-            .into());
-        }
-        Ok(found)
+        )
     }
 
     fn intervals(&self) -> (u64, u64) {
