@@ -9,7 +9,7 @@ use malmoi_models::Model;
 use serde::{Deserialize, Serialize};
 
 use crate::InferError;
-use crate::generate::{check, feed, prefill};
+use crate::generate::{beginnings, check, feed, prefill};
 use crate::sampling::{Filter, History, SamplingError, SamplingSettings, filtered};
 
 /// What to search for.
@@ -136,22 +136,23 @@ pub fn beam_search<S: AsRef<[u32]>>(
         return Ok(Vec::new());
     }
     let rules = options.sampling.constraints(&options.end_ids);
-    let (vocab_size, max_len) = (model.config().vocab_size(), model.config().max_len());
-    let start = |(slot, prompt): (usize, &S)| {
-        let ids = prompt.as_ref().to_vec();
-        Search {
-            prompt_len: ids.len(),
-            max_new_tokens: options.max_new_tokens.min(max_len - ids.len()),
-            running: vec![Running {
-                slot,
-                ids,
-                sum: 0.0,
-            }],
-            finished: Vec::new(),
-            done: false,
-        }
+    let (vocab_size, max_len) = (model.config().vocab_size(), model.config().position_limit());
+    let start = |(slot, ids): (usize, Vec<u32>)| Search {
+        prompt_len: ids.len(),
+        max_new_tokens: options.max_new_tokens.min(max_len - ids.len()),
+        running: vec![Running {
+            slot,
+            ids,
+            sum: 0.0,
+        }],
+        finished: Vec::new(),
+        done: false,
     };
-    let mut searches: Vec<Search> = prompts.iter().enumerate().map(start).collect();
+    let mut searches: Vec<Search> = beginnings(model, prompts)
+        .into_iter()
+        .enumerate()
+        .map(start)
+        .collect();
     let (mut cache, mut logits) = prefill(model, prompts)?;
     loop {
         for search in searches.iter_mut().filter(|search| !search.done) {

@@ -1,9 +1,10 @@
 //! Generation token by token with a key/value cache.
 //!
 //! Prompts of different lengths go through the model packed, each with positions of its own, and a row that has finished
-//! leaves the batch: no step computes anything that is thrown away.
+//! leaves the batch: no step computes anything that is thrown away. An encoder-decoder reads the prompts once as sources, and its
+//! decoder writes from its start token on.
 
-use malmoi_models::{KvCache, Model, PackedBatch};
+use malmoi_models::{Direction, KvCache, Model, PackedBatch};
 use serde::{Deserialize, Serialize};
 
 use crate::InferError;
@@ -90,7 +91,7 @@ pub(crate) fn check<S: AsRef<[u32]>>(
     prompts: &[S],
     max_new_tokens: usize,
 ) -> Result<(), InferError> {
-    crate::needs_decoder(model, "generation")?;
+    crate::needs_writer(model, "generation")?;
     if max_new_tokens == 0 {
         return Err(InferError::Setting {
             name: "max_new_tokens",
@@ -98,7 +99,7 @@ pub(crate) fn check<S: AsRef<[u32]>>(
             expected: "1 or more".into(),
         });
     }
-    let max_len = model.config().max_len();
+    let max_len = model.config().position_limit();
     for (row, prompt) in prompts.iter().enumerate() {
         match prompt.as_ref().len() {
             0 => return Err(InferError::EmptyPrompt { row: row + 1 }),
@@ -115,13 +116,25 @@ pub(crate) fn check<S: AsRef<[u32]>>(
     Ok(())
 }
 
-/// Feeds the prompts; returns the cache and the logits of their last tokens, `[B, V]`.
+/// What the decoder continues for each prompt: the prompt itself, or, behind an encoder, the start token.
+pub(crate) fn beginnings<S: AsRef<[u32]>>(model: &Model, prompts: &[S]) -> Vec<Vec<u32>> {
+    let begin = |prompt: &S| match model.config().decoder_start() {
+        Some(start) => vec![start],
+        None => prompt.as_ref().to_vec(),
+    };
+    prompts.iter().map(begin).collect()
+}
+
+/// Feeds the prompts; returns the cache and the logits after what [`beginnings`] gives, `[B, V]`.
 pub(crate) fn prefill<S: AsRef<[u32]>>(
     model: &Model,
     prompts: &[S],
 ) -> Result<(KvCache, Vec<f32>), InferError> {
-    let mut cache = model.new_cache(prompts.len());
-    let batch = PackedBatch::from_sequences(prompts);
+    let mut cache = match model.config().direction() {
+        Direction::EncoderDecoder => model.read_sources(&PackedBatch::from_sequences(prompts))?,
+        _ => model.new_cache(prompts.len()),
+    };
+    let batch = PackedBatch::from_sequences(&beginnings(model, prompts));
     let last: Vec<u32> = batch.cu_seqlens[1..].iter().map(|end| end - 1).collect();
     let logits = model.advance(&batch, &mut cache, &last)?;
     Ok((cache, logits))
@@ -155,7 +168,7 @@ pub fn log_probability(logits: &[f32], token: u32) -> f64 {
 /// included, and decides whether its row goes on.
 ///
 /// # Errors
-/// [`InferError::WrongModel`] for a model that is no decoder with a language-model head, [`InferError::PromptTooLong`],
+/// [`InferError::WrongModel`] for a model that does not write, [`InferError::PromptTooLong`],
 /// [`InferError::EmptyPrompt`], [`InferError::Batch`] for ids outside the vocabulary, [`InferError::Sampling`].
 pub fn generate<S: AsRef<[u32]>>(
     model: &Model,
@@ -165,14 +178,13 @@ pub fn generate<S: AsRef<[u32]>>(
 ) -> Result<Vec<Generated>, InferError> {
     check(model, prompts, options.max_new_tokens)?;
     let sampler = Sampler::new(&options.sampling, &options.end_ids, options.seed)?;
-    let mut rows: Vec<Row> = prompts
-        .iter()
-        .map(|prompt| Row::new(prompt.as_ref()))
+    let mut rows: Vec<Row> = (beginnings(model, prompts).into_iter())
+        .map(Row::new)
         .collect();
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let (vocab_size, max_len) = (model.config().vocab_size(), model.config().max_len());
+    let (vocab_size, max_len) = (model.config().vocab_size(), model.config().position_limit());
     let (mut cache, mut logits) = prefill(model, prompts)?;
     // `active[i]` is the prompt whose cache is the i-th of the batch.
     let mut active: Vec<usize> = (0..rows.len()).collect();
@@ -230,10 +242,10 @@ struct Row {
 }
 
 impl Row {
-    fn new(prompt: &[u32]) -> Self {
+    fn new(beginning: Vec<u32>) -> Self {
         Self {
-            ids: prompt.to_vec(),
-            prompt_len: prompt.len(),
+            prompt_len: beginning.len(),
+            ids: beginning,
             log_probabilities: Vec::new(),
             finished: None,
         }

@@ -19,7 +19,7 @@ mod tests;
 pub use error::InferError;
 pub use pipeline::Pipeline;
 
-use malmoi_models::{Head, Model};
+use malmoi_models::{Direction, Head, Model};
 
 fn describe(model: &Model) -> String {
     let config = model.config();
@@ -32,12 +32,26 @@ fn describe(model: &Model) -> String {
 
 /// Checks that a model predicts the next token.
 fn needs_decoder(model: &Model, work: &'static str) -> Result<(), InferError> {
-    if model.config().is_causal() && matches!(model.head(), Head::CausalLm | Head::DoubleHeads) {
+    if model.config().direction() == Direction::Decoder
+        && matches!(model.head(), Head::CausalLm | Head::DoubleHeads)
+    {
         return Ok(());
     }
     Err(InferError::WrongModel {
         work,
         expected: "a decoder with a language-model head (such as GPT-2)",
+        found: describe(model),
+    })
+}
+
+/// Checks that a model can write: it predicts the next token, of a text or of what belongs to a source.
+fn needs_writer(model: &Model, work: &'static str) -> Result<(), InferError> {
+    if model.head() == Head::Seq2SeqLm {
+        return Ok(());
+    }
+    needs_decoder(model, work).map_err(|_| InferError::WrongModel {
+        work,
+        expected: "a decoder (such as GPT-2) or an encoder-decoder (such as T5) with a language-model head",
         found: describe(model),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use malmoi_models::{Head, Mode, Model, ModelError, OpenOptions};
+use malmoi_models::{Direction, Head, Mode, Model, ModelError, OpenOptions};
 use malmoi_text::{EncodeOptions, Tokenizer, Truncation};
 use serde::Serialize;
 
@@ -150,15 +150,23 @@ impl Pipeline {
         &self.end_ids
     }
 
-    /// The ids of a prompt: those of the text with what the tokenizer puts before it, but not what it puts after it. An empty
-    /// prompt becomes the token that starts (or else ends) texts.
+    /// Whether the model writes something new from a text instead of continuing it.
+    pub fn transforms(&self) -> bool {
+        self.model.config().direction() == Direction::EncoderDecoder
+    }
+
+    /// The ids of a prompt: those of the text with what the tokenizer puts before it, but not what it puts after it; of the source of
+    /// an encoder-decoder, with both. An empty prompt becomes the token that starts (or else ends) texts.
     ///
     /// # Errors
     /// [`InferError::Text`]; [`InferError::EmptyPrompt`] for row `row` (from 0).
     pub fn prompt_ids(&self, text: &str, row: usize) -> Result<Vec<u32>, InferError> {
         let mut ids = self.tokenizer.encode_ids(text, true)?;
         let special = self.tokenizer.special();
-        while ids.len() > 1 && [special.eos, special.sep].contains(&ids.last().copied()) {
+        while !self.transforms()
+            && ids.len() > 1
+            && [special.eos, special.sep].contains(&ids.last().copied())
+        {
             ids.pop();
         }
         if ids.is_empty() {
@@ -187,8 +195,10 @@ impl Pipeline {
         for prompt in prompts {
             let mut stream = self.tokenizer.decode_stream(true);
             // How a token looks depends on what stands before it, so the decoder sees the prompt first.
-            for &id in prompt {
-                stream.push(id)?;
+            if !self.transforms() {
+                for &id in prompt {
+                    stream.push(id)?;
+                }
             }
             rows.push((stream, StopScanner::new(stop), String::new()));
         }
@@ -259,10 +269,11 @@ impl Pipeline {
         let found = beam_search(&self.model, prompts, options)?;
         let mut all = Vec::with_capacity(found.len());
         for (prompt, hypotheses) in prompts.iter().zip(found) {
+            let prompt = if self.transforms() { &[] } else { &prompt[..] };
             let before = self.tokenizer.decode(prompt, true)?;
             let mut texts = Vec::with_capacity(hypotheses.len());
             for hypothesis in hypotheses {
-                let ids = [prompt.as_slice(), &hypothesis.ids].concat();
+                let ids = [prompt, &hypothesis.ids].concat();
                 let whole = self.tokenizer.decode(&ids, true)?;
                 texts.push(Continuation {
                     text: whole

@@ -80,14 +80,13 @@ fn main() {
     let report = Report {
         filter: std::env::args().nth(1).unwrap_or_default(),
     };
-    threads::run(|| {
-        println!("{} on {} threads", cpu::isa(), threads::count());
-        products(&report);
-        linears(&report);
-        attentions(&report);
-        rows(&report);
-        losses(&report);
-    });
+    println!("{} on {} threads", cpu::isa(), threads::count());
+    products(&report);
+    mixed_products(&report);
+    linears(&report);
+    attentions(&report);
+    rows(&report);
+    losses(&report);
 }
 
 fn products(report: &Report) {
@@ -355,5 +354,105 @@ fn losses(report: &Report) {
                 linear_cross_entropy(input, Some(gradients));
             },
         );
+    }
+}
+
+fn mixed_products(report: &Report) {
+    use malmoi_kernels::mixed::{
+        Finish, Matrix, PackedRight, Right, Values, ValuesMut, bf16, product,
+    };
+    for (m, k, n) in [
+        (1024, 768, 3072),
+        (1024, 3072, 768),
+        (1024, 768, 768),
+        (4096, 1024, 1024),
+        (32, 768, 3072),
+        (8, 768, 3072),
+        (1, 768, 3072),
+        (1, 768, 50257),
+    ] {
+        let (a, b) = (normals(m * k), normals(n * k));
+        let x: Vec<bf16> = a.iter().map(|&x| bf16::from_f32(x)).collect();
+        let flops = 2.0 * (m * n * k) as f64;
+        let w = Matrix::row_major(Values::F32(&b), n, k).t();
+        let x = Matrix::row_major(Values::Bf16(&x), m, k);
+        let mut y = vec![bf16::ZERO; m * n];
+        report.line(
+            &format!("bf16 x*wT {m}x{k}x{n}, w in f32"),
+            flops,
+            "GFLOP/s",
+            || {
+                product(
+                    x,
+                    Right::Plain(w),
+                    ValuesMut::Bf16(&mut y),
+                    false,
+                    Finish::NONE,
+                );
+            },
+        );
+        let packed = PackedRight::new(w);
+        report.line(
+            &format!("bf16 packed {m}x{k}x{n}"),
+            flops,
+            "GFLOP/s",
+            || {
+                product(
+                    x,
+                    Right::Packed(&packed),
+                    ValuesMut::Bf16(&mut y),
+                    false,
+                    Finish::NONE,
+                );
+            },
+        );
+        report.line(
+            &format!("bf16 packed, gelu {m}x{k}x{n}"),
+            flops,
+            "GFLOP/s",
+            || {
+                let finish = Finish::Activate {
+                    bias: None,
+                    activation: Activation::Gelu,
+                    input: None,
+                };
+                product(
+                    x,
+                    Right::Packed(&packed),
+                    ValuesMut::Bf16(&mut y),
+                    false,
+                    finish,
+                );
+            },
+        );
+        if m >= 1024 {
+            let dy: Vec<bf16> = normals(m * n).iter().map(|&x| bf16::from_f32(x)).collect();
+            let dy = Matrix::row_major(Values::Bf16(&dy), m, n);
+            let mut dx = vec![bf16::ZERO; m * k];
+            report.line(
+                &format!("bf16 dy*w {m}x{n}x{k}, w in f32"),
+                flops,
+                "GFLOP/s",
+                || {
+                    product(
+                        dy,
+                        Right::Plain(w.t()),
+                        ValuesMut::Bf16(&mut dx),
+                        false,
+                        Finish::NONE,
+                    );
+                },
+            );
+            let mut dw = vec![0.0; n * k];
+            report.line(&format!("bf16 dyT*x {n}x{m}x{k}"), flops, "GFLOP/s", || {
+                product(
+                    dy.t(),
+                    Right::Plain(x),
+                    ValuesMut::F32(&mut dw),
+                    false,
+                    Finish::NONE,
+                );
+            });
+        }
     }
 }

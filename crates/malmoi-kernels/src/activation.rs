@@ -17,8 +17,14 @@ pub enum Activation {
     QuickGelu,
     /// `max(x, 0)`.
     Relu,
+    /// `max(x, 0)²` (So et al., 2021, "Primer").
+    ReluSquared,
+    /// `x`, or `0.01 x` below zero.
+    LeakyRelu,
     /// `x · sigmoid(x)`, also called swish.
     Silu,
+    /// `x · tanh(ln(1 + eˣ))` (Misra, 2019).
+    Mish,
     /// Hyperbolic tangent.
     Tanh,
     /// `1 / (1 + exp(-x))`.
@@ -29,12 +35,15 @@ pub enum Activation {
 
 impl Activation {
     /// Every activation, for tests and tables.
-    pub const ALL: [Activation; 8] = [
+    pub const ALL: [Activation; 11] = [
         Activation::Gelu,
         Activation::GeluTanh,
         Activation::QuickGelu,
         Activation::Relu,
+        Activation::ReluSquared,
+        Activation::LeakyRelu,
         Activation::Silu,
+        Activation::Mish,
         Activation::Tanh,
         Activation::Sigmoid,
         Activation::Identity,
@@ -84,21 +93,81 @@ pub fn activation_backward(kind: Activation, x: &[f32], dy: &[f32], dx: &mut [f3
     });
 }
 
+/// `y = f(gate) · up`, element by element: the gated layers of Shazeer (2020), "GLU Variants Improve Transformer".
+///
+/// # Panics
+/// When the lengths differ.
+pub fn gated_forward(kind: Activation, gate: &[f32], up: &[f32], y: &mut [f32]) {
+    assert!(
+        gate.len() == y.len() && up.len() == y.len(),
+        "gated_forward: gate, up and y have the same length"
+    );
+    let out = SharedMut::new(y);
+    for_each(gate.len().div_ceil(CHUNK), CHUNK * 3, |index| {
+        let at = index * CHUNK..((index + 1) * CHUNK).min(gate.len());
+        // SAFETY: every index has its own chunk.
+        let y = unsafe { out.slice(at.start, at.len()) };
+        gate_chunk(kind, &gate[at.clone()], &up[at], y);
+    });
+}
+
+/// The gradients of [`gated_forward`] from its inputs: `dgate = dy · up · f'(gate)`, `dup = dy · f(gate)`.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn gated_backward(
+    kind: Activation,
+    gate: &[f32],
+    up: &[f32],
+    dy: &[f32],
+    dgate: &mut [f32],
+    dup: &mut [f32],
+) {
+    let n = gate.len();
+    assert!(
+        up.len() == n && dy.len() == n && dgate.len() == n && dup.len() == n,
+        "gated_backward: all slices have the same length"
+    );
+    let (out_gate, out_up) = (SharedMut::new(dgate), SharedMut::new(dup));
+    for_each(n.div_ceil(CHUNK), CHUNK * 5, |index| {
+        let at = index * CHUNK..((index + 1) * CHUNK).min(n);
+        // SAFETY: every index has its own chunks.
+        let (dgate, dup) = unsafe {
+            (
+                out_gate.slice(at.start, at.len()),
+                out_up.slice(at.start, at.len()),
+            )
+        };
+        gate_back_chunk(
+            kind,
+            &gate[at.clone()],
+            &up[at.clone()],
+            &dy[at],
+            dgate,
+            dup,
+        );
+    });
+}
+
 /// Elements of a piece of work: three arrays of this length fit the second-level cache many times over.
 const CHUNK: usize = 16_384;
 
 dispatched!(fn forward = forward_on(kind: Activation, x: &[f32], y: &mut [f32]));
 dispatched!(fn backward = backward_on(kind: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]));
+dispatched!(fn gate_chunk = gate_chunk_on(kind: Activation, gate: &[f32], up: &[f32], y: &mut [f32]));
+dispatched!(fn gate_back_chunk = gate_back_chunk_on(kind: Activation, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]));
 
 /// The factor in the argument of GELU's tanh approximation, doubled: `(1 + tanh u) / 2 = sigmoid(2 u)`.
 const TWICE_ROOT_2_OVER_PI: f32 = 1.595_769_2;
 const GELU_CUBIC: f32 = 0.044_715;
 const QUICK_GELU: f32 = 1.702;
+/// Slope of the leaky rectifier below zero.
+const LEAK: f32 = 0.01;
 
 /// Runs the body once for the kind at hand, with `$k` a constant: the choice is made once and not for every vector.
 macro_rules! with_constant {
     ($kind:expr, $k:ident => $body:expr) => {
-        with_constant!(@arms $kind, $k, $body, Gelu GeluTanh QuickGelu Relu Silu Tanh Sigmoid Identity)
+        with_constant!(@arms $kind, $k, $body, Gelu GeluTanh QuickGelu Relu ReluSquared LeakyRelu Silu Mish Tanh Sigmoid Identity)
     };
     (@arms $kind:expr, $k:ident, $body:expr, $($name:ident)*) => {
         match $kind {
@@ -109,6 +178,7 @@ macro_rules! with_constant {
         }
     };
 }
+pub(crate) use with_constant;
 
 #[inline(always)]
 fn gelu_tanh_sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
@@ -127,15 +197,31 @@ fn gated_derivative<S: Simd>(s: S, x: S::V, g: S::V, slope: S::V) -> S::V {
     s.fma(s.mul(s.mul(x, slope), g), one_minus, g)
 }
 
+/// `tanh(ln(1 + eˣ))`, which is `n / (n + 2)` with `n = eˣ (eˣ + 2)`.
 #[inline(always)]
-fn value_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
+fn tanh_softplus<S: Simd>(s: S, x: S::V) -> S::V {
+    // From here on the quotient is 1 in f32, and the square of the exponential would overflow further on.
+    let e = math::exp(s, s.min(s.splat(20.0), x));
+    let two = s.splat(2.0);
+    let n = s.mul(e, s.add(e, two));
+    s.div(n, s.add(n, two))
+}
+
+#[inline(always)]
+pub(crate) fn value_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
     match kind {
         Activation::Gelu => s.mul(x, math::normal(s, x).0),
         Activation::GeluTanh => s.mul(x, gelu_tanh_sigmoid(s, x)),
         Activation::QuickGelu => s.mul(x, math::sigmoid(s, s.mul(x, s.splat(QUICK_GELU)))),
         // The data second: not-a-number stays.
         Activation::Relu => s.max(s.zero(), x),
+        Activation::ReluSquared => {
+            let positive = s.max(s.zero(), x);
+            s.mul(positive, positive)
+        }
+        Activation::LeakyRelu => s.max(s.mul(s.splat(LEAK), x), x),
         Activation::Silu => s.mul(x, math::sigmoid(s, x)),
+        Activation::Mish => s.mul(x, tanh_softplus(s, x)),
         Activation::Tanh => math::tanh(s, x),
         Activation::Sigmoid => math::sigmoid(s, x),
         Activation::Identity => x,
@@ -143,7 +229,7 @@ fn value_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
 }
 
 #[inline(always)]
-fn derivative_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
+pub(crate) fn derivative_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
     let one = s.splat(1.0);
     match kind {
         Activation::Gelu => {
@@ -162,7 +248,14 @@ fn derivative_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
             gated_derivative(s, x, math::sigmoid(s, s.mul(x, slope)), slope)
         }
         Activation::Relu => s.select_lt(s.zero(), x, one, s.zero()),
+        Activation::ReluSquared => s.max(s.zero(), s.add(x, x)),
+        Activation::LeakyRelu => s.select_lt(s.zero(), x, one, s.splat(LEAK)),
         Activation::Silu => gated_derivative(s, x, math::sigmoid(s, x), one),
+        Activation::Mish => {
+            let t = tanh_softplus(s, x);
+            let slope = s.mul(s.fnma(t, t, one), math::sigmoid(s, x));
+            s.fma(x, slope, t)
+        }
         Activation::Tanh => {
             let t = math::tanh(s, x);
             s.fnma(t, t, one)
@@ -196,5 +289,31 @@ fn backward_on<S: Simd>(s: S, kind: Activation, x: &[f32], dy: &[f32], dx: &mut 
     with_constant!(kind, KIND => vectors!(s, x.len(), |i| {
         let slope = derivative_on(s, KIND, read(s, x, i));
         write(s, dx, i, s.mul(read(s, dy, i), slope));
+    }));
+}
+
+#[inline(always)]
+fn gate_chunk_on<S: Simd>(s: S, kind: Activation, gate: &[f32], up: &[f32], y: &mut [f32]) {
+    with_constant!(kind, KIND => vectors!(s, gate.len(), |i| {
+        let value = value_on(s, KIND, read(s, gate, i));
+        write(s, y, i, s.mul(value, read(s, up, i)));
+    }));
+}
+
+#[inline(always)]
+fn gate_back_chunk_on<S: Simd>(
+    s: S,
+    kind: Activation,
+    gate: &[f32],
+    up: &[f32],
+    dy: &[f32],
+    dgate: &mut [f32],
+    dup: &mut [f32],
+) {
+    with_constant!(kind, KIND => vectors!(s, gate.len(), |i| {
+        let (x, dy) = (read(s, gate, i), read(s, dy, i));
+        let slope = s.mul(derivative_on(s, KIND, x), read(s, up, i));
+        write(s, dgate, i, s.mul(dy, slope));
+        write(s, dup, i, s.mul(dy, value_on(s, KIND, x)));
     }));
 }

@@ -66,16 +66,46 @@ pub struct Dropout {
     pub key: Key,
 }
 
-/// A value added to every scaled score: `data[head][query][key]`, each [n_heads, max_q, max_k]. Sequences shorter than
-/// `max_q` and `max_k` use its upper left part.
+/// A value added to every scaled score that depends on the head and on how far the key lies from the query: relative
+/// position biases (T5) and linear biases (ALiBi). A row of distances a head instead of a matrix of scores: it is read in order and
+/// stays in the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Bias<'a> {
-    /// [n_heads, max_q, max_k].
+    /// [n_heads, 2 · reach - 1]: the value for a key `d` positions before the query (after it, when negative) stands at
+    /// `reach - 1 + d`. The position of a query is that of [`Mask`].
     pub data: &'a [f32],
-    /// Rows a head.
-    pub max_q: usize,
-    /// Columns a row.
-    pub max_k: usize,
+    /// One more than the largest distance: at least the longest sequence of queries or keys.
+    pub reach: usize,
+}
+
+impl<'a> Bias<'a> {
+    /// Values a head.
+    pub(crate) fn width(&self) -> usize {
+        (2 * self.reach).saturating_sub(1)
+    }
+
+    /// The values of a head.
+    pub(crate) fn of_head(&self, head: usize) -> &'a [f32] {
+        &self.data[head * self.width()..][..self.width()]
+    }
+
+    /// Where the value of query `i` and key `j` stands in the row of a head; the next query's is one further, the next key's one before.
+    pub(crate) fn at(&self, i: usize, j: usize, nq: usize, nk: usize) -> usize {
+        self.reach - 1 + i + nk - nq - j
+    }
+
+    fn check(&self, n_heads: usize, longest: usize) {
+        assert_eq!(
+            self.data.len(),
+            n_heads * self.width(),
+            "attention: bias is [n_heads, 2 * reach - 1]"
+        );
+        assert!(
+            longest <= self.reach,
+            "attention: a sequence of {longest} reaches further than the bias ({})",
+            self.reach
+        );
+    }
 }
 
 /// Everything about an attention but its data.
@@ -233,17 +263,9 @@ impl<'a> AttentionShape<'a> {
             crate::dropout::check_probability(dropout.p);
         }
         if let Some(bias) = self.bias {
-            assert_eq!(
-                bias.data.len(),
-                self.n_heads * bias.max_q * bias.max_k,
-                "attention: bias is [n_heads, max_q, max_k]"
-            );
-            for s in 0..self.n_sequences() {
-                assert!(
-                    self.queries_of(s).len() <= bias.max_q && self.keys_of(s).len() <= bias.max_k,
-                    "attention: sequence {s} is longer than the bias"
-                );
-            }
+            let longest = (0..self.n_sequences())
+                .map(|s| self.queries_of(s).len().max(self.keys_of(s).len()));
+            bias.check(self.n_heads, longest.max().unwrap_or(0));
         }
     }
 }
@@ -310,7 +332,7 @@ pub struct Gradients<'a> {
     pub dk: &'a mut [f32],
     /// [Nk, n_kv_heads · d_head], dense.
     pub dv: &'a mut [f32],
-    /// As the bias [n_heads, max_q, max_k], when there is one and it is trained.
+    /// As the bias [n_heads, 2 · reach - 1], when there is one and it is trained.
     pub dbias: Option<&'a mut [f32]>,
 }
 
@@ -482,7 +504,7 @@ pub struct CachedShape<'a> {
     pub mask: Mask,
     /// Elements from one query row to the next.
     pub q_stride: usize,
-    /// Added to the scaled scores: one for query rows in the order of the queries, [n_heads, max_q, max_k].
+    /// Added to the scaled scores.
     pub bias: Option<Bias<'a>>,
 }
 
@@ -536,16 +558,8 @@ fn check_cached(shape: &CachedShape, q: &[f32], caches: &[KvSlices], out: &[f32]
             cache.len
         );
         if let Some(bias) = shape.bias {
-            assert_eq!(
-                bias.data.len(),
-                shape.n_heads * bias.max_q * bias.max_k,
-                "attention_cached: bias is [n_heads, max_q, max_k]"
-            );
             let nq = (shape.cu_q[s + 1] - shape.cu_q[s]) as usize;
-            assert!(
-                nq <= bias.max_q && cache.len <= bias.max_k,
-                "attention_cached: sequence {s} is longer than the bias"
-            );
+            bias.check(shape.n_heads, nq.max(cache.len));
         }
     }
 }

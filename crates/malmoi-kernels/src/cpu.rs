@@ -12,11 +12,13 @@ pub enum Isa {
     Avx2,
     /// 512-bit vectors (x86-64-v4).
     Avx512,
+    /// The same, with bf16 products on the tile unit (Sapphire Rapids and later).
+    Amx,
 }
 
 impl Isa {
     /// Every instruction set, plainest first.
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Amx];
 
     /// The name that `MALMOI_ISA` and reports use.
     #[must_use]
@@ -25,6 +27,7 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Amx => "amx",
         }
     }
 
@@ -37,6 +40,8 @@ impl Isa {
             Isa::Avx2 => crate::simd::Avx2::new().is_some(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => crate::simd::Avx512::new().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => crate::amx::Amx::new().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -54,7 +59,7 @@ impl fmt::Display for Isa {
 pub enum IsaError {
     /// The name is not one we know.
     #[error(
-        "MALMOI_ISA is {0:?}; expected portable, avx2 or avx512 (or leave it unset for the best one)"
+        "MALMOI_ISA is {0:?}; expected portable, avx2, avx512 or amx (or leave it unset for the best one)"
     )]
     Unknown(String),
     /// The processor lacks it.
@@ -115,6 +120,7 @@ pub fn isa() -> Isa {
         1 => Isa::Portable,
         2 => Isa::Avx2,
         3 => Isa::Avx512,
+        4 => Isa::Amx,
         _ => choose(),
     }
 }
@@ -267,7 +273,7 @@ mod tests {
         let error = parse("neon").expect_err("not one of ours");
         assert_eq!(
             error.to_string(),
-            "MALMOI_ISA is \"neon\"; expected portable, avx2 or avx512 (or leave it unset for the best one)"
+            "MALMOI_ISA is \"neon\"; expected portable, avx2, avx512 or amx (or leave it unset for the best one)"
         );
     }
 

@@ -8,10 +8,10 @@
 //! * [`cpu`] finds out what the processor can do and which instruction set ([`cpu::Isa`]) the kernels use.
 //! * `simd` is a small vector vocabulary with three implementations (AVX-512, AVX2, portable). A kernel is written
 //!   once against the vocabulary and compiled three times.
-//! * [`threads`] splits work over the rayon pool. The split depends on the shape of the work and never on the number
+//! * [`threads`] splits work over one pool of threads. The split depends on the shape of the work and never on the number
 //!   of threads, so every result has the same bits at any number of threads.
 //! * [`gemm`] multiplies matrices; [`linear`], [`attention`] and [`loss`] are built on it.
-//! * [`activation`], [`norm`], [`embedding`], [`dropout`], [`optim`] and [`reduce`] are the memory-bound rest.
+//! * [`activation`], [`norm`], [`rotary`], [`embedding`], [`dropout`], [`optim`] and [`reduce`] are the memory-bound rest.
 //! * [`random`] is a counter-based generator: a draw is a function of (seed, purpose, step, position).
 //! * [`naive`] holds the same operations as plain loops in double precision. They are the specification: the tests
 //!   compare every kernel with its naive twin on every instruction set the machine has.
@@ -23,6 +23,8 @@
 )]
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod cpu;
 pub mod dropout;
@@ -30,11 +32,13 @@ pub mod embedding;
 pub mod gemm;
 pub mod linear;
 pub mod loss;
+pub mod mixed;
 pub mod naive;
 pub mod norm;
 pub mod optim;
 pub mod random;
 pub mod reduce;
+pub mod rotary;
 mod scratch;
 mod simd;
 #[cfg(test)]

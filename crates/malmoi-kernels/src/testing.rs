@@ -39,11 +39,8 @@ pub(crate) fn assert_close(what: &str, got: &[f32], expected: &[f32], atol: f32,
 #[track_caller]
 pub(crate) fn assert_same_bits_on_any_threads(what: &str, f: impl Fn() -> Vec<f32> + Sync) {
     let bits = |threads: usize| -> Vec<u32> {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .expect("a small pool starts");
-        pool.install(&f).into_iter().map(f32::to_bits).collect()
+        let values = crate::threads::with(threads, &f);
+        values.into_iter().map(f32::to_bits).collect()
     };
     let one = bits(1);
     assert!(one == bits(2), "{what}: 1 and 2 threads differ");

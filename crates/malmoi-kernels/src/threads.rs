@@ -1,13 +1,16 @@
 //! Splitting work over threads so that the result has the same bits at any number of them.
 //!
-//! The pool is rayon's. A piece of work is cut by its shape alone, and every piece is computed by the same code whichever
-//! thread takes it. Work too small to pay for waking a thread (about 10 µs) stays on the calling thread; that choice, too, is
-//! made by shape alone.
+//! A piece of work is cut by its shape alone, and every piece is computed by the same code whichever thread takes it. The
+//! kernels of a small model last tens of microseconds, so the pool is made for short pieces: its threads look for work for a
+//! while before they sleep, and a job reaches an awake thread within about a microsecond. A job that would have to wait (the
+//! pool is busy, or the caller is itself a piece of a job) runs on the calling thread.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+mod pool;
 
-use rayon::prelude::*;
+use std::cell::Cell;
+use std::sync::OnceLock;
+
+use pool::Pool;
 
 /// The pool cannot be changed once it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,83 +24,63 @@ pub struct AlreadyRunning {
     pub asked: usize,
 }
 
-/// Starts the global pool with `n` threads (0 means one a core). Call it once, before the first kernel.
+static THREADS: OnceLock<usize> = OnceLock::new();
+static POOL: Pool = Pool::new();
+
+thread_local! {
+    /// What [`with`] set for this thread.
+    static LIMIT: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Sets the number of threads that kernels use, the calling one included (0 means one a core). Call it once, before the
+/// first kernel.
 ///
 /// # Errors
-/// When the pool already runs with another number of threads.
+/// When another number is in use already.
 pub fn set(n: usize) -> Result<(), AlreadyRunning> {
-    match rayon::ThreadPoolBuilder::new()
-        .num_threads(n)
-        .build_global()
-    {
-        Ok(()) => Ok(()),
-        Err(_) if n == 0 || count() == n => Ok(()),
-        Err(_) => Err(AlreadyRunning {
-            running: count(),
-            asked: n,
-        }),
+    let wanted = if n == 0 { cores() } else { n };
+    let running = *THREADS.get_or_init(|| wanted);
+    if n == 0 || running == wanted {
+        Ok(())
+    } else {
+        Err(AlreadyRunning { running, asked: n })
     }
 }
 
-/// Threads in the pool that the calling thread uses.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Threads that kernels called from here use, the calling one included.
 #[must_use]
 pub fn count() -> usize {
-    rayon::current_num_threads()
+    LIMIT.get().unwrap_or_else(|| *THREADS.get_or_init(cores))
 }
 
-/// Runs `f` on a thread of the pool. A kernel called from inside the pool starts its parallel work several microseconds
-/// sooner than one called from outside, which matters to small models: run a whole training step or a server's worker in here.
-pub fn run<R: Send>(f: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| f())
-}
-
-/// Work (in units of about one vector-free floating-point operation, 0.1–0.3 ns each when vectorised) below which a fan-out costs more than it saves.
-const FAN_OUT: usize = 200_000;
-
-/// How long an idle thread of the pool looks for work before it sleeps. Waking a sleeping thread takes 50 µs and more on a
-/// virtual machine, as long as a whole kernel of a small model; the serial work between two kernels is shorter than this.
-const AWAKE: Duration = Duration::from_millis(1);
-
-/// Threads that are being kept awake.
-static AWAKE_THREADS: AtomicUsize = AtomicUsize::new(0);
-
-/// Keeps the other threads of the pool looking for work for a while after the last piece they had, so that the kernels of
-/// one step find them awake. What is computed does not change. The time limit also makes nesting safe: a thread that meets
-/// this job while it waits for another one loses that time and no more.
-fn keep_awake() {
-    let others = rayon::current_num_threads() - 1;
-    if AWAKE_THREADS.load(Ordering::Relaxed) >= others {
-        return;
-    }
-    AWAKE_THREADS.fetch_add(1, Ordering::Relaxed);
-    let caller = rayon::current_thread_index();
-    rayon::spawn(move || {
-        // The calling thread has work of its own.
-        if caller.is_none() || rayon::current_thread_index() != caller {
-            look_for_work();
-        }
-        AWAKE_THREADS.fetch_sub(1, Ordering::Relaxed);
-    });
-}
-
-fn look_for_work() {
-    let mut last = Instant::now();
-    loop {
-        match rayon::yield_now() {
-            Some(rayon::Yield::Executed) => last = Instant::now(),
-            Some(rayon::Yield::Idle) if last.elapsed() < AWAKE => std::hint::spin_loop(),
-            _ => return,
+/// Runs `f` with `n` threads (at least 1) for the kernels that it calls on this thread, whatever [`set`] said. What they
+/// compute does not change.
+pub fn with<R>(n: usize, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<usize>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            LIMIT.set(self.0);
         }
     }
+    let _restore = Restore(LIMIT.replace(Some(n.max(1))));
+    f()
 }
+
+/// Work (in units of about one vector-free floating-point operation, 0.1–0.3 ns each when vectorised) below which a fan-out
+/// costs more than it saves.
+const FAN_OUT: usize = 50_000;
 
 /// Calls `f(index)` for every index in `0..n`, in parallel when `n * cost` (operations) is worth it.
 pub(crate) fn for_each(n: usize, cost: usize, f: impl Fn(usize) + Sync + Send) {
-    if n <= 1 || n.saturating_mul(cost) < FAN_OUT {
+    let threads = count().min(n);
+    if threads <= 1 || n.saturating_mul(cost) < FAN_OUT {
         (0..n).for_each(f);
     } else {
-        keep_awake();
-        (0..n).into_par_iter().with_max_len(1).for_each(f);
+        POOL.run(threads, n, &f);
     }
 }
 
@@ -109,38 +92,49 @@ pub(crate) fn chunks_mut<T: Send>(
     cost: usize,
     f: impl Fn(usize, &mut [T]) + Sync + Send,
 ) {
-    let chunk = chunk.max(1);
-    if out.len() <= chunk || out.len().saturating_mul(cost) < FAN_OUT {
-        for (index, piece) in out.chunks_mut(chunk).enumerate() {
-            f(index * chunk, piece);
-        }
-    } else {
-        keep_awake();
-        out.par_chunks_mut(chunk)
-            .enumerate()
-            .for_each(|(index, piece)| f(index * chunk, piece));
+    let (len, chunk) = (out.len(), chunk.max(1));
+    let data = SharedMut::new(out);
+    for_each(len.div_ceil(chunk), chunk.saturating_mul(cost), |index| {
+        let offset = index * chunk;
+        // SAFETY: every index has its own chunk.
+        f(offset, unsafe {
+            data.slice(offset, chunk.min(len - offset))
+        });
+    });
+}
+
+/// A pointer to elements (floats unless said otherwise) that several threads write through, each to its own.
+#[derive(Debug)]
+pub(crate) struct SharedMut<T = f32>(*mut T);
+
+impl<T> Clone for SharedMut<T> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
-/// A pointer to floats that several threads write through, each to its own elements.
-#[derive(Clone, Copy)]
-pub(crate) struct SharedMut(*mut f32);
+impl<T> Copy for SharedMut<T> {}
 
 // SAFETY: whoever writes through the pointer promises (at the write) that no other thread touches the same elements.
-unsafe impl Send for SharedMut {}
+unsafe impl<T: Send> Send for SharedMut<T> {}
 // SAFETY: as above.
-unsafe impl Sync for SharedMut {}
+unsafe impl<T: Send> Sync for SharedMut<T> {}
 
-impl SharedMut {
-    pub(crate) fn new(slice: &mut [f32]) -> SharedMut {
+impl<T> SharedMut<T> {
+    pub(crate) fn new(slice: &mut [T]) -> SharedMut<T> {
         SharedMut(slice.as_mut_ptr())
+    }
+
+    /// The same memory as elements of another type.
+    pub(crate) fn cast<U>(self) -> SharedMut<U> {
+        SharedMut(self.0.cast())
     }
 
     /// The pointer to element `offset`.
     ///
     /// # Safety
     /// `offset` must lie within (or one past) the slice this was made from.
-    pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
+    pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
         // SAFETY: promised by the caller.
         unsafe { self.0.add(offset) }
     }
@@ -150,8 +144,80 @@ impl SharedMut {
     /// # Safety
     /// The range must lie within the slice this was made from, and nobody else may touch it while the result lives.
     #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
-    pub(crate) unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [f32] {
+    pub(crate) unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [T] {
         // SAFETY: promised by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(offset), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn every_index_is_visited_once_by_any_number_of_threads() {
+        for threads in [1, 2, 3, 8] {
+            for n in [0, 1, 2, 7, 1000] {
+                let seen: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+                with(threads, || {
+                    for_each(n, FAN_OUT, |i| {
+                        seen[i].fetch_add(1, Ordering::Relaxed);
+                    });
+                });
+                assert!(seen.iter().all(|s| s.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_within_a_job_and_jobs_of_many_callers_are_done() {
+        let total = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        with(3, || {
+                            for_each(5, FAN_OUT, |_| {
+                                for_each(3, FAN_OUT, |_| {
+                                    total.fetch_add(1, Ordering::Relaxed);
+                                });
+                            });
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(total.into_inner(), 4 * 200 * 15);
+    }
+
+    #[test]
+    fn a_panic_in_a_piece_reaches_the_caller_and_the_pool_lives_on() {
+        let result = std::panic::catch_unwind(|| {
+            with(3, || {
+                for_each(64, FAN_OUT, |i| assert!(i != 17, "piece 17"))
+            });
+        });
+        assert!(result.is_err());
+        let count = AtomicUsize::new(0);
+        with(3, || {
+            for_each(64, FAN_OUT, |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(count.into_inner(), 64);
+    }
+
+    #[test]
+    fn chunks_cover_the_slice() {
+        let mut x = vec![0_u32; 1003];
+        with(2, || {
+            chunks_mut(&mut x, 10, FAN_OUT, |offset, chunk| {
+                for (i, x) in chunk.iter_mut().enumerate() {
+                    *x = (offset + i) as u32;
+                }
+            });
+        });
+        assert!(x.iter().enumerate().all(|(i, &x)| x == i as u32));
     }
 }

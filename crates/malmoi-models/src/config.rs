@@ -1,99 +1,68 @@
-//! The configuration of any architecture, and presets of the published sizes.
+//! What all configurations have in common.
 
 use malmoi_checkpoint::directory;
+use malmoi_nn::parameters::ParameterInfo;
 use serde_json::{Value, json};
 
-use crate::bert::BertConfig;
 use crate::error::ModelError;
-use crate::gpt1::Gpt1Config;
-use crate::gpt2::Gpt2Config;
 use crate::head::Head;
+pub use crate::registry::ModelConfig;
 
-/// Configuration of a model of any architecture.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ModelConfig {
-    /// BERT.
-    Bert(BertConfig),
-    /// GPT-1.
-    Gpt1(Gpt1Config),
-    /// GPT-2 and dense GPT-3.
-    Gpt2(Gpt2Config),
+/// What a token sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Both sides (BERT).
+    Encoder,
+    /// What stands before it (GPT).
+    Decoder,
+    /// A decoder that also sees all of a source, which an encoder reads (T5).
+    EncoderDecoder,
 }
 
-/// Evaluates an expression for the configuration or network of any architecture.
-macro_rules! each {
-    ($value:expr, $kind:ident, $inner:ident => $body:expr) => {
-        match $value {
-            $kind::Bert($inner) => $body,
-            $kind::Gpt1($inner) => $body,
-            $kind::Gpt2($inner) => $body,
-        }
-    };
+/// The sizes of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Entries of the vocabulary.
+    pub vocab_size: usize,
+    /// Longest sequence.
+    pub max_len: usize,
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Blocks; of the decoder, where there is an encoder too.
+    pub n_layers: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Key and value heads.
+    pub n_kv_heads: usize,
+    /// Width of a head.
+    pub d_head: usize,
+    /// Width of the feed-forward layer.
+    pub d_ff: usize,
+    /// Segment ids that a batch may use.
+    pub n_segments: usize,
 }
-pub(crate) use each;
 
-/// GPT-3 sizes (Brown et al., 2020, table 2.1): name, layers, d_model, heads, d_head.
-const GPT3: &[(&str, usize, usize, usize, usize)] = &[
-    ("gpt3-125m", 12, 768, 12, 64),
-    ("gpt3-350m", 24, 1024, 16, 64),
-    ("gpt3-760m", 24, 1536, 16, 96),
-    ("gpt3-1.3b", 24, 2048, 24, 128),
-    ("gpt3-2.7b", 32, 2560, 32, 80),
-    ("gpt3-6.7b", 32, 4096, 32, 128),
-    ("gpt3-13b", 40, 5140, 40, 128),
-    ("gpt3-175b", 96, 12288, 96, 128),
-];
-
-/// GPT-2 sizes (Radford et al., 2019, table 2): name, layers, d_model, heads.
-const GPT2: &[(&str, usize, usize, usize)] = &[
-    ("gpt2", 12, 768, 12),
-    ("gpt2-medium", 24, 1024, 16),
-    ("gpt2-large", 36, 1280, 20),
-    ("gpt2-xl", 48, 1600, 25),
-];
-
-/// BERT sizes (Devlin et al., 2018, section 3): name, layers, d_model, heads.
-const BERT: &[(&str, usize, usize, usize)] =
-    &[("bert-base", 12, 768, 12), ("bert-large", 24, 1024, 16)];
+/// Special tokens of a tokenizer that configurations name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// Padding.
+    pub pad: Option<u32>,
+    /// Start of text.
+    pub bos: Option<u32>,
+    /// End of text.
+    pub eos: Option<u32>,
+}
 
 impl ModelConfig {
     /// Names of all presets.
     pub fn preset_names() -> Vec<&'static str> {
-        let mut names: Vec<&str> = BERT.iter().map(|size| size.0).collect();
-        names.push("gpt1");
-        names.extend(GPT2.iter().map(|size| size.0));
-        names.extend(GPT3.iter().map(|size| size.0));
-        names
+        Self::presets().into_iter().map(|(name, _)| name).collect()
     }
 
     /// The published configuration of a preset, as `config.json` has it.
     pub fn preset_json(name: &str) -> Option<Value> {
-        if let Some((_, layers, d, heads)) = BERT.iter().find(|size| size.0 == name) {
-            return Some(json!({
-                "model_type": "bert", "vocab_size": 30522, "hidden_size": d, "num_hidden_layers": layers,
-                "num_attention_heads": heads, "intermediate_size": 4 * d, "max_position_embeddings": 512,
-            }));
-        }
-        let gpt2 = |layers: &usize, d: &usize, heads: &usize, max_len: usize| {
-            json!({
-                "model_type": "gpt2", "vocab_size": 50257, "n_embd": d, "n_layer": layers, "n_head": heads,
-                "n_positions": max_len, "bos_token_id": 50256, "eos_token_id": 50256,
-            })
-        };
-        if let Some((_, layers, d, heads)) = GPT2.iter().find(|size| size.0 == name) {
-            return Some(gpt2(layers, d, heads, 1024));
-        }
-        if let Some((_, layers, d, heads, d_head)) = GPT3.iter().find(|size| size.0 == name) {
-            let mut config = gpt2(layers, d, heads, 2048);
-            config["head_dim"] = (*d_head).into();
-            return Some(config);
-        }
-        (name == "gpt1").then(|| {
-            json!({
-                "model_type": "openai-gpt", "vocab_size": 40478, "n_embd": 768, "n_layer": 12, "n_head": 12,
-                "n_positions": 512,
-            })
-        })
+        let mut presets = Self::presets().into_iter();
+        Some(presets.find(|(preset, _)| *preset == name)?.1)
     }
 
     /// A preset by name.
@@ -106,21 +75,19 @@ impl ModelConfig {
     /// # Errors
     /// An unknown `model_type`, or what the architecture's own reader finds.
     pub fn from_json(config: &Value, accept_unknown: bool) -> Result<Self, ModelError> {
-        Ok(match directory::model_type(config) {
-            "bert" => Self::Bert(BertConfig::from_json(config, accept_unknown)?),
-            "openai-gpt" => Self::Gpt1(Gpt1Config::from_json(config, accept_unknown)?),
-            "gpt2" => Self::Gpt2(Gpt2Config::from_json(config, accept_unknown)?),
-            other => {
-                return Err(ModelError::UnknownArchitecture {
-                    found: other.to_owned(),
-                });
-            }
-        })
+        let model_type = directory::model_type(config);
+        match Self::read(model_type, config, accept_unknown) {
+            Some(config) => Ok(config?),
+            None => Err(ModelError::UnknownArchitecture {
+                found: model_type.to_owned(),
+                expected: Self::model_types().join(", "),
+            }),
+        }
     }
 
     /// `config.json` for a model with `head`, as Python reads it.
     pub fn to_json(&self, head: Head) -> Value {
-        let mut config = each!(self, Self, config => config.to_json());
+        let mut config = self.get().to_json();
         config["architectures"] = json!([self.architecture_name(head)]);
         config["dtype"] = "float32".into();
         config
@@ -145,113 +112,144 @@ impl ModelConfig {
 
     /// Heads of this architecture and the class names they are published under; the bare model first.
     pub fn architecture_names(&self) -> &'static [(Head, &'static str)] {
-        match self {
-            Self::Bert(_) => &[
-                (Head::None, "BertModel"),
-                (Head::Pretraining, "BertForPreTraining"),
-                (Head::MaskedLm, "BertForMaskedLM"),
-                (Head::NextSentence, "BertForNextSentencePrediction"),
-                (
-                    Head::SequenceClassification,
-                    "BertForSequenceClassification",
-                ),
-                (Head::TokenClassification, "BertForTokenClassification"),
-                (Head::QuestionAnswering, "BertForQuestionAnswering"),
-                (Head::MultipleChoice, "BertForMultipleChoice"),
-            ],
-            Self::Gpt1(_) => &[
-                (Head::None, "OpenAIGPTModel"),
-                (Head::CausalLm, "OpenAIGPTLMHeadModel"),
-                (Head::DoubleHeads, "OpenAIGPTDoubleHeadsModel"),
-            ],
-            Self::Gpt2(_) => &[
-                (Head::None, "GPT2Model"),
-                (Head::CausalLm, "GPT2LMHeadModel"),
-                (
-                    Head::SequenceClassification,
-                    "GPT2ForSequenceClassification",
-                ),
-            ],
-        }
+        self.get().heads()
     }
 
     /// The published `model_type`.
     pub fn model_type(&self) -> &'static str {
-        match self {
-            Self::Bert(_) => "bert",
-            Self::Gpt1(_) => "openai-gpt",
-            Self::Gpt2(_) => "gpt2",
+        self.get().model_type()
+    }
+
+    /// What a token sees.
+    pub fn direction(&self) -> Direction {
+        self.get().direction()
+    }
+
+    /// The head under which a pretrained model of this architecture is usually counted: the bare encoder, or the language model.
+    pub fn usual_head(&self) -> Head {
+        match self.direction() {
+            Direction::Encoder => Head::None,
+            Direction::Decoder => Head::CausalLm,
+            Direction::EncoderDecoder => Head::Seq2SeqLm,
         }
     }
 
-    /// Whether a token sees only those before it.
+    /// Whether a token sees only those before it (and a source, where there is an encoder too).
     pub fn is_causal(&self) -> bool {
-        !matches!(self, Self::Bert(_))
+        self.direction() != Direction::Encoder
+    }
+
+    /// All sizes.
+    pub fn sizes(&self) -> Sizes {
+        self.get().sizes()
+    }
+
+    /// The same configuration with other sizes. Compare [`ModelConfig::sizes`] afterwards: an architecture that cannot have one of
+    /// them keeps its own.
+    pub fn with_sizes(mut self, sizes: &Sizes) -> Self {
+        self.get_mut().set_sizes(sizes);
+        self
     }
 
     /// Entries of the vocabulary.
     pub fn vocab_size(&self) -> usize {
-        each!(self, Self, config => config.vocab_size)
+        self.sizes().vocab_size
     }
 
     /// The same configuration for another vocabulary.
-    pub fn with_vocab_size(mut self, vocab_size: usize) -> Self {
-        each!(&mut self, Self, config => config.vocab_size = vocab_size);
-        self
+    pub fn with_vocab_size(self, vocab_size: usize) -> Self {
+        let sizes = Sizes {
+            vocab_size,
+            ..self.sizes()
+        };
+        self.with_sizes(&sizes)
     }
 
     /// Longest sequence.
     pub fn max_len(&self) -> usize {
-        each!(self, Self, config => config.max_len)
+        self.sizes().max_len
+    }
+
+    /// Positions up to which the computation is defined: beyond [`ModelConfig::max_len`] for schemes without a table of positions.
+    pub fn position_limit(&self) -> usize {
+        self.get().position_limit()
     }
 
     /// Width of the hidden states.
     pub fn d_model(&self) -> usize {
-        each!(self, Self, config => config.d_model)
+        self.sizes().d_model
     }
 
-    /// Blocks.
+    /// Blocks; of the decoder, where there is an encoder too.
     pub fn n_layers(&self) -> usize {
-        each!(self, Self, config => config.n_layers)
+        self.sizes().n_layers
     }
 
     /// Attention heads.
     pub fn n_heads(&self) -> usize {
-        each!(self, Self, config => config.n_heads)
+        self.sizes().n_heads
+    }
+
+    /// Key and value heads.
+    pub fn n_kv_heads(&self) -> usize {
+        self.sizes().n_kv_heads
     }
 
     /// Width of a head.
     pub fn d_head(&self) -> usize {
-        match self {
-            Self::Gpt2(config) => config.d_head,
-            _ => self.d_model() / self.n_heads(),
-        }
+        self.sizes().d_head
     }
 
     /// Width of the feed-forward layer.
     pub fn d_ff(&self) -> usize {
-        match self {
-            Self::Bert(config) => config.d_ff,
-            Self::Gpt1(config) => 4 * config.d_model,
-            Self::Gpt2(config) => config.d_ff,
-        }
+        self.sizes().d_ff
     }
 
     /// Segment ids that a batch may use. GPT looks segments up in the token embedding.
     pub fn n_segments(&self) -> usize {
-        match self {
-            Self::Bert(config) => config.n_segments,
-            _ => self.vocab_size(),
-        }
+        self.sizes().n_segments
+    }
+
+    /// The same configuration with one dropout rate everywhere.
+    pub fn with_dropout(mut self, rate: f32) -> Self {
+        self.get_mut().set_dropout(rate);
+        self
+    }
+
+    /// The same configuration with the special tokens of a tokenizer.
+    pub fn with_special_tokens(mut self, tokens: SpecialTokens) -> Self {
+        self.get_mut().set_special_tokens(tokens);
+        self
+    }
+
+    /// The token that a decoder behind an encoder starts with.
+    pub fn decoder_start(&self) -> Option<u32> {
+        self.get().decoder_start()
+    }
+
+    /// The token that stands where a decoder behind an encoder has nothing to read.
+    pub fn pad_token(&self) -> Option<u32> {
+        self.get().pad_token()
     }
 
     /// Names of the labels, empty when none were given.
     pub fn labels(&self) -> &[String] {
-        each!(self, Self, config => &config.labels)
+        self.get().labels()
     }
 
     /// Standard deviation of initial weights.
     pub fn initializer_range(&self) -> f32 {
-        each!(self, Self, config => config.initializer_range)
+        self.get().initializer_range()
+    }
+
+    /// The same configuration with another standard deviation of initial weights.
+    pub fn with_initializer_range(mut self, deviation: f32) -> Self {
+        self.get_mut().set_initializer_range(deviation);
+        self
+    }
+
+    /// Standard deviation of the initial values of one weight.
+    pub(crate) fn initial_deviation(&self, parameter: &ParameterInfo) -> f32 {
+        self.get().initial_deviation(parameter)
     }
 }

@@ -20,6 +20,9 @@ const ACTIVATIONS: &[(&str, Activation)] = &[
     ("sigmoid", Activation::Sigmoid),
     ("quick_gelu", Activation::QuickGelu),
     ("linear", Activation::Identity),
+    ("relu2", Activation::ReluSquared),
+    ("leaky_relu", Activation::LeakyRelu),
+    ("mish", Activation::Mish),
 ];
 
 /// A size above zero; `default` stands in for an absent key.
@@ -45,9 +48,29 @@ pub fn rate(read: &ConfigReader<'_>, key: &str, default: f64) -> Result<f32> {
     }
 }
 
+/// A token id that may be absent. Of several (end tokens of chat models) the first counts: it belongs to generation, which reads the
+/// others from its own file.
+pub fn token(read: &ConfigReader<'_>, key: &str) -> Result<Option<u32>> {
+    let given = read.value(key).map(|value| match value.as_array() {
+        Some(list) => list.first().unwrap_or(&Value::Null),
+        None => value,
+    });
+    match given {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_u64().map(u32::try_from) {
+            Some(Ok(id)) => Ok(Some(id)),
+            _ => Err(read.wrong_type(key, value, "a token id")),
+        },
+    }
+}
+
 /// An activation by its published name.
 pub fn activation(read: &ConfigReader<'_>, key: &str, default: &str) -> Result<Activation> {
-    let name = read.optional_str(key)?.unwrap_or(default);
+    activation_named(read, key, read.optional_str(key)?.unwrap_or(default))
+}
+
+/// The activation with a published name that stands in `key`.
+pub fn activation_named(read: &ConfigReader<'_>, key: &str, name: &str) -> Result<Activation> {
     let found = ACTIVATIONS.iter().find(|(published, _)| *published == name);
     found.map(|(_, activation)| *activation).ok_or_else(|| {
         let names: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();

@@ -10,12 +10,13 @@ use crate::head::Head;
 pub enum ModelError {
     /// An architecture that is not here.
     #[error(
-        "config.json: `model_type` = \"{found}\" isn't supported, expected bert, openai-gpt or gpt2; \
-         use a model of one of these"
+        "config.json: `model_type` = \"{found}\" isn't supported, expected one of {expected}; use a model of one of these"
     )]
     UnknownArchitecture {
         /// The `model_type` found.
         found: String,
+        /// The supported ones.
+        expected: String,
     },
     /// A class name that this architecture does not have here.
     #[error("config.json: architecture \"{found}\" isn't supported, expected one of {expected}")]
@@ -24,6 +25,16 @@ pub enum ModelError {
         found: String,
         /// The supported ones.
         expected: String,
+    },
+    /// Two tensors that the configuration calls one.
+    #[error(
+        "`{name}` and `{copy}` hold different values, but the configuration ties them: set `tie_word_embeddings` to false if both count"
+    )]
+    NotTied {
+        /// The one that is read.
+        name: String,
+        /// The other.
+        copy: String,
     },
     /// A configuration that cannot be used.
     #[error(transparent)]

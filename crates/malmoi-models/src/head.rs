@@ -24,6 +24,22 @@ pub enum Head {
     CausalLm,
     /// Causal language modelling and multiple choice (GPT-1).
     DoubleHeads,
+    /// A target text predicted token by token from a source text (T5).
+    Seq2SeqLm,
+}
+
+impl Head {
+    /// Whether it ends in logits over the vocabulary.
+    pub fn has_vocabulary(self) -> bool {
+        matches!(
+            self,
+            Self::MaskedLm
+                | Self::Pretraining
+                | Self::CausalLm
+                | Self::DoubleHeads
+                | Self::Seq2SeqLm
+        )
+    }
 }
 
 /// How the labels of a sequence classifier are read; `problem_type` in a configuration.

@@ -80,7 +80,7 @@ impl ModelInfo {
             d_ff: config.d_ff(),
             weight_bytes: 4 * parameters,
             training_bytes: 16 * parameters,
-            forward_flops_per_token: forward_flops_per_token(config, head),
+            forward_flops_per_token: model.forward_flops_per_token(),
         }
     }
 }
@@ -90,31 +90,12 @@ fn part_name(parameter: &str) -> String {
     let parts: Vec<&str> = parameter.split('.').collect();
     match parts[..] {
         ["layers", _, part, ..] => format!("layers: {}", part.replace('_', " ")),
+        ["encoder", "layers", _, part, ..] => format!("encoder: {}", part.replace('_', " ")),
+        ["decoder", "layers", _, part, ..] => format!("decoder: {}", part.replace('_', " ")),
         ["embeddings", part, ..] => format!("embeddings: {part}"),
         ["token" | "position", ..] => format!("embeddings: {}", parts[0]),
         _ => parts[0].replace('_', " "),
     }
-}
-
-/// Two operations a weight of a dense layer; attention adds `4 · d_head · n_heads` a visible key, half of them on average
-/// when only the left is visible.
-fn forward_flops_per_token(config: &ModelConfig, head: Head) -> u64 {
-    let (d, width) = (
-        config.d_model() as u64,
-        (config.n_heads() * config.d_head()) as u64,
-    );
-    let visible = config.max_len() as u64 / if config.is_causal() { 2 } else { 1 };
-    let block = 2 * (4 * d * width + 2 * d * config.d_ff() as u64) + 4 * width * visible;
-    let projects = matches!(
-        head,
-        Head::MaskedLm | Head::Pretraining | Head::CausalLm | Head::DoubleHeads
-    );
-    config.n_layers() as u64 * block
-        + if projects {
-            2 * d * config.vocab_size() as u64
-        } else {
-            0
-        }
 }
 
 #[cfg(test)]
@@ -132,6 +113,41 @@ mod tests {
         assert_eq!(count("gpt1", Head::CausalLm), 116_534_784);
         assert_eq!(count("gpt2", Head::CausalLm), 124_439_808);
         assert_eq!(count("gpt2-xl", Head::CausalLm), 1_557_611_200);
+        assert_eq!(count("gpt-neo-125m", Head::CausalLm), 125_198_592);
+        assert_eq!(count("gpt-neo-1.3b", Head::CausalLm), 1_315_575_808);
+        assert_eq!(count("gpt-neo-2.7b", Head::CausalLm), 2_651_307_520);
+        assert_eq!(count("llama-7b", Head::CausalLm), 6_738_415_616);
+        assert_eq!(count("llama-13b", Head::CausalLm), 13_015_864_320);
+        assert_eq!(count("llama-30b", Head::CausalLm), 32_528_943_616);
+        assert_eq!(count("llama-65b", Head::CausalLm), 65_285_660_672);
+        assert_eq!(count("llama2-70b", Head::CausalLm), 68_976_648_192);
+        assert_eq!(count("llama3-8b", Head::CausalLm), 8_030_261_248);
+        assert_eq!(count("llama3-70b", Head::CausalLm), 70_553_706_496);
+        assert_eq!(count("modernbert-base", Head::None), 149_014_272);
+        assert_eq!(count("modernbert-base", Head::MaskedLm), 149_655_232);
+        assert_eq!(count("modernbert-large", Head::None), 394_781_696);
+        assert_eq!(count("modernbert-large", Head::MaskedLm), 395_881_664);
+        let t5 = |preset| count(preset, Head::Seq2SeqLm);
+        assert_eq!(t5("t5-small"), 60_506_624);
+        assert_eq!(t5("t5-base"), 222_903_552);
+        assert_eq!(t5("t5-large"), 737_668_096);
+        assert_eq!(t5("t5-3b"), 2_851_598_336);
+        assert_eq!(t5("t5-11b"), 11_307_321_344);
+        assert_eq!(t5("t5-v1_1-small"), 76_961_152);
+        assert_eq!(t5("t5-v1_1-base"), 247_577_856);
+        assert_eq!(t5("t5-v1_1-large"), 783_150_080);
+        assert_eq!(t5("t5-v1_1-xl"), 2_849_757_184);
+        assert_eq!(t5("t5-v1_1-xxl"), 11_135_332_352);
+        assert_eq!(t5("mt5-small"), 300_176_768);
+        assert_eq!(t5("mt5-base"), 582_401_280);
+        assert_eq!(t5("mt5-large"), 1_229_581_312);
+        assert_eq!(t5("mt5-xl"), 3_742_619_648);
+        assert_eq!(t5("mt5-xxl"), 12_921_057_280);
+        // The paper says 65 and 213 million (table 3).
+        let base = count("transformer-base", Head::Seq2SeqLm);
+        assert_eq!(base, 63_082_496);
+        let big = count("transformer-big", Head::Seq2SeqLm);
+        assert_eq!(big, 214_245_376);
         let gpt3 = count("gpt3-175b", Head::CausalLm) as f64;
         assert!((gpt3 / 175e9 - 1.0).abs() < 0.005, "{gpt3}");
     }

@@ -4,21 +4,31 @@
 //! `weights.rs` is the table of published names. [`Model`] opens, runs, trains and saves any of them with plain vectors
 //! in and out.
 
+mod architecture;
 pub mod bert;
 pub mod config;
 mod config_keys;
 pub mod error;
 pub mod gpt1;
 pub mod gpt2;
+pub mod gpt_neo;
 pub mod head;
 pub mod info;
 pub mod labels;
+mod layers;
+pub mod llama;
 mod loss;
 pub mod model;
+pub mod modernbert;
 pub mod names;
+mod registry;
+pub mod rope_keys;
 mod save;
+mod states;
+pub mod t5;
+pub mod vanilla;
 
-pub use config::ModelConfig;
+pub use config::{Direction, ModelConfig, Sizes, SpecialTokens};
 pub use error::ModelError;
 pub use head::{Head, ProblemType};
 pub use info::ModelInfo;
@@ -28,3 +38,4 @@ pub use malmoi_nn::parameters::{Mode, ParameterInfo};
 pub use malmoi_nn::{BatchError, KeyRows, KvCache, PackedBatch, Pass};
 pub use model::{Model, OpenOptions};
 pub use save::SaveOptions;
+pub use states::StatesRun;

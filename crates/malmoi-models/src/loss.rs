@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use malmoi_nn::parameters::{self, ParameterInfo};
+use malmoi_nn::parameters::ParameterInfo;
 use malmoi_nn::{PackedBatch, Pass, host, ops};
 
-use crate::config::{ModelConfig, each};
 use crate::error::ModelError;
 use crate::head::Head;
 use crate::labels::{ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets};
-use crate::model::{Model, Net};
+use crate::model::Model;
 
 /// A loss `[1]` or `[2]` whose first element counts, and its terms.
 type Loss = (Tensor<1>, Vec<LossPart>);
@@ -46,10 +45,7 @@ impl Model {
         let (loss, report) = self.loss_tensor(batch, labels, pass)?;
         let mut gradients = loss.backward();
         drop(loss);
-        Ok((
-            report,
-            each!(&self.net, Net, net => parameters::gradients(net, &mut gradients)),
-        ))
+        Ok((report, self.net.gradients(&mut gradients)))
     }
 
     /// What the head says: classes of each sequence `[B, K]`, classes of each token `[N, K]`, start and end logits of each
@@ -63,15 +59,13 @@ impl Model {
         }
         self.validate(batch)?;
         let pass = Pass::inference();
-        let hidden = self.run(batch, &pass, |_| ());
-        let outputs = match (self.head, &self.net) {
-            (Head::NextSentence | Head::Pretraining, Net::Bert(net)) => net
-                .pool(hidden, batch)
-                .and_then(|pooled| net.next_sentence(pooled)),
-            (Head::TokenClassification | Head::QuestionAnswering, Net::Bert(net)) => {
-                net.classify(hidden, &pass)
+        let hidden = self.run(batch, &pass, &mut |_| ())?;
+        let outputs = match self.head {
+            Head::NextSentence | Head::Pretraining => self.net.next_sentence(hidden, batch, &pass),
+            Head::TokenClassification | Head::QuestionAnswering => {
+                self.net.token_outputs(hidden, &pass)
             }
-            _ => return Ok(host::values(self.sequence_outputs(hidden, batch, &pass)?)),
+            _ => self.net.sequence_outputs(hidden, batch, &pass),
         };
         outputs
             .map(host::values)
@@ -88,7 +82,7 @@ impl Model {
         }
         self.validate(batch)?;
         let pass = Pass::inference();
-        let hidden = self.run(batch, &pass, |_| ());
+        let hidden = self.run(batch, &pass, &mut |_| ())?;
         Ok(host::values(self.choice_scores(
             hidden,
             &rows.into(),
@@ -102,36 +96,18 @@ impl Model {
         rows: &Arc<[u32]>,
         pass: &Pass,
     ) -> Result<Tensor<2>, ModelError> {
-        let scores = match &self.net {
-            Net::Gpt1(net) => net.score(ops::gather_rows(hidden, Arc::clone(rows)), pass),
-            _ => None,
-        };
+        let rows = ops::gather_rows(hidden, Arc::clone(rows));
+        let scores = self.net.choice_scores(rows, pass);
         scores.ok_or_else(|| self.wrong_head("choice scores", "GPT-1's double heads"))
     }
 
-    /// One vector a sequence: from the pooled first token (BERT) or the last token that is not padding (GPT-2).
     fn sequence_outputs(
         &self,
         hidden: Tensor<2>,
         batch: &PackedBatch,
         pass: &Pass,
     ) -> Result<Tensor<2>, ModelError> {
-        let outputs = match (&self.net, &self.config) {
-            (Net::Bert(net), _) => net
-                .pool(hidden, batch)
-                .and_then(|pooled| net.classify(pooled, pass)),
-            (Net::Gpt2(net), ModelConfig::Gpt2(config)) => {
-                let rows = batch.sequences().map(|rows| {
-                    let last = rows
-                        .clone()
-                        .rev()
-                        .find(|row| Some(batch.ids[*row]) != config.pad_token_id);
-                    last.unwrap_or(rows.end - 1) as u32
-                });
-                net.classify(ops::gather_rows(hidden, rows.collect()))
-            }
-            _ => None,
-        };
+        let outputs = self.net.sequence_outputs(hidden, batch, pass);
         outputs.ok_or_else(|| self.wrong_head("classification", "a classification head"))
     }
 
@@ -142,7 +118,7 @@ impl Model {
         pass: &Pass,
     ) -> Result<(Tensor<1>, LossReport), ModelError> {
         self.validate(batch)?;
-        let hidden = self.run(batch, pass, |_| ());
+        let hidden = self.run(batch, pass, &mut |_| ())?;
         let (loss, parts) = match labels {
             Labels::Vocabulary(targets) => {
                 let name = if self.config.is_causal() { "lm" } else { "mlm" };
@@ -153,12 +129,7 @@ impl Model {
                 next_sentence,
             } => {
                 let (mlm, mut parts) = self.vocabulary_loss("mlm", hidden.clone(), vocabulary)?;
-                let logits = match &self.net {
-                    Net::Bert(net) => net
-                        .pool(hidden, batch)
-                        .and_then(|pooled| net.next_sentence(pooled)),
-                    _ => None,
-                };
+                let logits = self.net.next_sentence(hidden, batch, pass);
                 let logits = logits.ok_or_else(|| {
                     self.wrong_head("next-sentence prediction", "pretraining heads")
                 })?;
@@ -214,10 +185,7 @@ impl Model {
     }
 
     fn token_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Result<Tensor<2>, ModelError> {
-        let outputs = match &self.net {
-            Net::Bert(net) => net.classify(hidden, pass),
-            _ => None,
-        };
+        let outputs = self.net.token_outputs(hidden, pass);
         outputs.ok_or_else(|| self.wrong_head("token classification", "a token-level head"))
     }
 
@@ -230,7 +198,7 @@ impl Model {
         let projection = self.projection("a language-modelling loss")?;
         let rows = ops::gather_rows(hidden, Arc::clone(&targets.rows));
         let loss = ops::linear_cross_entropy(
-            self.vocabulary_input(rows),
+            self.net.vocabulary_input(rows),
             projection,
             Arc::clone(&targets.targets),
             Arc::clone(&targets.weights),

@@ -2,32 +2,17 @@
 
 use std::path::Path;
 
-use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_checkpoint::{AcceptNames, ModelDirectory, Tensors, match_names};
-use malmoi_nn::parameters::{self, Mode, ParameterInfo};
-use malmoi_nn::{BatchError, Block, Key, KvCache, PackedBatch, Pass, Purpose, host, ops};
+use malmoi_nn::parameters::{Mode, ParameterInfo};
+use malmoi_nn::{BatchError, Key, KvCache, Memory, PackedBatch, Pass, Purpose, host, ops};
 use serde_json::Value;
 
-use crate::bert::{self, Bert};
-use crate::config::{ModelConfig, each};
+use crate::architecture::Network;
+use crate::config::{Direction, ModelConfig};
 use crate::error::ModelError;
-use crate::gpt1::{self, Gpt1};
-use crate::gpt2::{self, Gpt2};
 use crate::head::Head;
 use crate::names::{self, NameTable};
-
-/// The network of an architecture.
-#[derive(Clone, Debug)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "there is one network a model, and a box would stand in every match"
-)]
-pub(crate) enum Net {
-    Bert(Bert),
-    Gpt1(Gpt1),
-    Gpt2(Gpt2),
-}
 
 /// How to open a model directory.
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +47,7 @@ impl Default for OpenOptions {
 /// A model ready to run.
 #[derive(Clone, Debug)]
 pub struct Model {
-    pub(crate) net: Net,
+    pub(crate) net: Box<dyn Network>,
     pub(crate) config: ModelConfig,
     pub(crate) head: Head,
     mode: Mode,
@@ -71,13 +56,8 @@ pub struct Model {
 impl Model {
     /// A model without values: every parameter is zero (one for scales) and not even allocated until it is read.
     pub fn blank(config: ModelConfig, head: Head) -> Self {
-        let net = match &config {
-            ModelConfig::Bert(config) => Net::Bert(Bert::new(config, head)),
-            ModelConfig::Gpt1(config) => Net::Gpt1(Gpt1::new(config, head)),
-            ModelConfig::Gpt2(config) => Net::Gpt2(Gpt2::new(config, head)),
-        };
         Self {
-            net,
+            net: config.get().build(head),
             config,
             head,
             mode: Mode::Inference,
@@ -110,7 +90,7 @@ impl Model {
         directory: ModelDirectory,
         options: &OpenOptions,
     ) -> Result<Self, ModelError> {
-        let config = ModelConfig::from_json(&directory.config, options.accept_unknown_config)?;
+        let mut config = ModelConfig::from_json(&directory.config, options.accept_unknown_config)?;
         let head = match (options.head, directory.architectures.first()) {
             (Some(head), _) => head,
             (None, None) => Head::None,
@@ -137,13 +117,36 @@ impl Model {
                 _ => None,
             }
         })?;
+        config.get_mut().settle(&tensors);
         let model = Self::blank(config, head);
         let table = model.table(&tensors);
-        // Of tied tensors a file may hold either name.
-        let tied: Vec<(String, &str)> = model
+        // Of tied tensors a file may hold either name, or both with the same values.
+        let copies: Vec<(String, &str)> = model
             .parameters()
             .iter()
-            .filter_map(|info| Some((table.place(info).name, model.tied_copy(&info.name)?)))
+            .filter_map(|info| {
+                let copy = model.config.get().tied_copy(&info.name)?;
+                Some((table.place(info).name, copy))
+            })
+            .collect();
+        for (name, copy) in &copies {
+            if tensors.contains(name) && tensors.contains(copy) && differ(&tensors, name, copy)? {
+                return Err(ModelError::NotTied {
+                    name: name.clone(),
+                    copy: (*copy).to_owned(),
+                });
+            }
+        }
+        let redundant: Vec<String> = tensors
+            .names()
+            .filter(|name| {
+                let copy =
+                    (copies.iter()).any(|(kept, copy)| copy == name && tensors.contains(kept));
+                copy || model.config.get().is_redundant(name)
+            })
+            .map(str::to_owned)
+            .collect();
+        let tied: Vec<(String, &str)> = (copies.into_iter())
             .filter(|(name, _)| !tensors.contains(name))
             .collect();
         let tensors = tensors.rename(|name| {
@@ -161,11 +164,6 @@ impl Model {
                 expected.push((place.name.clone(), place.shape.clone()));
             }
         }
-        let redundant: Vec<String> = tensors
-            .names()
-            .filter(|name| model.is_redundant(name))
-            .map(str::to_owned)
-            .collect();
         let accept = AcceptNames {
             missing: options.accept_missing,
             unused: options.accept_unused,
@@ -200,21 +198,17 @@ impl Model {
 
     /// Names and shapes of all parameters, without allocating values.
     pub fn parameters(&self) -> Vec<ParameterInfo> {
-        each!(&self.net, Net, net => parameters::list(net))
+        self.net.list()
     }
 
     /// Hands every parameter's values to `f`, in module order.
-    pub fn read(&self, f: impl FnMut(&ParameterInfo, &[f32])) {
-        each!(&self.net, Net, net => parameters::read(net, f));
+    pub fn read(&self, mut f: impl FnMut(&ParameterInfo, &[f32])) {
+        self.net.read(&mut f);
     }
 
     /// Changes every parameter in place, in module order.
-    pub fn update(self, f: impl FnMut(&ParameterInfo, &mut [f32])) -> Self {
-        let net = match self.net {
-            Net::Bert(net) => Net::Bert(parameters::update(net, f)),
-            Net::Gpt1(net) => Net::Gpt1(parameters::update(net, f)),
-            Net::Gpt2(net) => Net::Gpt2(parameters::update(net, f)),
-        };
+    pub fn update(self, mut f: impl FnMut(&ParameterInfo, &mut [f32])) -> Self {
+        let net = self.net.update(&mut f);
         Self { net, ..self }
     }
 
@@ -225,14 +219,17 @@ impl Model {
     pub fn fill<E>(
         self,
         mode: Mode,
-        source: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
+        mut source: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
     ) -> Result<Self, E> {
-        let net = match self.net {
-            Net::Bert(net) => Net::Bert(parameters::fill(net, mode, source)?),
-            Net::Gpt1(net) => Net::Gpt1(parameters::fill(net, mode, source)?),
-            Net::Gpt2(net) => Net::Gpt2(parameters::fill(net, mode, source)?),
-        };
-        Ok(Self { net, mode, ..self })
+        let mut error = None;
+        let filled = self.net.fill(mode, &mut |info| {
+            source(info).map_err(|e| error = Some(e)).ok()
+        });
+        match (filled, error) {
+            (Some(net), _) => Ok(Self { net, mode, ..self }),
+            (None, Some(error)) => Err(error),
+            (None, None) => unreachable!("only an error of the source stops it"),
+        }
     }
 
     /// The same model for training or for inference.
@@ -249,14 +246,11 @@ impl Model {
     /// The same values without a graph, when this model has one: a forward pass that no backward pass follows would keep all
     /// its activations alive. Nothing is copied.
     pub(crate) fn plain(&self) -> Option<Self> {
-        let net = match (&self.net, self.mode) {
-            (_, Mode::Inference) => return None,
-            (Net::Bert(net), _) => Net::Bert(net.valid()),
-            (Net::Gpt1(net), _) => Net::Gpt1(net.valid()),
-            (Net::Gpt2(net), _) => Net::Gpt2(net.valid()),
-        };
+        if self.mode == Mode::Inference {
+            return None;
+        }
         Some(Self {
-            net,
+            net: self.net.plain(),
             config: self.config.clone(),
             head: self.head,
             mode: Mode::Inference,
@@ -274,7 +268,8 @@ impl Model {
         }
         self.validate(batch)?;
         let mut kept = Vec::new();
-        let last = self.run(batch, &Pass::inference(), |hidden| kept.push(hidden));
+        let mut keep = |hidden: &Tensor<2>| kept.push(hidden.clone());
+        let last = self.run(batch, &Pass::inference(), &mut keep)?;
         if let Some(slot) = kept.last_mut() {
             *slot = last;
         }
@@ -290,7 +285,11 @@ impl Model {
             return plain.last_hidden(batch);
         }
         self.validate(batch)?;
-        Ok(host::values(self.run(batch, &Pass::inference(), |_| ())))
+        Ok(host::values(self.run(
+            batch,
+            &Pass::inference(),
+            &mut |_| (),
+        )?))
     }
 
     /// Attention probabilities of every block: per sequence `[n_heads, T, T]`, one after another. A read-out beside the
@@ -306,12 +305,83 @@ impl Model {
             return plain.attention_probabilities(batch);
         }
         self.validate(batch)?;
+        Ok(self.probabilities(batch)?.0)
+    }
+
+    /// Attention probabilities of every block over the source: per sequence `[n_heads, T, S]`, one after another; nothing for a model
+    /// without an encoder in front.
+    ///
+    /// # Errors
+    /// A batch that does not fit the model.
+    pub fn cross_attention_probabilities(
+        &self,
+        batch: &PackedBatch,
+    ) -> Result<Vec<Vec<f32>>, BatchError> {
+        if let Some(plain) = self.plain() {
+            return plain.cross_attention_probabilities(batch);
+        }
+        self.validate(batch)?;
+        Ok(self.probabilities(batch)?.1)
+    }
+
+    fn probabilities(
+        &self,
+        batch: &PackedBatch,
+    ) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), BatchError> {
+        let pass = Pass::inference();
+        let memory = self.encode(batch, &pass, &mut |_| ())?;
         let mut inputs = Vec::new();
-        self.run(batch, &Pass::inference(), |hidden| inputs.push(hidden));
-        let blocks = self.blocks().iter().zip(inputs);
-        Ok(blocks
-            .map(|(block, input)| block.attention_probabilities(input, batch))
-            .collect())
+        let stack = self.net.stack();
+        stack.forward(
+            self.net.embed(batch, &pass),
+            batch,
+            memory.clone(),
+            &pass,
+            &mut |x| {
+                inputs.push(x.clone());
+            },
+        );
+        Ok(stack.attention_probabilities(inputs, batch, memory))
+    }
+
+    /// Hidden states of the encoder in front, in published order: embeddings, then each block's output (the last with the final
+    /// norm); each `[M, D]`. Nothing for a model without one.
+    ///
+    /// # Errors
+    /// A source that does not fit the model.
+    pub fn source_hidden_states(&self, source: &PackedBatch) -> Result<Vec<Vec<f32>>, BatchError> {
+        if let Some(plain) = self.plain() {
+            return plain.source_hidden_states(source);
+        }
+        self.validate_tokens(source)?;
+        let mut kept = Vec::new();
+        let pass = Pass::inference();
+        let last = self.encode_source(source, &pass, &mut |x| kept.push(x.clone()));
+        if let (Some(slot), Some(memory)) = (kept.last_mut(), last) {
+            *slot = memory.states;
+        }
+        Ok(kept.into_iter().map(host::values).collect())
+    }
+
+    /// Attention probabilities of the encoder in front: per sequence `[n_heads, S, S]`, one after another.
+    ///
+    /// # Errors
+    /// A source that does not fit the model.
+    pub fn source_attention_probabilities(
+        &self,
+        source: &PackedBatch,
+    ) -> Result<Vec<Vec<f32>>, BatchError> {
+        if let Some(plain) = self.plain() {
+            return plain.source_attention_probabilities(source);
+        }
+        self.validate_tokens(source)?;
+        let mut inputs = Vec::new();
+        let pass = Pass::inference();
+        self.encode_source(source, &pass, &mut |x| inputs.push(x.clone()));
+        let stack = self.net.source_stack();
+        Ok(stack.map_or_else(Vec::new, |stack| {
+            stack.attention_probabilities(inputs, source, None).0
+        }))
     }
 
     /// Vocabulary logits of the rows `rows`, `[M, V]`.
@@ -323,13 +393,30 @@ impl Model {
             return plain.logits(batch, rows);
         }
         self.validate(batch)?;
-        let hidden = self.run(batch, &Pass::inference(), |_| ());
+        let hidden = self.run(batch, &Pass::inference(), &mut |_| ())?;
         self.project(ops::gather_rows(hidden, rows.into()))
     }
 
     /// An empty cache for `n_sequences` sequences.
     pub fn new_cache(&self, n_sequences: usize) -> KvCache {
-        KvCache::new(self.config.n_layers(), n_sequences)
+        self.net.stack().new_cache(n_sequences, None)
+    }
+
+    /// Reads the sources of a model with an encoder in front, and returns a cache that holds what its decoder's cross-attention needs of
+    /// them: one sequence a source, without tokens yet.
+    ///
+    /// # Errors
+    /// A source that does not fit, or a model without an encoder in front.
+    pub fn read_sources(&self, sources: &PackedBatch) -> Result<KvCache, ModelError> {
+        if let Some(plain) = self.plain() {
+            return plain.read_sources(sources);
+        }
+        self.validate_tokens(sources)?;
+        let memory = self
+            .encode_source(sources, &Pass::inference(), &mut |_| ())
+            .ok_or_else(|| self.wrong_head("reading a source", "an encoder in front (T5)"))?;
+        let cache = (self.net.stack()).new_cache(sources.n_sequences(), Some(&memory));
+        Ok(cache)
     }
 
     /// Runs new tokens behind a cache and returns the logits of `rows` of them, `[M, V]`. Positions continue where the
@@ -346,42 +433,90 @@ impl Model {
         if let Some(plain) = self.plain() {
             return plain.advance(batch, cache, rows);
         }
-        self.validate(batch)?;
-        let hidden = match &self.net {
-            Net::Gpt1(net) => net.forward_cached(batch, cache),
-            Net::Gpt2(net) => net.forward_cached(batch, cache),
-            Net::Bert(_) => return Err(self.wrong_head("generation", "a decoder (GPT)")),
-        };
+        self.validate_tokens(batch)?;
+        match self.config.direction() {
+            Direction::Encoder => {
+                return Err(self.wrong_head("generation", "a decoder (GPT, T5)"));
+            }
+            Direction::EncoderDecoder if cache.cross.is_empty() => {
+                let missing =
+                    "the cache of an encoder-decoder starts from its sources: read them first";
+                return Err(BatchError::Source(missing).into());
+            }
+            _ => {}
+        }
+        let pass = Pass::inference();
+        let x = self.net.embed(batch, &pass);
+        let hidden = self.net.stack().forward_cached(x, batch, cache);
+        let hidden = self.net.finish(hidden, &pass);
         self.project(ops::gather_rows(hidden, rows.into()))
     }
 
-    /// The rest of the encoder or decoder, up to the last hidden states; `keep` sees the input of each block and the last
-    /// block's output.
+    /// From tokens to the last hidden states; `keep` sees the input of each block and the last block's output.
     pub(crate) fn run(
         &self,
         batch: &PackedBatch,
         pass: &Pass,
-        mut keep: impl FnMut(Tensor<2>),
-    ) -> Tensor<2> {
-        let mut x = each!(&self.net, Net, net => net.embed(batch, pass));
-        for block in self.blocks() {
-            keep(x.clone());
-            x = block.forward(x, batch, pass);
-        }
-        keep(x.clone());
-        match &self.net {
-            Net::Gpt2(net) => net.finish(x),
-            Net::Bert(_) | Net::Gpt1(_) => x,
+        keep: &mut dyn FnMut(&Tensor<2>),
+    ) -> Result<Tensor<2>, BatchError> {
+        let memory = self.encode(batch, pass, &mut |_| ())?;
+        let x = self.net.embed(batch, pass);
+        let x = self.net.stack().forward(x, batch, memory, pass, keep);
+        Ok(self.net.finish(x, pass))
+    }
+
+    /// What the encoder in front, if there is one, makes of the batch's source.
+    fn encode(
+        &self,
+        batch: &PackedBatch,
+        pass: &Pass,
+        keep: &mut dyn FnMut(&Tensor<2>),
+    ) -> Result<Option<Memory>, BatchError> {
+        match (self.config.direction(), &batch.source) {
+            (Direction::EncoderDecoder, Some(source)) => Ok(self.encode_source(source, pass, keep)),
+            (Direction::EncoderDecoder, None) => Err(BatchError::Source(
+                "an encoder-decoder needs a source beside the target: give the batch one",
+            )),
+            (_, Some(_)) => Err(BatchError::Source(
+                "this model has no encoder in front that could read a source: use an encoder-decoder (T5)",
+            )),
+            (_, None) => Ok(None),
         }
     }
 
-    fn blocks(&self) -> &[Block] {
-        each!(&self.net, Net, net => net.layers())
+    fn encode_source(
+        &self,
+        source: &PackedBatch,
+        pass: &Pass,
+        keep: &mut dyn FnMut(&Tensor<2>),
+    ) -> Option<Memory> {
+        let x = self.net.embed_source(source, pass)?;
+        let x = (self.net.source_stack()?).forward(x, source, None, pass, keep);
+        Some(Memory {
+            states: self.net.finish_source(x, pass),
+            cu_seqlens: std::sync::Arc::clone(&source.cu_seqlens),
+        })
+    }
+
+    /// Operations of a forward pass for one token of a sequence of the usual longest length (and one of a source as long),
+    /// multiply-adds counted as two; the vocabulary projection included where the head has one.
+    pub fn forward_flops_per_token(&self) -> u64 {
+        let (context, sizes) = (self.config.max_len(), self.config.sizes());
+        let source = self
+            .net
+            .source_stack()
+            .map_or(0, |stack| stack.flops(context));
+        let projection = if self.head.has_vocabulary() {
+            2 * (sizes.d_model * sizes.vocab_size) as u64
+        } else {
+            0
+        };
+        source + self.net.stack().flops(context) + projection
     }
 
     fn project(&self, rows: Tensor<2>) -> Result<Vec<f32>, ModelError> {
         let projection = self.projection("vocabulary logits")?;
-        let input = self.vocabulary_input(rows);
+        let input = self.net.vocabulary_input(rows);
         Ok(host::values(ops::linear(
             input,
             projection.weight,
@@ -389,21 +524,9 @@ impl Model {
         )))
     }
 
-    pub(crate) fn vocabulary_input(&self, rows: Tensor<2>) -> Tensor<2> {
-        match &self.net {
-            Net::Bert(net) => net.vocabulary_input(rows),
-            Net::Gpt1(_) | Net::Gpt2(_) => rows,
-        }
-    }
-
     pub(crate) fn projection(&self, work: &'static str) -> Result<ops::Projection, ModelError> {
-        let projection = match (&self.net, self.head) {
-            (Net::Bert(net), _) => net.projection(),
-            (Net::Gpt1(net), Head::CausalLm | Head::DoubleHeads) => Some(net.projection()),
-            (Net::Gpt2(net), Head::CausalLm) => Some(net.projection()),
-            _ => None,
-        };
-        projection.ok_or_else(|| self.wrong_head(work, "a language-modelling head"))
+        let projection = (self.head.has_vocabulary()).then(|| self.net.projection());
+        (projection.flatten()).ok_or_else(|| self.wrong_head(work, "a language-modelling head"))
     }
 
     pub(crate) fn wrong_head(&self, work: &'static str, needed: &'static str) -> ModelError {
@@ -415,48 +538,32 @@ impl Model {
     }
 
     pub(crate) fn validate(&self, batch: &PackedBatch) -> Result<(), BatchError> {
-        batch.validate(
-            self.config.vocab_size(),
-            self.config.max_len(),
-            self.config.n_segments(),
-        )
+        match (self.config.direction(), &batch.source) {
+            (Direction::EncoderDecoder, Some(source))
+                if source.n_sequences() != batch.n_sequences() =>
+            {
+                return Err(BatchError::Source(
+                    "a batch with another number of sources than targets",
+                ));
+            }
+            _ => {}
+        }
+        self.validate_tokens(batch)
+    }
+
+    fn validate_tokens(&self, batch: &PackedBatch) -> Result<(), BatchError> {
+        let (sizes, limit) = (self.config.sizes(), self.config.position_limit());
+        batch.validate(sizes.vocab_size, limit, sizes.n_segments)
     }
 
     /// The name table that fits a file: base-model names carry a prefix in some files and none in others.
     fn table(&self, tensors: &Tensors) -> NameTable {
-        let prefix = match self.config {
-            ModelConfig::Bert(_) => "bert.",
-            _ => "transformer.",
-        };
+        let prefix = self.config.get().prefix();
         self.table_with(tensors.names().any(|name| name.starts_with(prefix)))
     }
 
     fn table_with(&self, prefixed: bool) -> NameTable {
-        match self.config {
-            ModelConfig::Bert(_) => bert::table(self.head, prefixed),
-            ModelConfig::Gpt1(_) => gpt1::table(prefixed),
-            ModelConfig::Gpt2(_) => gpt2::table(prefixed),
-        }
-    }
-
-    /// The published name of the tensor that is tied to a parameter of ours, when there is one.
-    fn tied_copy(&self, parameter: &str) -> Option<&'static str> {
-        match (&self.config, parameter) {
-            (ModelConfig::Bert(_), "embeddings.token.weight") => {
-                Some("cls.predictions.decoder.weight")
-            }
-            (ModelConfig::Bert(_), "vocabulary.bias") => Some("cls.predictions.decoder.bias"),
-            (ModelConfig::Gpt1(_) | ModelConfig::Gpt2(_), "token.weight") => Some("lm_head.weight"),
-            _ => None,
-        }
-    }
-
-    fn is_redundant(&self, name: &str) -> bool {
-        match self.config {
-            ModelConfig::Bert(_) => bert::is_redundant(name),
-            ModelConfig::Gpt1(_) => gpt1::is_redundant(name),
-            ModelConfig::Gpt2(_) => gpt2::is_redundant(name),
-        }
+        self.config.get().names(self.head, prefixed)
     }
 
     /// Published tensors for values of all parameters (weights, gradients, …): name, shape, values. A bare model carries no
@@ -481,26 +588,23 @@ impl Model {
     }
 }
 
-/// Initial values: normal with the configured deviation; scales one, shifts and biases zero. In GPT-2 the layers that write
-/// into the residual stream start smaller by `√(2 n_layers)` (Radford et al., 2019, section 2.3).
+/// Whether two tensors of a file hold different values.
+fn differ(tensors: &Tensors, a: &str, b: &str) -> Result<bool, ModelError> {
+    Ok(tensors.to_f32(a)? != tensors.to_f32(b)?)
+}
+
+/// Initial values: normal with the configured deviation; scales one, shifts and biases zero.
 fn initial_values(config: &ModelConfig, seed: u64, info: &ParameterInfo) -> Vec<f32> {
     if info.name.ends_with(".gamma") {
         return vec![1.0; info.len()];
     }
-    if !info.name.ends_with(".weight") {
-        return vec![0.0; info.len()];
-    }
-    let writes_residual =
-        info.name.ends_with(".attention.output.weight") || info.name.ends_with(".down.weight");
-    let scale = match config {
-        ModelConfig::Gpt2(config) if writes_residual => 1.0 / ((2 * config.n_layers) as f32).sqrt(),
-        _ => 1.0,
-    };
     let mut values = vec![0.0; info.len()];
-    Key::new(seed, Purpose::Initialisation, 0)
-        .fold_name(&info.name)
-        .fill_normal(0, &mut values);
-    let deviation = config.initializer_range() * scale;
-    values.iter_mut().for_each(|value| *value *= deviation);
+    if info.name.ends_with(".weight") {
+        Key::new(seed, Purpose::Initialisation, 0)
+            .fold_name(&info.name)
+            .fill_normal(0, &mut values);
+        let deviation = config.initial_deviation(info);
+        values.iter_mut().for_each(|value| *value *= deviation);
+    }
     values
 }

@@ -1,7 +1,7 @@
 //! Weight names: one table an architecture, read in both directions.
 //!
-//! A rule says where a parameter of ours lives in the published checkpoint. `{}` stands for a layer number. Several of
-//! our parameters may be parts of one published tensor (GPT's packed query, key and value).
+//! A rule says where a parameter of ours, or all parameters of one of our small layers, live in the published checkpoint. `{}`
+//! stands for a layer number. Several of our parameters may be parts of one published tensor (GPT's packed query, key and value).
 
 use std::collections::BTreeMap;
 
@@ -21,6 +21,22 @@ pub enum Part {
         /// How many blocks.
         of: usize,
     },
+    /// Row block `index` of `of` of a matrix stored `[of · d_out, d_in]`; for vectors, slice `index` of `of`.
+    Rows {
+        /// Which block, from 0.
+        index: usize,
+        /// How many blocks.
+        of: usize,
+    },
+}
+
+/// What a rule covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One parameter.
+    Parameter,
+    /// The weight and bias of a dense layer, or scale and shift of a norm, which are published as `weight` and `bias`.
+    Layer,
 }
 
 /// One line of a table: our name, the published name and the layout there.
@@ -30,13 +46,58 @@ pub struct Rule {
     pub ours: &'static str,
     /// The published name, such as `encoder.layer.{}.attention.self.query`.
     pub theirs: &'static str,
-    /// The layout.
+    /// The layout; vectors of a transposed layer are whole.
     pub part: Part,
+    /// One parameter or a layer.
+    pub scope: Scope,
 }
 
-/// A line of a table.
+/// A line of a table for one parameter.
 pub const fn rule(ours: &'static str, theirs: &'static str, part: Part) -> Rule {
-    Rule { ours, theirs, part }
+    Rule {
+        ours,
+        theirs,
+        part,
+        scope: Scope::Parameter,
+    }
+}
+
+/// A line of a table for a dense layer or a norm, stored as ours is.
+pub const fn layer(ours: &'static str, theirs: &'static str) -> Rule {
+    layer_in(ours, theirs, Part::Whole)
+}
+
+/// A line of a table for a dense layer or a norm.
+pub const fn layer_in(ours: &'static str, theirs: &'static str, part: Part) -> Rule {
+    Rule {
+        ours,
+        theirs,
+        part,
+        scope: Scope::Layer,
+    }
+}
+
+impl Rule {
+    /// The published name of `parameter`, if this rule covers it.
+    fn name_of(&self, parameter: &str) -> Option<String> {
+        let (pattern, name, last) = match self.scope {
+            Scope::Parameter => (self.ours, parameter, ""),
+            Scope::Layer => {
+                let (stem, last) = parameter.rsplit_once('.')?;
+                let last = match last {
+                    "gamma" | "weight" => ".weight",
+                    "beta" | "bias" => ".bias",
+                    _ => return None,
+                };
+                (self.ours, stem, last)
+            }
+        };
+        let theirs = match captures(pattern, name)? {
+            Some(layer) => self.theirs.replace("{}", &layer),
+            None => self.theirs.to_owned(),
+        };
+        Some(theirs + last)
+    }
 }
 
 /// A table together with the prefix that this checkpoint puts before the names of the base model.
@@ -77,22 +138,20 @@ impl NameTable {
         let matched = self
             .rules
             .iter()
-            .find_map(|rule| Some((rule, captures(rule.ours, &parameter.name)?)));
-        let Some((rule, layer)) = matched else {
+            .find_map(|rule| Some((rule.part, rule.name_of(&parameter.name)?)));
+        let Some((part, mut name)) = matched else {
             panic!(
                 "no published name for parameter {}: complete the table of its architecture",
                 parameter.name
             )
         };
-        let mut name = rule.theirs.to_owned();
-        if let Some(layer) = layer {
-            name = name.replace("{}", &layer);
-        }
         if !self.heads.iter().any(|head| name.starts_with(head)) {
             name.insert_str(0, &self.prefix);
         }
-        let shape = match (rule.part, parameter.shape.as_slice()) {
+        let shape = match (part, parameter.shape.as_slice()) {
             (Part::Whole, shape) => shape.to_vec(),
+            (Part::Transposed, [n]) => vec![*n],
+            (Part::Rows { of, .. }, [d_out, rest @ ..]) => [&[of * d_out], rest].concat(),
             (Part::Transposed, [d_out, d_in]) => vec![*d_in, *d_out],
             (Part::Block { of, .. }, [d_out, d_in]) => vec![*d_in, of * d_out],
             (Part::Block { of, .. }, [d_out]) => vec![of * d_out],
@@ -101,11 +160,7 @@ impl NameTable {
                 parameter.name
             ),
         };
-        Place {
-            name,
-            shape,
-            part: rule.part,
-        }
+        Place { name, shape, part }
     }
 
     /// Published tensors for our parameters, in the order of their first part: name, shape, values.
@@ -137,6 +192,9 @@ pub fn gather(info: &ParameterInfo, part: Part, published: &[f32]) -> Vec<f32> {
         (Part::Block { index, .. }, [d_out]) => {
             published[index * d_out..(index + 1) * d_out].to_vec()
         }
+        (Part::Rows { index, .. }, _) => {
+            published[index * info.len()..(index + 1) * info.len()].to_vec()
+        }
         (Part::Transposed | Part::Block { .. }, [d_out, d_in]) => {
             let (first, width) = columns(part, *d_out);
             let mut values = vec![0.0; d_out * d_in];
@@ -155,6 +213,9 @@ fn scatter(info: &ParameterInfo, values: &[f32], part: Part, published: &mut [f3
     match (part, info.shape.as_slice()) {
         (Part::Block { index, .. }, [d_out]) => {
             published[index * d_out..(index + 1) * d_out].copy_from_slice(values)
+        }
+        (Part::Rows { index, .. }, _) => {
+            published[index * info.len()..(index + 1) * info.len()].copy_from_slice(values)
         }
         (Part::Transposed | Part::Block { .. }, [d_out, d_in]) => {
             let (first, width) = columns(part, *d_out);
@@ -256,6 +317,42 @@ mod tests {
             (place.name.as_str(), place.shape),
             ("score.weight", vec![5, 2])
         );
+    }
+
+    #[test]
+    fn a_layer_rule_covers_weight_and_bias_and_packs_rows() {
+        const RULES: &[Rule] = &[
+            layer("layers.{}.norm", "h.{}.ln"),
+            layer_in("layers.{}.up", "h.{}.wi", Part::Rows { index: 1, of: 2 }),
+            layer_in("down", "wo", Part::Transposed),
+        ];
+        let table = NameTable::new(&[RULES], "", &[]);
+        let place = |name: &str, shape: &[usize]| {
+            let place = table.place(&info(name, shape));
+            (place.name, place.shape)
+        };
+        assert_eq!(
+            place("layers.7.norm.gamma", &[3]),
+            ("h.7.ln.weight".into(), vec![3])
+        );
+        assert_eq!(
+            place("layers.7.norm.beta", &[3]),
+            ("h.7.ln.bias".into(), vec![3])
+        );
+        assert_eq!(
+            place("layers.0.up.weight", &[2, 3]),
+            ("h.0.wi.weight".into(), vec![4, 3])
+        );
+        assert_eq!(place("down.bias", &[3]), ("wo.bias".into(), vec![3]));
+        assert_eq!(
+            place("down.weight", &[3, 2]),
+            ("wo.weight".into(), vec![2, 3])
+        );
+        let up = (info("layers.0.up.weight", &[1, 2]), vec![5.0, 6.0]);
+        let published = table.publish(std::slice::from_ref(&up));
+        assert_eq!(published[0].2, [0.0, 0.0, 5.0, 6.0]);
+        let part = table.place(&up.0).part;
+        assert_eq!(gather(&up.0, part, &published[0].2), up.1);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Behaviour of every architecture that no golden reference can show: round trips, packing, caching, refusals.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use malmoi_checkpoint::Overwrite;
 use malmoi_models::{
-    ClassTargets, Head, Labels, Mode, Model, ModelConfig, ModelError, OpenOptions, PackedBatch,
-    Pass, SaveOptions, VocabularyTargets,
+    ClassTargets, Direction, Head, Labels, Mode, Model, ModelConfig, ModelError, OpenOptions,
+    PackedBatch, Pass, SaveOptions, VocabularyTargets,
 };
 use serde_json::{Value, json};
 
@@ -24,6 +24,108 @@ fn gpt1() -> Value {
            "initializer_range": 0.2})
 }
 
+fn gpt3() -> Value {
+    json!({"model_type": "gpt2", "vocab_size": 50, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 20, "head_dim": 6,
+           "attention_band": 2, "tie_word_embeddings": false, "initializer_range": 0.2})
+}
+
+fn gpt_neo() -> Value {
+    json!({"model_type": "gpt_neo", "vocab_size": 50, "hidden_size": 16, "num_layers": 3, "num_heads": 4,
+           "attention_types": [[["global", "local"], 1], [["local"], 1]], "window_size": 2,
+           "max_position_embeddings": 20, "initializer_range": 0.2})
+}
+
+fn llama() -> Value {
+    json!({"model_type": "llama", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
+           "num_key_value_heads": 2, "head_dim": 6, "intermediate_size": 24, "max_position_embeddings": 20,
+           "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 100.0}, "attention_bias": true,
+           "initializer_range": 0.2})
+}
+
+fn t5() -> Value {
+    json!({"model_type": "t5", "vocab_size": 50, "d_model": 16, "d_kv": 6, "num_heads": 3, "d_ff": 24, "num_layers": 2,
+           "num_decoder_layers": 3, "relative_attention_num_buckets": 6, "relative_attention_max_distance": 5})
+}
+
+fn mt5() -> Value {
+    json!({"model_type": "mt5", "vocab_size": 50, "d_model": 16, "d_kv": 4, "num_heads": 4, "d_ff": 24, "num_layers": 1,
+           "feed_forward_proj": "gated-silu", "tie_word_embeddings": false})
+}
+
+fn modernbert() -> Value {
+    json!({"model_type": "modernbert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4,
+           "intermediate_size": 24, "max_position_embeddings": 20, "local_attention": 2, "global_attn_every_n_layers": 2,
+           "classifier_pooling": "mean", "attention_bias": true, "classifier_bias": true, "initializer_range": 0.2,
+           "pad_token_id": 0})
+}
+
+/// The same with a projection of its own, all biases, the first token for the sequence and stretched positions.
+fn modernbert_untied() -> Value {
+    let mut json = modernbert();
+    for (key, value) in [
+        ("tie_word_embeddings", json!(false)),
+        ("norm_bias", json!(true)),
+        ("mlp_bias", json!(true)),
+        ("classifier_pooling", json!("cls")),
+        (
+            "rope_parameters",
+            json!({"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}}),
+        ),
+    ] {
+        json[key] = value;
+    }
+    json
+}
+
+fn vanilla() -> Value {
+    json!({"model_type": "vanilla-transformer", "vocab_size": 50, "d_model": 16, "nhead": 4, "dim_feedforward": 24,
+           "num_encoder_layers": 1, "num_decoder_layers": 2, "final_norm": false})
+}
+
+fn vanilla_pre() -> Value {
+    json!({"model_type": "vanilla-transformer", "vocab_size": 50, "d_model": 16, "nhead": 2, "dim_feedforward": 24,
+           "num_encoder_layers": 2, "num_decoder_layers": 1, "norm_first": true, "tie_word_embeddings": false})
+}
+
+/// Decoders, and decoders behind an encoder.
+fn writers() -> Vec<Value> {
+    vec![
+        gpt1(),
+        gpt2(),
+        gpt3(),
+        gpt_neo(),
+        llama(),
+        t5(),
+        mt5(),
+        vanilla(),
+        vanilla_pre(),
+    ]
+}
+
+fn encoders() -> Vec<Value> {
+    vec![bert(), modernbert(), modernbert_untied()]
+}
+
+fn everything() -> Vec<Value> {
+    [encoders(), writers()].concat()
+}
+
+/// The head of a writer.
+fn writing(json: &Value) -> Head {
+    config(json).usual_head()
+}
+
+/// `target` as a model takes it: behind an encoder, with a source.
+fn for_model(json: &Value, target: PackedBatch) -> PackedBatch {
+    if config(json).direction() != Direction::EncoderDecoder {
+        return target;
+    }
+    let sources: Vec<Vec<u32>> = (0..target.n_sequences() as u32)
+        .map(|i| (0..3 + i % 3).map(|j| (7 * i + 3 * j) % 50).collect())
+        .collect();
+    target.with_source(PackedBatch::from_sequences(&sources))
+}
+
 fn config(json: &Value) -> ModelConfig {
     ModelConfig::from_json(json, false).expect("a valid configuration")
 }
@@ -34,7 +136,7 @@ fn model(json: &Value, head: Head) -> Model {
 
 fn all() -> Vec<(Value, Head)> {
     let mut models = Vec::new();
-    for json in [bert(), gpt1(), gpt2()] {
+    for json in everything() {
         for (head, _) in config(&json).architecture_names() {
             models.push((json.clone(), *head));
         }
@@ -81,16 +183,16 @@ fn what_is_saved_opens_again_bit_for_bit() {
 
 #[test]
 fn a_sequence_does_not_feel_its_neighbours_in_the_pack() {
-    for (json, head) in [
-        (bert(), Head::None),
-        (gpt1(), Head::None),
-        (gpt2(), Head::None),
-    ] {
-        let model = model(&json, head);
-        let batch = batch();
+    for json in everything() {
+        let model = model(&json, Head::None);
+        let batch = for_model(&json, batch());
         let together = model.last_hidden(&batch).expect("hidden states");
-        for rows in batch.sequences() {
-            let alone = PackedBatch::from_sequences(&[batch.ids[rows.clone()].to_vec()]);
+        for (i, rows) in batch.sequences().enumerate() {
+            let mut alone = PackedBatch::from_sequences(&[batch.ids[rows.clone()].to_vec()]);
+            if let Some(source) = &batch.source {
+                let rows = source.sequences().nth(i).expect("a source");
+                alone = alone.with_source(PackedBatch::from_sequences(&[&source.ids[rows]]));
+            }
             let alone = model.last_hidden(&alone).expect("hidden states");
             assert!(
                 close(&alone, &together[rows.start * 16..rows.end * 16]),
@@ -102,12 +204,11 @@ fn a_sequence_does_not_feel_its_neighbours_in_the_pack() {
 
 #[test]
 fn a_decoder_sees_only_the_left() {
-    for json in [gpt1(), gpt2()] {
-        let model = model(&json, Head::CausalLm);
+    for json in writers() {
+        let model = model(&json, writing(&json));
         let logits = |ids: Vec<u32>| {
-            model
-                .logits(&PackedBatch::from_sequences(&[ids]), &[0, 1, 2])
-                .expect("logits")
+            let batch = for_model(&json, PackedBatch::from_sequences(&[ids]));
+            model.logits(&batch, &[0, 1, 2]).expect("logits")
         };
         assert!(
             close(&logits(vec![5, 6, 7, 8]), &logits(vec![5, 6, 7, 30])),
@@ -122,13 +223,16 @@ fn a_decoder_sees_only_the_left() {
 
 #[test]
 fn cached_steps_give_the_logits_of_the_whole_sequence() {
-    for json in [gpt1(), gpt2()] {
-        let model = model(&json, Head::CausalLm);
+    for json in writers() {
+        let model = model(&json, writing(&json));
         let sequences = [vec![3, 9, 4, 7, 1, 12], vec![8, 2, 33, 5, 20, 6]];
-        let whole = PackedBatch::from_sequences(&sequences);
+        let whole = for_model(&json, PackedBatch::from_sequences(&sequences));
         let expected = model.logits(&whole, &[5, 11]).expect("logits");
         // Prompts of different length, then one or two tokens a step.
-        let mut cache = model.new_cache(2);
+        let mut cache = match &whole.source {
+            Some(sources) => model.read_sources(sources).expect("sources"),
+            None => model.new_cache(2),
+        };
         for (from, to) in [([0, 0], [3, 2]), ([3, 2], [4, 4]), ([4, 4], [6, 6])] {
             let parts: Vec<Vec<u32>> = (0..2)
                 .map(|i| sequences[i][from[i]..to[i]].to_vec())
@@ -149,7 +253,7 @@ fn cached_steps_give_the_logits_of_the_whole_sequence() {
 fn every_parameter_of_every_head_gets_a_gradient() {
     for (json, head) in all() {
         let trainable = Model::initialise(config(&json), head, 11, Mode::Training);
-        let batch = batch();
+        let batch = for_model(&json, batch());
         let vocabulary = VocabularyTargets {
             rows: [0, 4, 7].into(),
             targets: [1, 2, 3].into(),
@@ -174,6 +278,7 @@ fn every_parameter_of_every_head_gets_a_gradient() {
             // Published code trains this head alone through pretraining; its loss is that of two classes.
             Head::NextSentence => continue,
             Head::SequenceClassification => Labels::Classes(ClassTargets::mean(vec![0, 1, 1])),
+            Head::Seq2SeqLm => Labels::Vocabulary(vocabulary),
             Head::DoubleHeads => Labels::DoubleHeads {
                 vocabulary,
                 choice_rows: [4, 5, 8].into(),
@@ -254,14 +359,36 @@ fn a_new_head_on_a_pretrained_model_must_be_asked_for() {
 fn unsupported_settings_are_refused_by_name() {
     for (base, key, value) in [
         (bert(), "position_embedding_type", json!("relative_key")),
-        (bert(), "hidden_act", json!("mish")),
+        (bert(), "hidden_act", json!("laplace")),
         (bert(), "hidden_size", json!(18)),
         (bert(), "is_decoder", json!(true)),
         (bert(), "surprise", json!(1)),
         (gpt2(), "add_cross_attention", json!(true)),
-        (gpt2(), "tie_word_embeddings", json!(false)),
+        (gpt2(), "attention_band", json!(0)),
         (gpt1(), "summary_type", json!("last")),
         (gpt1(), "n_head", json!(0)),
+        (gpt_neo(), "attention_types", json!([[["dilated"], 3]])),
+        (gpt_neo(), "attention_types", json!([[["global"], 2]])),
+        (llama(), "num_key_value_heads", json!(3)),
+        (llama(), "hidden_act", json!("laplace")),
+        (
+            llama(),
+            "rope_scaling",
+            json!({"type": "dynamic", "factor": 2.0}),
+        ),
+        (llama(), "head_dim", json!(7)),
+        (modernbert(), "layer_types", json!(["full_attention"])),
+        (modernbert(), "classifier_pooling", json!("max")),
+        (modernbert(), "rope_parameters", json!({"rope_theta": 1.0})),
+        (modernbert(), "num_attention_heads", json!(16)),
+        (t5(), "feed_forward_proj", json!("swapped-relu")),
+        (t5(), "feed_forward_proj", json!("gated-laplace")),
+        (t5(), "is_encoder_decoder", json!(false)),
+        (mt5(), "dense_act_fn", json!("relu")),
+        (mt5(), "surprise", json!(1)),
+        (vanilla(), "nhead", json!(3)),
+        (vanilla(), "bias", json!(false)),
+        (vanilla(), "norm_last", json!(true)),
     ] {
         let mut config = base;
         config[key] = value;
@@ -272,7 +399,7 @@ fn unsupported_settings_are_refused_by_name() {
     }
     let unknown = ModelConfig::from_json(&json!({"model_type": "mystery"}), false);
     assert!(
-        matches!(unknown, Err(ModelError::UnknownArchitecture { found }) if found == "mystery")
+        matches!(unknown, Err(ModelError::UnknownArchitecture { found, .. }) if found == "mystery")
     );
 }
 
@@ -291,6 +418,18 @@ fn a_batch_that_does_not_fit_is_refused() {
             .is_err(),
         "more tokens than positions"
     );
+    let pair = self::model(&t5(), Head::Seq2SeqLm);
+    let message = pair.last_hidden(&batch()).expect_err("no source");
+    assert!(message.to_string().contains("source"), "{message}");
+    let sourced = batch().with_source(batch());
+    assert!(model.last_hidden(&sourced).is_err(), "a source for GPT-2");
+    let mut cache = pair.new_cache(1);
+    let one = PackedBatch::from_sequences(&[vec![1]]);
+    assert!(
+        pair.advance(&one, &mut cache, &[0]).is_err(),
+        "no source was read"
+    );
+    assert!(model.read_sources(&one).is_err(), "GPT-2 reads no source");
     let encoder = self::model(&bert(), Head::None);
     assert!(matches!(
         encoder.logits(&batch(), &[0]),
@@ -332,6 +471,71 @@ fn a_head_width_of_its_own_is_kept() {
     );
 }
 
+/// Writes the tensors of a saved model anew, changed by `change`.
+fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<(String, Vec<usize>, Vec<f32>)>)) {
+    let tensors = malmoi_checkpoint::Tensors::open(path).expect("tensors");
+    let names: Vec<String> = tensors.names().map(str::to_owned).collect();
+    let mut all: Vec<_> = (names.into_iter())
+        .map(|name| {
+            let (shape, values) = tensors.to_f32(&name).expect("listed");
+            (name, shape, values)
+        })
+        .collect();
+    drop(tensors);
+    change(&mut all);
+    let named: Vec<_> = all
+        .iter()
+        .map(|(name, shape, values)| malmoi_checkpoint::NamedTensor {
+            name: name.as_str().into(),
+            shape: shape.clone(),
+            data: malmoi_checkpoint::TensorData::from(values.as_slice()),
+        })
+        .collect();
+    let bytes = malmoi_checkpoint::to_safetensors_bytes(&named, malmoi_checkpoint::FORMAT_PT)
+        .expect("bytes");
+    std::fs::write(path.join("model.safetensors"), bytes).expect("written");
+}
+
+#[test]
+fn tied_tensors_with_different_values_are_refused_or_both_kept() {
+    for (json, head, shared) in [
+        (gpt2(), Head::CausalLm, "transformer.wte.weight"),
+        (t5(), Head::Seq2SeqLm, "shared.weight"),
+    ] {
+        let (_keep, path) = temporary();
+        let original = model(&json, head);
+        original
+            .save(&path, &SaveOptions::default())
+            .expect("saved");
+        let copy = |change: f32| {
+            rewrite(&path, |all| {
+                all.retain(|(name, ..)| name != "lm_head.weight");
+                let mut own = all.iter().find(|t| t.0 == shared).expect("shared").clone();
+                own.0 = "lm_head.weight".into();
+                own.2[5] += change;
+                all.push(own);
+            });
+            Model::open(&path, &OpenOptions::default())
+        };
+        let same = copy(0.0).expect("a true copy");
+        assert_eq!(same.published_tensors(), original.published_tensors());
+        match (copy(1.0), head) {
+            // T5 1.1 has a projection of its own, whatever later configurations say.
+            (Ok(opened), Head::Seq2SeqLm) => {
+                assert_eq!(opened.config_json()["tie_word_embeddings"], json!(false));
+                assert_eq!(
+                    opened.published_tensors().len(),
+                    original.published_tensors().len() + 1
+                );
+            }
+            (Err(error), Head::CausalLm) => {
+                assert!(matches!(error, ModelError::NotTied { .. }), "{error}");
+            }
+            (outcome, _) => panic!("{json}: {outcome:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_file_may_hold_either_name_of_tied_tensors() {
     let (_keep, path) = temporary();
@@ -339,30 +543,10 @@ fn a_file_may_hold_either_name_of_tied_tensors() {
     original
         .save(&path, &SaveOptions::default())
         .expect("saved");
-    let tensors = malmoi_checkpoint::Tensors::open(&path).expect("tensors");
-    let rename = |name: &str| {
-        if name == "transformer.wte.weight" {
-            "lm_head.weight".to_owned()
-        } else {
-            name.to_owned()
-        }
-    };
-    let renamed: Vec<_> = tensors
-        .names()
-        .map(|name| {
-            let view = tensors.get(name).expect("listed");
-            malmoi_checkpoint::NamedTensor {
-                name: rename(name).into(),
-                shape: view.shape.to_vec(),
-                data: view.into(),
-            }
-        })
-        .collect();
-    let bytes = malmoi_checkpoint::to_safetensors_bytes(&renamed, malmoi_checkpoint::FORMAT_PT)
-        .expect("bytes");
-    drop(renamed);
-    drop(tensors);
-    std::fs::write(path.join("model.safetensors"), bytes).expect("written");
+    rewrite(&path, |all| {
+        let shared = all.iter_mut().find(|t| t.0 == "transformer.wte.weight");
+        shared.expect("the embedding").0 = "lm_head.weight".into();
+    });
     let opened = Model::open(&path, &OpenOptions::default()).expect("opened");
     assert_eq!(opened.published_tensors(), original.published_tensors());
 }

@@ -1,4 +1,4 @@
-//! Multi-head attention over packed sequences, with a key/value cache for generation.
+//! Multi-head attention over packed sequences: over a sequence's own tokens or another's, with a cache for generation.
 
 use std::sync::Arc;
 
@@ -7,10 +7,23 @@ use burn::tensor::Tensor;
 use malmoi_kernels::attention::{Dropout, KvSlices, Mask};
 
 use crate::batch::PackedBatch;
+use crate::cache::SequenceCache;
 use crate::host;
 use crate::layers::Linear;
 use crate::ops::{self, AttentionLayout};
 use crate::pass::Pass;
+use crate::positions::Positions;
+
+/// Which dense layers of a part have biases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Biases {
+    /// All of them.
+    All,
+    /// The last alone (GPT-Neo's attention).
+    Output,
+    /// None of them.
+    None,
+}
 
 /// Shape and behaviour of an attention layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,67 +40,64 @@ pub struct AttentionConfig {
     pub scale: f32,
     /// Which keys a query sees.
     pub mask: Mask,
-    /// Whether the projections have biases.
-    pub bias: bool,
+    /// How the layer itself knows positions.
+    pub positions: Positions,
+    /// Which projections have biases.
+    pub biases: Biases,
     /// Dropout on the probabilities.
     pub dropout: f32,
 }
 
-/// Keys and values of one sequence at one layer, `[T, n_kv_heads · d_head]` each.
-#[derive(Clone, Debug, Default)]
-pub struct SequenceCache {
-    /// Keys.
-    pub k: Vec<f32>,
-    /// Values.
-    pub v: Vec<f32>,
-}
-
-/// Keys and values of all layers for a set of sequences.
-#[derive(Clone, Debug, Default)]
-pub struct KvCache {
-    /// `layers[l][b]`: layer l, sequence b.
-    pub layers: Vec<Vec<SequenceCache>>,
-    lengths: Vec<usize>,
-}
-
-impl KvCache {
-    /// An empty cache for `n_sequences` sequences in `n_layers` layers.
-    pub fn new(n_layers: usize, n_sequences: usize) -> Self {
+impl AttentionConfig {
+    /// The attention of the original Transformer: heads that share `d_model`, scores divided by `√d_head`, biases, no dropout.
+    /// Change the fields for anything else.
+    pub fn new(d_model: usize, n_heads: usize, mask: Mask) -> Self {
+        let d_head = d_model / n_heads;
         Self {
-            layers: vec![vec![SequenceCache::default(); n_sequences]; n_layers],
-            lengths: vec![0; n_sequences],
+            d_model,
+            n_heads,
+            n_kv_heads: n_heads,
+            d_head,
+            scale: 1.0 / (d_head as f32).sqrt(),
+            mask,
+            positions: Positions::Outside,
+            biases: Biases::All,
+            dropout: 0.0,
         }
     }
+}
 
-    /// Tokens cached for each sequence.
-    pub fn lengths(&self) -> &[usize] {
-        &self.lengths
-    }
+/// What another stack hands to cross-attention.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// The encoder's output, `[M, d_model]`.
+    pub states: Tensor<2>,
+    /// Where the source of each sequence starts, and the end of the last: `[B + 1]`.
+    pub cu_seqlens: Arc<[u32]>,
+}
 
-    /// Counts the tokens of a batch that has passed all layers.
-    pub fn advance(&mut self, cu_seqlens: &[u32]) {
-        for (length, w) in self.lengths.iter_mut().zip(cu_seqlens.windows(2)) {
-            *length += (w[1] - w[0]) as usize;
+/// What an attention layer needs beside its input.
+#[derive(Clone, Debug)]
+pub struct Surroundings<'a> {
+    /// How the rows are packed.
+    pub batch: &'a PackedBatch,
+    /// Dropout or none.
+    pub pass: &'a Pass,
+    /// Added to the scores of self-attention, by distance: `[n_heads, 2·reach - 1]`.
+    pub bias: Option<Tensor<2>>,
+    /// What cross-attention attends to.
+    pub memory: Option<Memory>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// A batch on its own.
+    pub fn new(batch: &'a PackedBatch, pass: &'a Pass) -> Self {
+        Self {
+            batch,
+            pass,
+            bias: None,
+            memory: None,
         }
-    }
-
-    /// Keeps the sequences `rows` in that order; a row may appear more than once (beam search) or not at all.
-    pub fn select(&mut self, rows: &[usize]) {
-        if rows.iter().copied().eq(0..self.lengths.len()) {
-            return;
-        }
-        for layer in &mut self.layers {
-            *layer = rows.iter().map(|&row| layer[row].clone()).collect();
-        }
-        self.lengths = rows.iter().map(|&row| self.lengths[row]).collect();
-    }
-
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        let sequences = self.layers.iter().flatten();
-        sequences
-            .map(|s| (s.k.capacity() + s.v.capacity()) * size_of::<f32>())
-            .sum()
     }
 }
 
@@ -113,78 +123,174 @@ impl MultiHeadAttention {
             config.n_heads * config.d_head,
             config.n_kv_heads * config.d_head,
         );
+        let inner = config.biases == Biases::All;
+        let outer = config.biases != Biases::None;
         Self {
-            query: Linear::new(config.d_model, q, config.bias),
-            key: Linear::new(config.d_model, kv, config.bias),
-            value: Linear::new(config.d_model, kv, config.bias),
-            output: Linear::new(q, config.d_model, config.bias),
+            query: Linear::new(config.d_model, q, inner),
+            key: Linear::new(config.d_model, kv, inner),
+            value: Linear::new(config.d_model, kv, inner),
+            output: Linear::new(q, config.d_model, outer),
             config,
         }
     }
 
     /// Self-attention within each packed sequence: `x [N, d_model]` → `[N, d_model]`.
-    pub fn forward(&self, x: Tensor<2>, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
-        let layout = self.layout(batch, pass);
-        let q = self.query.forward(x.clone());
-        let x = key_rows(x, batch);
-        let k = self.key.forward(x.clone());
-        let v = self.value.forward(x);
-        self.output.forward(ops::attention(q, k, v, layout))
+    pub fn forward(&self, x: Tensor<2>, around: &Surroundings<'_>) -> Tensor<2> {
+        let batch = around.batch;
+        let layout = self.layout(batch, own_keys(batch), around.pass);
+        let q = self.queries(x.clone(), &batch.positions);
+        let (k, v) = self.own_keys_and_values(x, batch);
+        let attended = ops::attention(q, k, v, around.bias.clone(), layout);
+        self.output.forward(attended)
+    }
+
+    /// Attention of `x [N, d_model]` over what another stack left: `[N, d_model]`.
+    pub fn forward_cross(
+        &self,
+        x: Tensor<2>,
+        memory: &Memory,
+        around: &Surroundings<'_>,
+    ) -> Tensor<2> {
+        let layout = self.layout(around.batch, &memory.cu_seqlens, around.pass);
+        let k = self.key.forward(memory.states.clone());
+        let v = self.value.forward(memory.states.clone());
+        let attended = ops::attention(self.query.forward(x), k, v, None, layout);
+        self.output.forward(attended)
     }
 
     /// Attention of new tokens `x [N, d_model]` over what `cache` holds and themselves; appends to the cache.
     pub fn forward_cached(
         &self,
         x: Tensor<2>,
-        batch: &PackedBatch,
+        around: &Surroundings<'_>,
         cache: &mut [SequenceCache],
     ) -> Tensor<2> {
-        let layout = self.layout(batch, &Pass::inference());
-        let q = self.query.forward(x.clone());
-        let k = self.key.forward(x.clone());
-        let v = self.value.forward(x);
+        let batch = around.batch;
+        let layout = self.layout(batch, &batch.cu_seqlens, around.pass);
+        let q = self.queries(x.clone(), &batch.positions);
+        let (k, v) = self.own_keys_and_values(x, batch);
         let fresh = cache.iter().all(|sequence| sequence.k.is_empty());
-        let width = self.config.n_kv_heads * self.config.d_head;
-        let (new_k, new_v) = (host::values(k.clone()), host::values(v.clone()));
-        for (sequence, w) in cache.iter_mut().zip(batch.cu_seqlens.windows(2)) {
-            let rows = w[0] as usize * width..w[1] as usize * width;
-            sequence.k.extend_from_slice(&new_k[rows.clone()]);
-            sequence.v.extend_from_slice(&new_v[rows]);
-        }
+        self.append(k.clone(), v.clone(), &batch.cu_seqlens, cache);
         // A first pass over whole prompts is ordinary attention, which is blocked for reuse; later passes have few
         // queries and are limited by reading the cache.
         let attended = if fresh {
-            ops::attention(q, k, v, layout)
+            ops::attention(q, k, v, around.bias.clone(), layout)
         } else {
-            let slices: Vec<KvSlices<'_>> = cache
-                .iter()
-                .map(|s| KvSlices {
-                    k: &s.k,
-                    v: &s.v,
-                    len: s.k.len() / width,
-                })
-                .collect();
-            ops::attention_cached(q, &slices, &layout)
+            ops::attention_cached(q, &self.slices(cache.iter()), around.bias.clone(), &layout)
         };
         self.output.forward(attended)
     }
 
-    /// Probabilities for `x [N, d_model]`: per sequence `[n_heads, T, T]`, one after another.
-    pub fn probabilities(&self, x: Tensor<2>, batch: &PackedBatch) -> Vec<f32> {
-        let layout = self.layout(batch, &Pass::inference());
-        let q = self.query.forward(x.clone());
-        ops::attention_probabilities(q, self.key.forward(key_rows(x, batch)), &layout)
+    /// Keys and values of another stack's output, one cache a sequence, for [`Self::forward_cross_cached`].
+    pub fn cross_cache(&self, memory: &Memory) -> Vec<Arc<SequenceCache>> {
+        let mut caches = vec![SequenceCache::default(); memory.cu_seqlens.len() - 1];
+        let k = self.key.forward(memory.states.clone());
+        let v = self.value.forward(memory.states.clone());
+        self.append(k, v, &memory.cu_seqlens, &mut caches);
+        caches.into_iter().map(Arc::new).collect()
     }
 
-    fn layout(&self, batch: &PackedBatch, pass: &Pass) -> AttentionLayout {
+    /// Attention of new tokens `x [N, d_model]` over cached keys and values of another stack.
+    pub fn forward_cross_cached(
+        &self,
+        x: Tensor<2>,
+        around: &Surroundings<'_>,
+        cache: &[Arc<SequenceCache>],
+    ) -> Tensor<2> {
+        let layout = self.layout(around.batch, &around.batch.cu_seqlens, around.pass);
+        let slices = self.slices(cache.iter().map(Arc::as_ref));
+        let attended = ops::attention_cached(self.query.forward(x), &slices, None, &layout);
+        self.output.forward(attended)
+    }
+
+    /// Probabilities for `x [N, d_model]`: per sequence `[n_heads, T, T]`, one after another.
+    pub fn probabilities(&self, x: Tensor<2>, around: &Surroundings<'_>) -> Vec<f32> {
+        let batch = around.batch;
+        let layout = self.layout(batch, own_keys(batch), around.pass);
+        let q = self.queries(x.clone(), &batch.positions);
+        let (k, _) = self.own_keys_and_values(x, batch);
+        ops::attention_probabilities(q, k, around.bias.clone(), &layout)
+    }
+
+    /// Probabilities over another stack's output: per sequence `[n_heads, T, S]`, one after another.
+    pub fn cross_probabilities(
+        &self,
+        x: Tensor<2>,
+        memory: &Memory,
+        around: &Surroundings<'_>,
+    ) -> Vec<f32> {
+        let layout = self.layout(around.batch, &memory.cu_seqlens, around.pass);
+        let k = self.key.forward(memory.states.clone());
+        ops::attention_probabilities(self.query.forward(x), k, None, &layout)
+    }
+
+    /// Operations of a token that sees `context` tokens' worth of sequence, multiply-adds counted as two: products, and the
+    /// attention itself for the keys that are visible on average.
+    pub fn flops(&self, context: usize) -> u64 {
         let config = &self.config;
-        let keys = batch
-            .keys
-            .as_ref()
-            .map_or(&batch.cu_seqlens, |keys| &keys.cu_seqlens);
+        let products: u64 = [&self.query, &self.key, &self.value, &self.output]
+            .iter()
+            .map(|linear| linear.products())
+            .sum();
+        let visible = match config.mask {
+            Mask::Full => context,
+            Mask::Causal => context / 2,
+            Mask::Window { left, right } => (left + right + 1).min(context),
+        };
+        2 * products + 4 * (config.n_heads * config.d_head * visible) as u64
+    }
+
+    fn queries(&self, x: Tensor<2>, positions: &Arc<[u32]>) -> Tensor<2> {
+        self.turn(self.query.forward(x), positions)
+    }
+
+    fn own_keys_and_values(&self, x: Tensor<2>, batch: &PackedBatch) -> (Tensor<2>, Tensor<2>) {
+        let (x, positions) = match &batch.keys {
+            Some(keys) => {
+                let positions = keys.rows.iter().map(|row| batch.positions[*row as usize]);
+                let positions = positions.collect();
+                (ops::gather_rows(x, Arc::clone(&keys.rows)), positions)
+            }
+            None => (x, Arc::clone(&batch.positions)),
+        };
+        let k = self.turn(self.key.forward(x.clone()), &positions);
+        (k, self.value.forward(x))
+    }
+
+    fn turn(&self, x: Tensor<2>, positions: &Arc<[u32]>) -> Tensor<2> {
+        match &self.config.positions {
+            Positions::Outside => x,
+            Positions::Rotary(rotary) => {
+                ops::rotary(x, rotary.layout(positions, self.config.d_head))
+            }
+        }
+    }
+
+    fn append(&self, k: Tensor<2>, v: Tensor<2>, cu: &[u32], caches: &mut [SequenceCache]) {
+        let width = self.config.n_kv_heads * self.config.d_head;
+        let (k, v) = (host::values(k), host::values(v));
+        for (cache, w) in caches.iter_mut().zip(cu.windows(2)) {
+            let rows = w[0] as usize * width..w[1] as usize * width;
+            cache.k.extend_from_slice(&k[rows.clone()]);
+            cache.v.extend_from_slice(&v[rows]);
+        }
+    }
+
+    fn slices<'c>(&self, caches: impl Iterator<Item = &'c SequenceCache>) -> Vec<KvSlices<'c>> {
+        let width = self.config.n_kv_heads * self.config.d_head;
+        let slices = caches.map(|cache| KvSlices {
+            k: &cache.k,
+            v: &cache.v,
+            len: cache.k.len() / width,
+        });
+        slices.collect()
+    }
+
+    fn layout(&self, batch: &PackedBatch, cu_k: &Arc<[u32]>, pass: &Pass) -> AttentionLayout {
+        let config = &self.config;
         AttentionLayout {
             cu_q: Arc::clone(&batch.cu_seqlens),
-            cu_k: Arc::clone(keys),
+            cu_k: Arc::clone(cu_k),
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
             d_head: config.d_head,
@@ -197,9 +303,7 @@ impl MultiHeadAttention {
     }
 }
 
-fn key_rows(x: Tensor<2>, batch: &PackedBatch) -> Tensor<2> {
-    match &batch.keys {
-        Some(keys) => ops::gather_rows(x, Arc::clone(&keys.rows)),
-        None => x,
-    }
+/// Boundaries of a batch's own keys.
+fn own_keys(batch: &PackedBatch) -> &Arc<[u32]> {
+    (batch.keys.as_ref()).map_or(&batch.cu_seqlens, |keys| &keys.cu_seqlens)
 }

@@ -15,6 +15,8 @@ pub struct PackedBatch {
     pub segments: Option<Arc<[u32]>>,
     /// Which rows may be attended to; `None` for all of them, which is what a packed batch wants.
     pub keys: Option<KeyRows>,
+    /// What an encoder reads, as many sequences, when this is the batch of the decoder behind it.
+    pub source: Option<Arc<PackedBatch>>,
 }
 
 /// Rows of a batch that serve as keys and values, when not all do. Published losses over padded batches (the span loss of
@@ -58,6 +60,9 @@ pub enum BatchError {
         /// Number of segments.
         n_segments: usize,
     },
+    /// A decoder that needs a source, or a model that has no use for one.
+    #[error("{0}")]
+    Source(&'static str),
     /// No tokens at all, or an empty sequence.
     #[error("a sequence without tokens: every sequence needs at least one")]
     Empty,
@@ -81,7 +86,22 @@ impl PackedBatch {
             positions: positions.into(),
             segments: None,
             keys: None,
+            source: None,
         }
+    }
+
+    /// The same batch as the decoder's part of a pair, with what the encoder reads.
+    ///
+    /// # Panics
+    /// When there is not one source a sequence.
+    pub fn with_source(mut self, source: PackedBatch) -> Self {
+        assert_eq!(
+            source.n_sequences(),
+            self.n_sequences(),
+            "one source a sequence"
+        );
+        self.source = Some(Arc::new(source));
+        self
     }
 
     /// The same batch with segment ids, `[N]`.
@@ -133,6 +153,9 @@ impl PackedBatch {
         max_len: usize,
         n_segments: usize,
     ) -> Result<(), BatchError> {
+        if let Some(source) = &self.source {
+            source.validate(vocab_size, max_len, n_segments)?;
+        }
         if self.sequences().any(|rows| rows.is_empty()) {
             return Err(BatchError::Empty);
         }

@@ -17,6 +17,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Bytes, DType, Shape, Tensor};
 
+use crate::buffers;
+
 /// One input of an operation as the kernels see it: contiguous row-major values and their shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand<'a> {
@@ -72,6 +74,17 @@ pub struct Keep {
     pub output: bool,
 }
 
+/// Which gradient an input gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// What [`FusedOp::backward`] returns for it.
+    Own,
+    /// The output's.
+    Output,
+    /// That of an earlier input.
+    Input(usize),
+}
+
 /// A fused operation with a hand-written backward pass.
 pub trait FusedOp: Debug + Send + Sync + 'static {
     /// Computes the output. `track` says whether a backward pass may follow, so that nothing is saved in vain.
@@ -80,8 +93,14 @@ pub trait FusedOp: Debug + Send + Sync + 'static {
     /// Which values [`FusedOp::backward`] reads.
     fn keep(&self) -> Keep;
 
-    /// Gradients of the inputs, in order; `None` where not needed.
+    /// Gradients of the inputs, in order; `None` where not needed or shared.
     fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>>;
+
+    /// Whether the gradient of input `i` is another one as it is, so that it need not be copied.
+    fn shares(&self, i: usize) -> Share {
+        let _ = i;
+        Share::Own
+    }
 }
 
 /// The CPU primitive of an autodiff device.
@@ -123,6 +142,7 @@ pub fn apply<const N: usize, const D: usize>(
             Primitive::Autodiff(_) => unreachable!("checked above"),
         });
         let (output, _) = run(&op, &inputs, false);
+        inputs.into_iter().for_each(recycle);
         return Tensor::from_primitive::<Flex>(output);
     }
     let parts = inputs.map(|input| {
@@ -133,8 +153,12 @@ pub fn apply<const N: usize, const D: usize>(
         .into_parts();
         (contiguous(tensor), node)
     });
-    let tensors = parts.each_ref().map(|(tensor, _)| tensor.clone());
-    let nodes = parts.map(|(_, node)| node);
+    let mut nodes = Vec::with_capacity(N);
+    let tensors = parts.map(|(tensor, node)| {
+        nodes.push(node);
+        tensor
+    });
+    let nodes = <[_; N]>::try_from(nodes).expect("one node an input");
     let output = match FusedBackward
         .prepare::<NoCheckpointing>(nodes)
         .compute_bound()
@@ -151,7 +175,7 @@ pub fn apply<const N: usize, const D: usize>(
                 inputs: tensors
                     .into_iter()
                     .enumerate()
-                    .map(|(i, tensor)| keep.inputs.contains(&i).then_some(tensor))
+                    .map(|(i, tensor)| keep_or_recycle(tensor, keep.inputs.contains(&i)))
                     .collect(),
                 output: keep.output.then(|| output.clone()),
                 saved: Arc::new(Mutex::new(saved)),
@@ -207,6 +231,24 @@ fn tensor(data: Vec<f32>, shape: &[usize]) -> FlexTensor {
     )
 }
 
+/// Keeps the memory of a tensor that nobody else holds for the next output.
+fn recycle(tensor: FlexTensor) {
+    if tensor.is_unique()
+        && tensor.dtype() == DType::F32
+        && let Ok(values) = tensor.into_data().try_into_vec()
+    {
+        buffers::give(values);
+    }
+}
+
+fn keep_or_recycle(tensor: FlexTensor, keep: bool) -> Option<FlexTensor> {
+    if keep {
+        return Some(tensor);
+    }
+    recycle(tensor);
+    None
+}
+
 /// What lives between a forward and its backward pass. `saved` is shared because Burn clones states; it is consumed once.
 #[derive(Clone, Debug)]
 struct State {
@@ -245,11 +287,22 @@ impl<const N: usize> Backward<Flex, N> for FusedBackward {
             needs: ops.parents.iter().map(Option::is_some).collect(),
         };
         let gradients = state.op.backward(pass);
-        for ((parent, gradient), shape) in ops.parents.into_iter().zip(gradients).zip(&state.shapes)
-        {
+        let mut tensors: Vec<Option<FlexTensor>> = Vec::with_capacity(N);
+        for (i, (gradient, shape)) in gradients.into_iter().zip(&state.shapes).enumerate() {
+            let gradient = match state.op.shares(i) {
+                Share::Own => gradient.map(|gradient| tensor(gradient, shape)),
+                Share::Output => Some(grad.clone()),
+                Share::Input(earlier) => tensors[earlier].clone(),
+            };
+            tensors.push(gradient);
+        }
+        recycle(grad);
+        state.inputs.into_iter().flatten().for_each(recycle);
+        state.output.into_iter().for_each(recycle);
+        for (parent, gradient) in ops.parents.into_iter().zip(tensors) {
             if let Some(node) = parent {
                 let gradient = gradient.expect("a gradient for every input that needs one");
-                grads.register::<Flex>(node.id, tensor(gradient, shape));
+                grads.register::<Flex>(node.id, gradient);
             }
         }
     }

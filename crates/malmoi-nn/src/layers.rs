@@ -49,37 +49,69 @@ impl Linear {
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
+
+    /// Multiply-adds a row.
+    pub(crate) fn products(&self) -> u64 {
+        self.weight.lazy_shape().num_elements() as u64
+    }
 }
 
-/// Layer normalisation with a learned scale and shift.
+/// Which normalisation a norm computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// Mean 0 and variance 1, then a scale and a shift (Ba et al., 2016).
+    Layer,
+    /// The same without the shift (ModernBERT).
+    LayerWithoutShift,
+    /// Mean square 1, then a scale (Zhang and Sennrich, 2019).
+    Rms,
+}
+
+/// Everything about a norm but its width.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormConfig {
+    /// What it computes.
+    pub kind: NormKind,
+    /// Added to the variance or the mean square.
+    pub eps: f32,
+}
+
+/// Normalisation of rows with a learned scale and, for some kinds, a learned shift.
 #[derive(Module, Debug)]
-pub struct LayerNorm {
+pub struct Norm {
     /// Scale, `[D]`.
     pub gamma: Param<Tensor<1>>,
     /// Shift, `[D]`.
     pub beta: Option<Param<Tensor<1>>>,
     #[module(skip)]
-    eps: f32,
+    config: NormConfig,
 }
 
-impl LayerNorm {
-    /// A norm over `d` columns; `eps` is added to the variance.
-    pub fn new(d: usize, eps: f32) -> Self {
+impl Norm {
+    /// A norm over `d` columns.
+    pub fn new(d: usize, config: NormConfig) -> Self {
         Self {
             gamma: parameter([d], 1.0),
-            beta: Some(parameter([d], 0.0)),
-            eps,
+            beta: (config.kind == NormKind::Layer).then(|| parameter([d], 0.0)),
+            config,
         }
+    }
+
+    /// A layer norm with scale and shift over `d` columns; `eps` is added to the variance.
+    pub fn layer(d: usize, eps: f32) -> Self {
+        Self::new(
+            d,
+            NormConfig {
+                kind: NormKind::Layer,
+                eps,
+            },
+        )
     }
 
     /// `x [N, D]` → `[N, D]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        ops::layer_norm(
-            x,
-            self.gamma.val(),
-            self.beta.as_ref().map(Param::val),
-            self.eps,
-        )
+        let beta = self.beta.as_ref().map(Param::val);
+        ops::norm(x, self.gamma.val(), beta, self.config)
     }
 
     /// `norm(dropout(branch) + residual)`, all `[N, D]`.
@@ -90,13 +122,12 @@ impl LayerNorm {
         dropout: f32,
         pass: &Pass,
     ) -> Tensor<2> {
-        let beta = self.beta.as_ref().map(Param::val);
         match pass.dropout(dropout) {
-            None => ops::residual_layer_norm(branch, residual, self.gamma.val(), beta, self.eps),
-            Some(dropout) => {
-                let sum = ops::add_dropout(branch, residual, Some(dropout));
-                ops::layer_norm(sum, self.gamma.val(), beta, self.eps)
+            None => {
+                let beta = self.beta.as_ref().map(Param::val);
+                ops::residual_norm(branch, residual, self.gamma.val(), beta, self.config)
             }
+            dropout => self.forward(ops::add_dropout(branch, residual, dropout)),
         }
     }
 }

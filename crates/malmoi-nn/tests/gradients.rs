@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use malmoi_nn::ops::{self, AttentionLayout, Projection};
-use malmoi_nn::{Activation, Key, Mask, Purpose, host};
+use malmoi_nn::ops::{self, AttentionLayout, Projection, RotaryLayout};
+use malmoi_nn::{Activation, Key, Mask, NormConfig, NormKind, Pairs, Purpose, host};
 
 const STEP: f32 = 1.0 / 64.0;
 const TOLERANCE: f64 = 0.02;
@@ -116,8 +116,20 @@ fn linear_with_and_without_bias() {
 
 #[test]
 fn activations() {
-    use Activation::{Gelu, GeluTanh, QuickGelu, Sigmoid, Silu, Tanh};
-    for kind in [Gelu, GeluTanh, QuickGelu, Silu, Tanh, Sigmoid] {
+    use Activation::{Gelu, GeluTanh, Mish, QuickGelu, ReluSquared, Sigmoid, Silu, Tanh};
+    for kind in [
+        Gelu,
+        GeluTanh,
+        QuickGelu,
+        ReluSquared,
+        Silu,
+        Mish,
+        Tanh,
+        Sigmoid,
+    ] {
+        check(&format!("gated {kind:?}"), &[[6, 5], [6, 5]], |t| {
+            ops::gated(t[0].clone(), t[1].clone(), kind)
+        });
         check(&format!("{kind:?}"), &[[6, 5]], |t| {
             ops::activation(t[0].clone(), kind)
         });
@@ -125,23 +137,35 @@ fn activations() {
 }
 
 #[test]
-fn layer_norms() {
+fn norms() {
+    let config = |kind| NormConfig { kind, eps: 1e-5 };
     check("layer norm", &[[5, 16], [1, 16], [1, 16]], |t| {
-        ops::layer_norm(t[0].clone(), vector(&t[1]), Some(vector(&t[2])), 1e-5)
+        let beta = Some(vector(&t[2]));
+        ops::norm(t[0].clone(), vector(&t[1]), beta, config(NormKind::Layer))
     });
-    check("layer norm without shift", &[[5, 16], [1, 16]], |t| {
-        ops::layer_norm(t[0].clone(), vector(&t[1]), None, 1e-5)
-    });
+    for kind in [NormKind::LayerWithoutShift, NormKind::Rms] {
+        check(&format!("{kind:?}"), &[[5, 16], [1, 16]], |t| {
+            ops::norm(t[0].clone(), vector(&t[1]), None, config(kind))
+        });
+        check(
+            &format!("residual {kind:?}"),
+            &[[5, 16], [5, 16], [1, 16]],
+            |t| {
+                let gamma = vector(&t[2]);
+                ops::residual_norm(t[0].clone(), t[1].clone(), gamma, None, config(kind))
+            },
+        );
+    }
     check(
         "residual layer norm",
         &[[5, 16], [5, 16], [1, 16], [1, 16]],
         |t| {
-            ops::residual_layer_norm(
+            ops::residual_norm(
                 t[0].clone(),
                 t[1].clone(),
                 vector(&t[2]),
                 Some(vector(&t[3])),
-                1e-5,
+                config(NormKind::Layer),
             )
         },
     );
@@ -161,6 +185,13 @@ fn embeddings_with_repeated_ids() {
     });
     check("gather", &[[4, 6]], |t| {
         ops::gather_rows(t[0].clone(), [3, 0, 3].into())
+    });
+}
+
+#[test]
+fn means_of_sequences() {
+    check("means", &[[6, 4]], |t| {
+        ops::sequence_means(t[0].clone(), [0, 4, 4, 6].into())
     });
 }
 
@@ -189,6 +220,7 @@ fn attention_of_every_mask() {
                     t[0].clone(),
                     t[1].clone(),
                     t[2].clone(),
+                    None,
                     layout(&cu, 2, 2, mask),
                 )
             },
@@ -199,6 +231,7 @@ fn attention_of_every_mask() {
             t[0].clone(),
             t[1].clone(),
             t[2].clone(),
+            None,
             layout(&[0, 5], 2, 1, Mask::Causal),
         )
     });
@@ -215,8 +248,52 @@ fn attention_with_dropout() {
             dropout,
             ..layout(&[0, 4, 6], 2, 2, Mask::Full)
         };
-        ops::attention(t[0].clone(), t[1].clone(), t[2].clone(), layout)
+        ops::attention(t[0].clone(), t[1].clone(), t[2].clone(), None, layout)
     });
+}
+
+#[test]
+fn attention_with_a_bias_by_distance() {
+    // Two sequences whose distances stay below 4, and a cross-attention with more keys than queries.
+    for (cu_q, cu_k, mask) in [
+        ([0, 4, 6], [0, 4, 6], Mask::Causal),
+        ([0, 1, 3], [0, 4, 6], Mask::Full),
+        ([0, 4, 6], [0, 4, 6], Mask::Window { left: 1, right: 1 }),
+    ] {
+        let (nq, nk) = (cu_q[2] as usize, cu_k[2] as usize);
+        check(
+            &format!("attention with a bias, {mask:?}"),
+            &[[nq, 8], [nk, 8], [nk, 8], [2, 7]],
+            |t| {
+                let layout = AttentionLayout {
+                    cu_k: cu_k.into(),
+                    ..layout(&cu_q, 2, 2, mask)
+                };
+                let bias = Some(t[3].clone());
+                ops::attention(t[0].clone(), t[1].clone(), t[2].clone(), bias, layout)
+            },
+        );
+    }
+    check("bias of buckets", &[[3, 2]], |t| {
+        ops::bias_of_buckets(t[0].clone(), [2, 0, 0, 1, 2].into())
+    });
+}
+
+#[test]
+fn rotary_positions() {
+    for pairs in [Pairs::Halves, Pairs::Neighbours] {
+        check(&format!("rotary {pairs:?}"), &[[5, 12]], |t| {
+            let angles: (Vec<f32>, Vec<f32>) = (0..8).map(|i| (i as f32).sin_cos()).unzip();
+            let layout = RotaryLayout {
+                positions: [0, 1, 2, 3, 1].into(),
+                angles: angles.into(),
+                d_rotary: 4,
+                d_head: 6,
+                pairs,
+            };
+            ops::rotary(t[0].clone(), layout)
+        });
+    }
 }
 
 #[test]

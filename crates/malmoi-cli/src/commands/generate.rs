@@ -13,11 +13,11 @@ use crate::failure::{Failure, INTERRUPTED, Result};
 use crate::input::TextArguments;
 use crate::{interrupt, model, output, progress};
 
-/// Continue texts with a decoder
+/// Continue texts with a decoder, or rewrite them with an encoder-decoder
 #[derive(Args, Debug)]
 #[command(
     after_help = "Greedy by default; --temperature, --top-k, --top-p, --min-p or --sample draw from the distribution.\nOne prompt is \
-                  shown as it grows; several prompts run as one batch.\n\nExamples:\n  malmoi generate --model malmoi-quickstart/gpt --prompt \"이 영화는\" --temperature 0.8 --top-k 50 --seed 7\n  \
+                  shown as it grows; several prompts run as one batch. A model that rewrites texts (T5) prints the new text alone.\n\nExamples:\n  malmoi generate --model malmoi-quickstart/gpt --prompt \"이 영화는\" --temperature 0.8 --top-k 50 --seed 7\n  \
                   malmoi generate --model openai-community/gpt2 --input prompts.txt --num-beams 4 --json"
 )]
 pub struct Generate {
@@ -125,11 +125,19 @@ impl Generate {
         };
         interrupt::graceful();
         let live = prompts.len() == 1 && !self.json;
+        // A continuation is shown behind its prompt, a new text alone.
+        let lead = |row: usize| {
+            if pipeline.transforms() {
+                ""
+            } else {
+                prompts[row].as_str()
+            }
+        };
         // The prompt is shown with the first new text, so that a refused one leaves stdout empty.
         let (mut failed, mut shown) = (None, false);
         let texts = pipeline.generate(&ids, &options, &self.stop, &mut |_, text| {
             if live {
-                let before = if shown { "" } else { prompts[0].as_str() };
+                let before = if shown { "" } else { lead(0) };
                 shown = true;
                 if let Err(failure) = output::piece(before).and_then(|()| output::piece(text)) {
                     failed = Some(failure);
@@ -146,19 +154,19 @@ impl Generate {
             return Err(failure);
         }
         if live {
-            output::line(if shown { "" } else { &prompts[0] })?;
+            output::line(if shown { "" } else { lead(0) })?;
         }
-        for (prompt, text) in prompts.iter().zip(&texts) {
+        for (index, text) in texts.iter().enumerate() {
             if self.json {
-                output::json(&row(prompt, text))?;
+                output::json(&row(&prompts[index], text))?;
             } else if !live {
-                output::line(format!("{prompt}{}", text.text))?;
+                output::line(format!("{}{}", lead(index), text.text))?;
             }
         }
         if interrupt::requested() {
             return Err(Failure::Said(INTERRUPTED));
         }
-        let max_len = pipeline.model.config().max_len();
+        let max_len = pipeline.model.config().position_limit();
         let cut = |(ids, text): (&Vec<u32>, &Continuation)| {
             text.finish_reason == FinishReason::Length
                 && text.ids.len() < self.max_new_tokens
@@ -190,11 +198,12 @@ impl Generate {
             sampling: self.sampling(),
         };
         for (prompt, texts) in prompts.iter().zip(pipeline.beam_search(ids, &options)?) {
+            let lead = if pipeline.transforms() { "" } else { prompt };
             for text in texts {
                 if self.json {
                     output::json(&row(prompt, &text))?;
                 } else {
-                    output::line(format!("{prompt}{}", text.text))?;
+                    output::line(format!("{lead}{}", text.text))?;
                 }
             }
         }

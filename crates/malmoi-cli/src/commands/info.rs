@@ -31,11 +31,7 @@ impl Info {
         if !Path::new(&self.model).is_dir()
             && let Some(config) = ModelConfig::preset(&self.model)
         {
-            let head = if config.is_causal() {
-                Head::CausalLm
-            } else {
-                Head::None
-            };
+            let head = config.usual_head();
             return Ok((config, head));
         }
         let json = read_config(&model::directory(&self.model, global)?)?;
@@ -60,7 +56,7 @@ impl Info {
     pub fn run(self, global: &Global) -> Result<()> {
         let (config, head) = self.shape(global)?;
         let info = ModelInfo::new(&config, head);
-        let cache = 2 * info.n_layers * info.n_heads * info.d_head * size_of::<f32>();
+        let cache = 2 * info.n_layers * config.n_kv_heads() * info.d_head * size_of::<f32>();
         if self.json {
             let mut report = json!({ "model": self.model });
             if let (Value::Object(report), Ok(Value::Object(rest))) =

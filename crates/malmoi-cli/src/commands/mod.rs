@@ -64,7 +64,12 @@ pub enum Command {
 /// Runs a verb.
 pub fn run(arguments: Arguments) -> Result<()> {
     let global = arguments.global;
-    malmoi_kernels::threads::set(global.threads.map_or(0, usize::from))
+    let threads = global.threads.map_or(0, usize::from);
+    malmoi_kernels::threads::set(threads).map_err(|error| Failure::input(error.to_string()))?;
+    // Tokenization has a pool of its own kind; the two are never busy at the same time.
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
         .map_err(|error| Failure::input(error.to_string()))?;
     match arguments.command {
         Command::Quickstart(verb) => verb.run(&global),

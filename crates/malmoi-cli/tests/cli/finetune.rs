@@ -76,7 +76,7 @@ fn a_classifier_is_trained_measured_and_asked() {
         "--model",
         &out,
         "--prompt",
-        "정말 지루하다",
+        "음악이 나빴다",
     ])
     .ok();
     let asked: Value = serde_json::from_str(&asked).unwrap();

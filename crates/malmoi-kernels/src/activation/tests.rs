@@ -50,6 +50,43 @@ fn every_activation_equals_the_naive_one_on_every_isa() {
 }
 
 #[test]
+fn gated_activations_equal_the_naive_ones_on_every_isa() {
+    for_each_isa(|isa| {
+        for kind in Activation::ALL {
+            for n in [0, 1, 15, 16, 17, 1000, CHUNK - 1, CHUNK, CHUNK + 1] {
+                let gate: Vec<f32> = normals(1, n).iter().map(|x| x * 3.0).collect();
+                let (up, dy) = (normals(2, n), normals(3, n));
+                let (mut got, mut expected) = (vec![9.0; n], vec![9.0; n]);
+                gated_forward(kind, &gate, &up, &mut got);
+                naive::gated_forward(kind, &gate, &up, &mut expected);
+                // The activation's error times an `up` of up to 5, and one more rounding.
+                assert_close(
+                    &format!("gated {kind:?} on {isa}"),
+                    &got,
+                    &expected,
+                    5.0 * ATOL,
+                    2.0 * RTOL,
+                );
+                let (mut dgate, mut dup) = (vec![9.0; n], vec![9.0; n]);
+                let (mut dgate_expected, mut dup_expected) = (vec![9.0; n], vec![9.0; n]);
+                gated_backward(kind, &gate, &up, &dy, &mut dgate, &mut dup);
+                naive::gated_backward(
+                    kind,
+                    &gate,
+                    &up,
+                    &dy,
+                    &mut dgate_expected,
+                    &mut dup_expected,
+                );
+                let what = format!("gated {kind:?} backward on {isa}");
+                assert_close(&what, &dgate, &dgate_expected, 20.0 * ATOL, 4.0 * RTOL);
+                assert_close(&what, &dup, &dup_expected, 5.0 * ATOL, 2.0 * RTOL);
+            }
+        }
+    });
+}
+
+#[test]
 fn derivatives_agree_with_differences() {
     for kind in Activation::ALL {
         for x in [-3.1, -0.7, 0.4, 2.2] {
@@ -80,9 +117,19 @@ fn not_a_number_stays_and_infinities_have_their_limits() {
                 if bounded { 1.0 } else { f32::INFINITY },
                 "{kind:?} on {isa}"
             );
-            assert_eq!(y[2], if bounded { 1.0 } else { 1e30 }, "{kind:?} on {isa}");
+            let unlimited = if kind == Activation::ReluSquared {
+                f32::INFINITY
+            } else {
+                1e30
+            };
+            assert_eq!(
+                y[2],
+                if bounded { 1.0 } else { unlimited },
+                "{kind:?} on {isa}"
+            );
             let low = match kind {
                 Activation::Identity => -1e4,
+                Activation::LeakyRelu => -1e4 * 0.01,
                 Activation::Tanh => -1.0,
                 _ => 0.0,
             };
@@ -99,6 +146,14 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             let mut y = vec![0.0; x.len()];
             activation_forward(Activation::Gelu, &x, &mut y);
             y
+        });
+        let up = normals(2, x.len());
+        assert_same_bits_on_any_threads("gated gelu", || {
+            let mut y = vec![0.0; x.len()];
+            gated_forward(Activation::Gelu, &x, &up, &mut y);
+            let (mut dgate, mut dup) = (y.clone(), y.clone());
+            gated_backward(Activation::Gelu, &x, &up, &up, &mut dgate, &mut dup);
+            [y, dgate, dup].concat()
         });
     });
 }

@@ -167,13 +167,12 @@ fn block_on<S: Simd>(
         }
     }
     if let (Some(dbias), Some(bias)) = (work.dbias, shape.bias) {
-        for lane in 0..n {
-            // SAFETY: this piece of work alone has this head of the bias.
-            let to = unsafe {
-                dbias.slice((head.head * bias.max_q + q0 + lane) * bias.max_k + lo, keys)
-            };
-            for (j, to) in to.iter_mut().enumerate() {
-                *to += ds[j * S::NR + lane];
+        // SAFETY: this piece of work alone has this head of the bias.
+        let row = unsafe { dbias.slice(head.head * bias.width(), bias.width()) };
+        for j in 0..keys {
+            let first = bias.at(q0, lo + j, head.nq, head.nk);
+            for (to, ds) in row[first..].iter_mut().zip(&ds[j * S::NR..][..n]) {
+                *to += ds;
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::dropout::{survivor_scale, threshold};
 use crate::gemm::{Mat, pack_a_on, pack_b_on};
 use crate::random::philox_lanes;
 use crate::scratch::{Scratch, scratch};
-use crate::simd::{Layout, Simd, Tile};
+use crate::simd::{Layout, Simd, Tile, read, write};
 
 /// One query head of one sequence.
 #[derive(Clone, Copy)]
@@ -293,11 +293,17 @@ impl<'a> Block<'a> {
             ..
         } = self.head;
         if let Some(bias) = shape.bias {
-            for lane in 0..self.n {
-                let row = &bias.data[(head * bias.max_q + self.q0 + lane) * bias.max_k..]
-                    [self.lo..self.hi];
-                for (j, bias) in row.iter().enumerate() {
-                    scores[j * S::NR + lane] += bias;
+            let row = bias.of_head(head);
+            for j in 0..self.keys() {
+                // Neighbouring queries lie next to each other in the row.
+                let first = bias.at(self.q0, self.lo + j, nq, nk);
+                for half in [0, S::LANES] {
+                    // Beyond the row there are no queries.
+                    if first + half < row.len() {
+                        let at = j * S::NR + half;
+                        let sum = s.add(read(s, scores, at), read(s, row, first + half));
+                        write(s, scores, at, sum);
+                    }
                 }
             }
         }

@@ -144,8 +144,10 @@ fn piece_on<S: Simd>(s: S, work: Work, partial: &mut [f32]) {
             let r = i * heads + head;
             let row = &mut scores[r * KEYS..][..nk];
             if let Some(bias) = shape.bias {
-                let bias = &bias.data[(head * bias.max_q + i) * bias.max_k + first_key..][..nk];
-                for (score, bias) in row.iter_mut().zip(bias) {
+                // The next key's value stands one before.
+                let end = bias.at(i, first_key, nq, cache.len) + 1;
+                let values = bias.of_head(head)[..end].iter().rev();
+                for (score, bias) in row.iter_mut().zip(values) {
                     *score += bias;
                 }
             }

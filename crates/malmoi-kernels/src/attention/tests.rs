@@ -10,6 +10,9 @@ use proptest::prelude::*;
 const ATOL: f32 = 2e-5;
 const RTOL: f32 = 2e-5;
 
+/// Distances that the biases of the tests cover.
+const REACH: usize = 200;
+
 struct Case {
     cu_q: Vec<u32>,
     cu_k: Vec<u32>,
@@ -29,7 +32,7 @@ impl Case {
         Case {
             cu_q: cumulate(lengths.iter().map(|l| l.0).collect()),
             cu_k: cumulate(lengths.iter().map(|l| l.1).collect()),
-            bias: normals(9, n_heads * 200 * 200),
+            bias: normals(9, n_heads * (2 * REACH - 1)),
         }
     }
 
@@ -40,8 +43,7 @@ impl Case {
     fn bias(&self) -> Option<Bias<'_>> {
         Some(Bias {
             data: &self.bias,
-            max_q: 200,
-            max_k: 200,
+            reach: REACH,
         })
     }
 }
@@ -152,6 +154,16 @@ fn fewer_queries_than_keys_and_the_reverse_are_aligned_to_the_end() {
         for mask in [Mask::Causal, Mask::Window { left: 7, right: 2 }] {
             check(&format!("{mask:?} on {isa}"), &case.shape(2, 8, mask));
         }
+        // A bias that reaches no further than the longest sequence, and queries before the first key.
+        let bias = normals(7, 2 * 99);
+        let shape = AttentionShape {
+            bias: Some(Bias {
+                data: &bias,
+                reach: 50,
+            }),
+            ..case.shape(2, 8, Mask::Full)
+        };
+        check(&format!("tight bias on {isa}"), &shape);
     });
 }
 
@@ -324,13 +336,13 @@ fn cached_attention_equals_the_naive_one_on_every_isa() {
                     .zip(&stores)
                     .map(|(&len, (k, v))| KvSlices { k, v, len })
                     .collect();
-                let bias = normals(9, n_heads * 30 * 120);
+                // The longest sequence reaches exactly as far as the bias.
+                let bias = normals(9, n_heads * 199);
                 for bias in [
                     None,
                     Some(Bias {
                         data: &bias,
-                        max_q: 30,
-                        max_k: 120,
+                        reach: 100,
                     }),
                 ] {
                     let shape = CachedShape {

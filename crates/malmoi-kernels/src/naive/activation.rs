@@ -66,6 +66,15 @@ pub fn activate(kind: Activation, x: f64) -> f64 {
         Activation::GeluTanh => x * sigmoid(2.0 * gelu_tanh_argument(x).0),
         Activation::QuickGelu => x * sigmoid(1.702 * x),
         Activation::Relu => x.max(0.0),
+        Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::LeakyRelu => {
+            if x > 0.0 {
+                x
+            } else {
+                f64::from(0.01_f32) * x
+            }
+        }
+        Activation::Mish => x * x.exp().ln_1p().tanh(),
         Activation::Silu => x * sigmoid(x),
         Activation::Tanh => x.tanh(),
         Activation::Sigmoid => sigmoid(x),
@@ -88,6 +97,18 @@ pub fn derivative(kind: Activation, x: f64) -> f64 {
             s + 1.702 * x * s * (1.0 - s)
         }
         Activation::Relu => f64::from(u8::from(x > 0.0)),
+        Activation::ReluSquared => 2.0 * x.max(0.0),
+        Activation::LeakyRelu => {
+            if x > 0.0 {
+                1.0
+            } else {
+                f64::from(0.01_f32)
+            }
+        }
+        Activation::Mish => {
+            let t = x.exp().ln_1p().tanh();
+            t + x * (1.0 - t * t) * sigmoid(x)
+        }
         Activation::Silu => {
             let s = sigmoid(x);
             s + x * s * (1.0 - s)
@@ -109,5 +130,28 @@ pub fn activation_forward(kind: Activation, x: &[f32], y: &mut [f32]) {
 pub fn activation_backward(kind: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
     for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
         *dx = (f64::from(dy) * derivative(kind, f64::from(x))) as f32;
+    }
+}
+
+/// See [`crate::activation::gated_forward`].
+pub fn gated_forward(kind: Activation, gate: &[f32], up: &[f32], y: &mut [f32]) {
+    for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
+        *y = (activate(kind, f64::from(gate)) * f64::from(up)) as f32;
+    }
+}
+
+/// See [`crate::activation::gated_backward`].
+pub fn gated_backward(
+    kind: Activation,
+    gate: &[f32],
+    up: &[f32],
+    dy: &[f32],
+    dgate: &mut [f32],
+    dup: &mut [f32],
+) {
+    for i in 0..gate.len() {
+        let (x, up, dy) = (f64::from(gate[i]), f64::from(up[i]), f64::from(dy[i]));
+        dgate[i] = (dy * up * derivative(kind, x)) as f32;
+        dup[i] = (dy * activate(kind, x)) as f32;
     }
 }

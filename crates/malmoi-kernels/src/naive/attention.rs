@@ -54,9 +54,10 @@ impl Head<'_> {
     }
 
     fn bias_at(&self, i: usize, j: usize) -> Option<usize> {
+        // The query's distance from the key, from the smallest one on.
         self.shape
             .bias
-            .map(|b| (self.head * b.max_q + i) * b.max_k + j)
+            .map(|b| self.head * (2 * b.reach - 1) + b.reach - 1 + i + self.nk - self.nq - j)
     }
 
     fn score(&self, q: &[f32], k: &[f32], i: usize, j: usize) -> f64 {

@@ -16,3 +16,4 @@ pub mod loss;
 pub mod norm;
 pub mod optim;
 pub mod reduce;
+pub mod rotary;

@@ -204,7 +204,7 @@ fn first(n: usize) -> __mmask16 {
 
 /// Transposes 16 x 16: pairs of rows, then fours, then the 128-bit quarters.
 #[inline(always)]
-unsafe fn transposed(r: [__m512; 16]) -> [__m512; 16] {
+pub(crate) unsafe fn transposed(r: [__m512; 16]) -> [__m512; 16] {
     // SAFETY: called with the token in hand.
     unsafe {
         // Quarter q of `fours[4 * g + c]` holds column 4 q + c of rows 4 g .. 4 g + 4.

@@ -15,7 +15,7 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::Avx512;
+pub(crate) use avx512::{Avx512, transposed as transpose16};
 pub(crate) use portable::Portable;
 pub(crate) use tile::{Layout, Tile};
 
@@ -159,7 +159,7 @@ pub(crate) fn token() -> Token {
     use crate::cpu::{Isa, isa};
     // `isa` names only sets that it found available, so asking for the token again cannot fail.
     match isa() {
-        Isa::Avx512 => Avx512::new().map_or(Token::Portable, Token::Avx512),
+        Isa::Avx512 | Isa::Amx => Avx512::new().map_or(Token::Portable, Token::Avx512),
         Isa::Avx2 => Avx2::new().map_or(Token::Portable, Token::Avx2),
         Isa::Portable => Token::Portable,
     }

@@ -4,8 +4,16 @@ use malmoi_checkpoint::{ConfigError, ConfigReader};
 use malmoi_nn::Activation;
 use serde_json::{Value, json};
 
+use super::{model::Bert, weights};
+use crate::architecture::{Architecture, Config, Network};
+use crate::config::{Direction, Sizes, SpecialTokens};
 use crate::config_keys::{self, LabelSet};
-use crate::head::ProblemType;
+use crate::head::{Head, ProblemType};
+use crate::names::NameTable;
+
+/// Published sizes (Devlin et al., 2018, section 3): name, layers, d_model, heads.
+const SIZES: &[(&str, usize, usize, usize)] =
+    &[("bert-base", 12, 768, 12), ("bert-large", 24, 1024, 16)];
 
 /// Sizes and rates of a BERT model.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,12 +54,21 @@ pub struct BertConfig {
     pub problem_type: Option<ProblemType>,
 }
 
-impl BertConfig {
-    /// Reads `config.json`; keys that change the computation are implemented or refused by name.
-    ///
-    /// # Errors
-    /// A missing, wrong, unsupported or unknown key.
-    pub fn from_json(config: &Value, accept_unknown: bool) -> Result<Self, ConfigError> {
+impl Architecture for BertConfig {
+    const MODEL_TYPES: &'static [&'static str] = &["bert"];
+
+    fn presets() -> Vec<(&'static str, Value)> {
+        let config = |(name, layers, d, heads): &(&'static str, usize, usize, usize)| {
+            let config = json!({
+                "model_type": "bert", "vocab_size": 30522, "hidden_size": d, "num_hidden_layers": layers,
+                "num_attention_heads": heads, "intermediate_size": 4 * d, "max_position_embeddings": 512,
+            });
+            (*name, config)
+        };
+        SIZES.iter().map(config).collect()
+    }
+
+    fn from_json(config: &Value, accept_unknown: bool) -> Result<Self, ConfigError> {
         let read = ConfigReader::new(config, "bert")?;
         read.refuse_unless("position_embedding_type", "absolute")?;
         read.refuse_unless("tie_word_embeddings", true)?;
@@ -99,9 +116,10 @@ impl BertConfig {
         read.finish(accept_unknown)?;
         Ok(this)
     }
+}
 
-    /// `config.json` as Python reads it, without `architectures`.
-    pub fn to_json(&self) -> Value {
+impl Config for BertConfig {
+    fn to_json(&self) -> Value {
         let mut config = json!({
             "model_type": "bert",
             "vocab_size": self.vocab_size,
@@ -123,5 +141,96 @@ impl BertConfig {
         });
         config_keys::write_labels(&mut config, &self.labels, self.problem_type);
         config
+    }
+
+    fn model_type(&self) -> &'static str {
+        "bert"
+    }
+
+    fn heads(&self) -> &'static [(Head, &'static str)] {
+        &[
+            (Head::None, "BertModel"),
+            (Head::Pretraining, "BertForPreTraining"),
+            (Head::MaskedLm, "BertForMaskedLM"),
+            (Head::NextSentence, "BertForNextSentencePrediction"),
+            (
+                Head::SequenceClassification,
+                "BertForSequenceClassification",
+            ),
+            (Head::TokenClassification, "BertForTokenClassification"),
+            (Head::QuestionAnswering, "BertForQuestionAnswering"),
+            (Head::MultipleChoice, "BertForMultipleChoice"),
+        ]
+    }
+
+    fn direction(&self) -> Direction {
+        Direction::Encoder
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            vocab_size: self.vocab_size,
+            max_len: self.max_len,
+            d_model: self.d_model,
+            n_layers: self.n_layers,
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_heads,
+            d_head: self.d_model / self.n_heads,
+            d_ff: self.d_ff,
+            n_segments: self.n_segments,
+        }
+    }
+
+    fn set_sizes(&mut self, sizes: &Sizes) {
+        (self.vocab_size, self.max_len) = (sizes.vocab_size, sizes.max_len);
+        (self.d_model, self.n_layers, self.n_heads) =
+            (sizes.d_model, sizes.n_layers, sizes.n_heads);
+        (self.d_ff, self.n_segments) = (sizes.d_ff, sizes.n_segments);
+    }
+
+    fn set_dropout(&mut self, rate: f32) {
+        self.dropout = rate;
+        self.attention_dropout = rate;
+        self.classifier_dropout = rate;
+    }
+
+    fn set_special_tokens(&mut self, tokens: SpecialTokens) {
+        self.pad_token_id = tokens.pad.unwrap_or(0);
+    }
+
+    fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    fn initializer_range(&self) -> f32 {
+        self.initializer_range
+    }
+
+    fn set_initializer_range(&mut self, deviation: f32) {
+        self.initializer_range = deviation;
+    }
+
+    fn prefix(&self) -> &'static str {
+        "bert."
+    }
+
+    fn names(&self, head: Head, prefixed: bool) -> NameTable {
+        weights::table(head, if prefixed { self.prefix() } else { "" })
+    }
+
+    fn tied_copy(&self, parameter: &str) -> Option<&'static str> {
+        match parameter {
+            "embeddings.token.weight" => Some("cls.predictions.decoder.weight"),
+            "vocabulary.bias" => Some("cls.predictions.decoder.bias"),
+            _ => None,
+        }
+    }
+
+    fn is_redundant(&self, name: &str) -> bool {
+        weights::is_redundant(name)
+    }
+
+    fn build(&self, head: Head) -> Box<dyn Network> {
+        Box::new(Bert::new(self, head))
     }
 }

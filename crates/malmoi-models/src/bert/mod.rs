@@ -5,5 +5,3 @@ mod model;
 mod weights;
 
 pub use config::BertConfig;
-pub use model::Bert;
-pub use weights::{is_redundant, table};

@@ -11,11 +11,12 @@ use burn::tensor::Tensor;
 use malmoi_nn::layers::parameter;
 use malmoi_nn::ops::{self, Projection};
 use malmoi_nn::{
-    Activation, AttentionConfig, Block, BlockConfig, Embedding, LayerNorm, Linear, Mask, NormPlace,
-    PackedBatch, Pass,
+    Activation, AttentionConfig, Block, BlockConfig, Embedding, FeedForwardConfig, Linear, Mask,
+    Norm, NormPlace, PackedBatch, Pass, Stack,
 };
 
 use super::BertConfig;
+use crate::architecture::Network;
 use crate::head::Head;
 
 /// Token, position and segment embeddings under one norm.
@@ -24,14 +25,14 @@ pub struct Embeddings {
     token: Embedding,
     position: Embedding,
     segment: Embedding,
-    norm: LayerNorm,
+    norm: Norm,
 }
 
 /// What turns hidden states into the input of the vocabulary projection: dense, activation, norm; and the output bias.
 #[derive(Module, Debug)]
 pub struct VocabularyHead {
     dense: Linear,
-    norm: LayerNorm,
+    norm: Norm,
     bias: Param<Tensor<1>>,
     #[module(skip)]
     activation: Activation,
@@ -39,7 +40,7 @@ pub struct VocabularyHead {
 
 /// The encoder with the heads that its task needs.
 #[derive(Module, Debug)]
-pub struct Bert {
+pub(super) struct Bert {
     embeddings: Embeddings,
     layers: Vec<Block>,
     pooler: Option<Linear>,
@@ -52,24 +53,16 @@ pub struct Bert {
 
 impl Bert {
     /// A model with weights yet to be filled.
-    pub fn new(config: &BertConfig, head: Head) -> Self {
+    pub(super) fn new(config: &BertConfig, head: Head) -> Self {
         let d = config.d_model;
+        let attention = AttentionConfig {
+            dropout: config.attention_dropout,
+            ..AttentionConfig::new(d, config.n_heads, Mask::Full)
+        };
+        let feed_forward = FeedForwardConfig::new(config.d_ff, config.activation);
         let block = BlockConfig {
-            attention: AttentionConfig {
-                d_model: d,
-                n_heads: config.n_heads,
-                n_kv_heads: config.n_heads,
-                d_head: d / config.n_heads,
-                scale: 1.0 / ((d / config.n_heads) as f32).sqrt(),
-                mask: Mask::Full,
-                bias: true,
-                dropout: config.attention_dropout,
-            },
-            d_ff: config.d_ff,
-            activation: config.activation,
-            norm_place: NormPlace::Post,
-            norm_eps: config.norm_eps,
             dropout: config.dropout,
+            ..BlockConfig::new(attention, feed_forward, NormPlace::Post, config.norm_eps)
         };
         let pooled = matches!(
             head,
@@ -90,14 +83,14 @@ impl Bert {
                 token: Embedding::new(config.vocab_size, d),
                 position: Embedding::new(config.max_len, d),
                 segment: Embedding::new(config.n_segments, d),
-                norm: LayerNorm::new(d, config.norm_eps),
+                norm: Norm::layer(d, config.norm_eps),
             },
             layers: (0..config.n_layers).map(|_| Block::new(&block)).collect(),
             pooler: pooled.then(|| Linear::new(d, d, true)),
             vocabulary: matches!(head, Head::MaskedLm | Head::Pretraining).then(|| {
                 VocabularyHead {
                     dense: Linear::new(d, d, true),
-                    norm: LayerNorm::new(d, config.norm_eps),
+                    norm: Norm::layer(d, config.norm_eps),
                     bias: parameter([config.vocab_size], 0.0),
                     activation: config.activation,
                 }
@@ -109,8 +102,23 @@ impl Bert {
         }
     }
 
-    /// The embedding output, `[N, D]`.
-    pub fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
+    /// The pooled first token of each sequence, `[B, D]`; for models without a pooler, nothing.
+    fn pool(&self, hidden: Tensor<2>, batch: &PackedBatch) -> Option<Tensor<2>> {
+        let first: Arc<[u32]> = batch.cu_seqlens[..batch.n_sequences()].into();
+        let pooler = self.pooler.as_ref()?;
+        let states = pooler.forward(ops::gather_rows(hidden, first));
+        Some(ops::activation(states, Activation::Tanh))
+    }
+
+    /// Classifier logits of pooled or token states, with dropout before them.
+    fn classify(&self, states: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
+        let dropped = ops::dropout(states, pass.dropout(self.config.classifier_dropout));
+        Some(self.classifier.as_ref()?.forward(dropped))
+    }
+}
+
+impl Network for Bert {
+    fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
         let segments = batch
             .segments
             .clone()
@@ -127,34 +135,34 @@ impl Bert {
         ops::dropout(normed, pass.dropout(self.config.dropout))
     }
 
-    /// The blocks of the encoder.
-    pub fn layers(&self) -> &[Block] {
-        &self.layers
+    fn stack(&self) -> Stack<'_> {
+        Stack::new(&self.layers)
     }
 
-    /// The pooled first token of each sequence, `[B, D]`; for models without a pooler, nothing.
-    pub fn pool(&self, hidden: Tensor<2>, batch: &PackedBatch) -> Option<Tensor<2>> {
-        let first: Arc<[u32]> = batch.cu_seqlens[..batch.n_sequences()].into();
-        let pooler = self.pooler.as_ref()?;
-        Some(ops::activation(
-            pooler.forward(ops::gather_rows(hidden, first)),
-            Activation::Tanh,
-        ))
+    fn sequence_outputs(
+        &self,
+        hidden: Tensor<2>,
+        batch: &PackedBatch,
+        pass: &Pass,
+    ) -> Option<Tensor<2>> {
+        self.classify(self.pool(hidden, batch)?, pass)
     }
 
-    /// Next-sentence logits of pooled states `[B, D]` → `[B, 2]`.
-    pub fn next_sentence(&self, pooled: Tensor<2>) -> Option<Tensor<2>> {
+    fn token_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
+        self.classify(hidden, pass)
+    }
+
+    fn next_sentence(
+        &self,
+        hidden: Tensor<2>,
+        batch: &PackedBatch,
+        _pass: &Pass,
+    ) -> Option<Tensor<2>> {
+        let pooled = self.pool(hidden, batch)?;
         Some(self.next_sentence.as_ref()?.forward(pooled))
     }
 
-    /// Classifier logits of pooled states `[B, D]` or token states `[N, D]`, with dropout before them.
-    pub fn classify(&self, states: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
-        let dropped = ops::dropout(states, pass.dropout(self.config.classifier_dropout));
-        Some(self.classifier.as_ref()?.forward(dropped))
-    }
-
-    /// Rows `[M, D]` of the last hidden state, made ready for the vocabulary projection.
-    pub fn vocabulary_input(&self, rows: Tensor<2>) -> Tensor<2> {
+    fn vocabulary_input(&self, rows: Tensor<2>) -> Tensor<2> {
         match &self.vocabulary {
             Some(head) => head
                 .norm
@@ -163,8 +171,7 @@ impl Bert {
         }
     }
 
-    /// The tied projection to the vocabulary, if the model has one.
-    pub fn projection(&self) -> Option<Projection> {
+    fn projection(&self) -> Option<Projection> {
         let head = self.vocabulary.as_ref()?;
         Some(Projection {
             weight: self.embeddings.token.weight.val(),

@@ -1,176 +1,77 @@
 //! Published weight names of BERT.
 
 use crate::head::Head;
-use crate::names::{NameTable, Part, Rule, rule};
+use crate::names::{NameTable, Part, Rule, layer, rule};
 
+/// Embeddings, blocks and pooler.
 const RULES: &[Rule] = &[
-    rule(
-        "embeddings.token.weight",
-        "embeddings.word_embeddings.weight",
-        Part::Whole,
+    layer("embeddings.token", "embeddings.word_embeddings"),
+    layer("embeddings.position", "embeddings.position_embeddings"),
+    layer("embeddings.segment", "embeddings.token_type_embeddings"),
+    layer("embeddings.norm", "embeddings.LayerNorm"),
+    layer(
+        "layers.{}.attention.query",
+        "encoder.layer.{}.attention.self.query",
     ),
-    rule(
-        "embeddings.position.weight",
-        "embeddings.position_embeddings.weight",
-        Part::Whole,
+    layer(
+        "layers.{}.attention.key",
+        "encoder.layer.{}.attention.self.key",
     ),
-    rule(
-        "embeddings.segment.weight",
-        "embeddings.token_type_embeddings.weight",
-        Part::Whole,
+    layer(
+        "layers.{}.attention.value",
+        "encoder.layer.{}.attention.self.value",
     ),
-    rule(
-        "embeddings.norm.gamma",
-        "embeddings.LayerNorm.weight",
-        Part::Whole,
+    layer(
+        "layers.{}.attention.output",
+        "encoder.layer.{}.attention.output.dense",
     ),
-    rule(
-        "embeddings.norm.beta",
-        "embeddings.LayerNorm.bias",
-        Part::Whole,
+    layer(
+        "layers.{}.attention_norm",
+        "encoder.layer.{}.attention.output.LayerNorm",
     ),
-    rule(
-        "layers.{}.attention.query.weight",
-        "encoder.layer.{}.attention.self.query.weight",
-        Part::Whole,
+    layer(
+        "layers.{}.feed_forward.up",
+        "encoder.layer.{}.intermediate.dense",
     ),
-    rule(
-        "layers.{}.attention.query.bias",
-        "encoder.layer.{}.attention.self.query.bias",
-        Part::Whole,
+    layer(
+        "layers.{}.feed_forward.down",
+        "encoder.layer.{}.output.dense",
     ),
-    rule(
-        "layers.{}.attention.key.weight",
-        "encoder.layer.{}.attention.self.key.weight",
-        Part::Whole,
+    layer(
+        "layers.{}.feed_forward_norm",
+        "encoder.layer.{}.output.LayerNorm",
     ),
-    rule(
-        "layers.{}.attention.key.bias",
-        "encoder.layer.{}.attention.self.key.bias",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.attention.value.weight",
-        "encoder.layer.{}.attention.self.value.weight",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.attention.value.bias",
-        "encoder.layer.{}.attention.self.value.bias",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.attention.output.weight",
-        "encoder.layer.{}.attention.output.dense.weight",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.attention.output.bias",
-        "encoder.layer.{}.attention.output.dense.bias",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.attention_norm.gamma",
-        "encoder.layer.{}.attention.output.LayerNorm.weight",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.attention_norm.beta",
-        "encoder.layer.{}.attention.output.LayerNorm.bias",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.feed_forward.up.weight",
-        "encoder.layer.{}.intermediate.dense.weight",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.feed_forward.up.bias",
-        "encoder.layer.{}.intermediate.dense.bias",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.feed_forward.down.weight",
-        "encoder.layer.{}.output.dense.weight",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.feed_forward.down.bias",
-        "encoder.layer.{}.output.dense.bias",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.feed_forward_norm.gamma",
-        "encoder.layer.{}.output.LayerNorm.weight",
-        Part::Whole,
-    ),
-    rule(
-        "layers.{}.feed_forward_norm.beta",
-        "encoder.layer.{}.output.LayerNorm.bias",
-        Part::Whole,
-    ),
-    rule("pooler.weight", "pooler.dense.weight", Part::Whole),
-    rule("pooler.bias", "pooler.dense.bias", Part::Whole),
-    rule(
-        "vocabulary.dense.weight",
-        "cls.predictions.transform.dense.weight",
-        Part::Whole,
-    ),
-    rule(
-        "vocabulary.dense.bias",
-        "cls.predictions.transform.dense.bias",
-        Part::Whole,
-    ),
-    rule(
-        "vocabulary.norm.gamma",
-        "cls.predictions.transform.LayerNorm.weight",
-        Part::Whole,
-    ),
-    rule(
-        "vocabulary.norm.beta",
-        "cls.predictions.transform.LayerNorm.bias",
-        Part::Whole,
-    ),
+    layer("pooler", "pooler.dense"),
+];
+
+/// The heads of pretraining.
+const PRETRAINING: &[Rule] = &[
+    layer("vocabulary.dense", "cls.predictions.transform.dense"),
+    layer("vocabulary.norm", "cls.predictions.transform.LayerNorm"),
     rule("vocabulary.bias", "cls.predictions.bias", Part::Whole),
-    rule(
-        "next_sentence.weight",
-        "cls.seq_relationship.weight",
-        Part::Whole,
-    ),
-    rule(
-        "next_sentence.bias",
-        "cls.seq_relationship.bias",
-        Part::Whole,
-    ),
+    layer("next_sentence", "cls.seq_relationship"),
 ];
 
-const CLASSIFIER: &[Rule] = &[
-    rule("classifier.weight", "classifier.weight", Part::Whole),
-    rule("classifier.bias", "classifier.bias", Part::Whole),
-];
+const CLASSIFIER: &[Rule] = &[layer("classifier", "classifier")];
 
-const SPANS: &[Rule] = &[
-    rule("classifier.weight", "qa_outputs.weight", Part::Whole),
-    rule("classifier.bias", "qa_outputs.bias", Part::Whole),
-];
+const SPANS: &[Rule] = &[layer("classifier", "qa_outputs")];
 
 /// The table for a model with `head`. A bare encoder carries no prefix unless the file at hand does.
-pub fn table(head: Head, prefixed: bool) -> NameTable {
-    let prefix = if prefixed { "bert." } else { "" };
+pub(super) fn table(head: Head, prefix: &str) -> NameTable {
     let head_rules = if head == Head::QuestionAnswering {
         SPANS
     } else {
         CLASSIFIER
     };
     NameTable::new(
-        &[RULES, head_rules],
+        &[RULES, PRETRAINING, head_rules],
         prefix,
         &["cls.", "classifier.", "qa_outputs."],
     )
 }
 
 /// Tensors that repeat a tied one or that no computation reads, as published files hold them.
-pub fn is_redundant(name: &str) -> bool {
+pub(super) fn is_redundant(name: &str) -> bool {
     matches!(
         name,
         "cls.predictions.decoder.weight" | "cls.predictions.decoder.bias"

@@ -4,7 +4,12 @@ use malmoi_checkpoint::{ConfigError, ConfigReader};
 use malmoi_nn::Activation;
 use serde_json::{Value, json};
 
+use super::{model::Gpt1, weights};
+use crate::architecture::{Architecture, Config, Network};
+use crate::config::{Direction, Sizes, SpecialTokens};
 use crate::config_keys;
+use crate::head::Head;
+use crate::names::NameTable;
 
 /// Sizes and rates of a GPT-1 model.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,12 +42,18 @@ pub struct Gpt1Config {
     pub labels: Vec<String>,
 }
 
-impl Gpt1Config {
-    /// Reads `config.json`; keys that change the computation are implemented or refused by name.
-    ///
-    /// # Errors
-    /// A missing, wrong, unsupported or unknown key.
-    pub fn from_json(config: &Value, accept_unknown: bool) -> Result<Self, ConfigError> {
+impl Architecture for Gpt1Config {
+    const MODEL_TYPES: &'static [&'static str] = &["openai-gpt"];
+
+    fn presets() -> Vec<(&'static str, Value)> {
+        let config = json!({
+            "model_type": "openai-gpt", "vocab_size": 40478, "n_embd": 768, "n_layer": 12, "n_head": 12,
+            "n_positions": 512,
+        });
+        vec![("gpt1", config)]
+    }
+
+    fn from_json(config: &Value, accept_unknown: bool) -> Result<Self, ConfigError> {
         let read = ConfigReader::new(config, "openai-gpt")?;
         read.refuse_unless("tie_word_embeddings", true)?;
         read.refuse_unless("summary_type", "cls_index")?;
@@ -77,9 +88,10 @@ impl Gpt1Config {
         read.finish(accept_unknown)?;
         Ok(this)
     }
+}
 
-    /// `config.json` as Python reads it, without `architectures`.
-    pub fn to_json(&self) -> Value {
+impl Config for Gpt1Config {
+    fn to_json(&self) -> Value {
         let afn = match self.activation {
             Activation::GeluTanh => "gelu",
             other => config_keys::activation_name(other),
@@ -105,5 +117,81 @@ impl Gpt1Config {
         });
         config_keys::write_labels(&mut config, &self.labels, None);
         config
+    }
+
+    fn model_type(&self) -> &'static str {
+        "openai-gpt"
+    }
+
+    fn heads(&self) -> &'static [(Head, &'static str)] {
+        &[
+            (Head::None, "OpenAIGPTModel"),
+            (Head::CausalLm, "OpenAIGPTLMHeadModel"),
+            (Head::DoubleHeads, "OpenAIGPTDoubleHeadsModel"),
+        ]
+    }
+
+    fn direction(&self) -> Direction {
+        Direction::Decoder
+    }
+
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            vocab_size: self.vocab_size,
+            max_len: self.max_len,
+            d_model: self.d_model,
+            n_layers: self.n_layers,
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_heads,
+            d_head: self.d_model / self.n_heads,
+            d_ff: 4 * self.d_model,
+            n_segments: self.vocab_size,
+        }
+    }
+
+    fn set_sizes(&mut self, sizes: &Sizes) {
+        (self.vocab_size, self.max_len) = (sizes.vocab_size, sizes.max_len);
+        (self.d_model, self.n_layers, self.n_heads) =
+            (sizes.d_model, sizes.n_layers, sizes.n_heads);
+    }
+
+    fn set_dropout(&mut self, rate: f32) {
+        self.embedding_dropout = rate;
+        self.attention_dropout = rate;
+        self.residual_dropout = rate;
+    }
+
+    fn set_special_tokens(&mut self, _tokens: SpecialTokens) {}
+
+    fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    fn initializer_range(&self) -> f32 {
+        self.initializer_range
+    }
+
+    fn set_initializer_range(&mut self, deviation: f32) {
+        self.initializer_range = deviation;
+    }
+
+    fn prefix(&self) -> &'static str {
+        "transformer."
+    }
+
+    fn names(&self, _head: Head, prefixed: bool) -> NameTable {
+        weights::table(if prefixed { self.prefix() } else { "" })
+    }
+
+    fn tied_copy(&self, parameter: &str) -> Option<&'static str> {
+        (parameter == "token.weight").then_some("lm_head.weight")
+    }
+
+    fn is_redundant(&self, name: &str) -> bool {
+        weights::is_redundant(name)
+    }
+
+    fn build(&self, head: Head) -> Box<dyn Network> {
+        Box::new(Gpt1::new(self, head))
     }
 }

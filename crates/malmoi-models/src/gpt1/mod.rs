@@ -5,5 +5,3 @@ mod model;
 mod weights;
 
 pub use config::Gpt1Config;
-pub use model::Gpt1;
-pub use weights::{is_redundant, table};

@@ -8,16 +8,18 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_nn::ops::{self, Projection};
 use malmoi_nn::{
-    AttentionConfig, Block, BlockConfig, Embedding, KvCache, Linear, Mask, NormPlace, PackedBatch,
-    Pass,
+    AttentionConfig, Block, BlockConfig, Embedding, FeedForwardConfig, Linear, Mask, NormPlace,
+    PackedBatch, Pass, Stack,
 };
 
 use super::Gpt1Config;
+use crate::architecture::Network;
 use crate::head::Head;
+use crate::layers::{embed_with_positions, projection};
 
 /// The decoder with the heads that its task needs.
 #[derive(Module, Debug)]
-pub struct Gpt1 {
+pub(super) struct Gpt1 {
     token: Embedding,
     position: Embedding,
     layers: Vec<Block>,
@@ -28,24 +30,16 @@ pub struct Gpt1 {
 
 impl Gpt1 {
     /// A model with weights yet to be filled.
-    pub fn new(config: &Gpt1Config, head: Head) -> Self {
+    pub(super) fn new(config: &Gpt1Config, head: Head) -> Self {
         let d = config.d_model;
+        let attention = AttentionConfig {
+            dropout: config.attention_dropout,
+            ..AttentionConfig::new(d, config.n_heads, Mask::Causal)
+        };
+        let feed_forward = FeedForwardConfig::new(4 * d, config.activation);
         let block = BlockConfig {
-            attention: AttentionConfig {
-                d_model: d,
-                n_heads: config.n_heads,
-                n_kv_heads: config.n_heads,
-                d_head: d / config.n_heads,
-                scale: 1.0 / ((d / config.n_heads) as f32).sqrt(),
-                mask: Mask::Causal,
-                bias: true,
-                dropout: config.attention_dropout,
-            },
-            d_ff: 4 * d,
-            activation: config.activation,
-            norm_place: NormPlace::Post,
-            norm_eps: config.norm_eps,
             dropout: config.residual_dropout,
+            ..BlockConfig::new(attention, feed_forward, NormPlace::Post, config.norm_eps)
         };
         Self {
             token: Embedding::new(config.vocab_size, d),
@@ -55,46 +49,24 @@ impl Gpt1 {
             config: config.clone(),
         }
     }
+}
 
-    /// The embedding output, `[N, D]`.
-    pub fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
-        let mut tables = vec![
-            self.token.at(&batch.ids),
-            self.position.at(&batch.positions),
-        ];
-        if let Some(segments) = &batch.segments {
-            tables.push(self.token.at(segments));
-        }
-        let sum = ops::sum_of_embeddings(tables, None);
-        ops::dropout(sum, pass.dropout(self.config.embedding_dropout))
+impl Network for Gpt1 {
+    fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
+        let dropout = self.config.embedding_dropout;
+        embed_with_positions(&self.token, &self.position, batch, dropout, pass)
     }
 
-    /// The blocks of the decoder.
-    pub fn layers(&self) -> &[Block] {
-        &self.layers
+    fn stack(&self) -> Stack<'_> {
+        Stack::new(&self.layers)
     }
 
-    /// New tokens behind a cache: the last hidden states `[N, D]`.
-    pub fn forward_cached(&self, batch: &PackedBatch, cache: &mut KvCache) -> Tensor<2> {
-        let mut x = self.embed(batch, &Pass::inference());
-        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
-            x = layer.forward_cached(x, batch, cache);
-        }
-        cache.advance(&batch.cu_seqlens);
-        x
-    }
-
-    /// Choice logits of hidden rows, `[B, D]` → `[B, 1]`, with dropout before them.
-    pub fn score(&self, rows: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
+    fn choice_scores(&self, rows: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
         let dropped = ops::dropout(rows, pass.dropout(self.config.classifier_dropout));
         Some(self.choice.as_ref()?.forward(dropped))
     }
 
-    /// The tied projection to the vocabulary.
-    pub fn projection(&self) -> Projection {
-        Projection {
-            weight: self.token.weight.val(),
-            bias: None,
-        }
+    fn projection(&self) -> Option<Projection> {
+        Some(projection(&None, &self.token))
     }
 }

@@ -6,5 +6,4 @@ mod model;
 mod weights;
 
 pub use config::Gpt2Config;
-pub use model::Gpt2;
-pub use weights::{is_redundant, table};
+pub(crate) use weights::BLOCKS;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use malmoi_kernels::attention as kernel;
 use malmoi_kernels::attention::{
-    AttentionShape, CachedShape, Dropout, Gradients, KvSlices, Mask, Saved,
+    AttentionShape, Bias, CachedShape, Dropout, Gradients, KvSlices, Mask, Saved,
 };
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::buffers;
 use crate::host;
 
 /// Everything about an attention call that is not a tensor.
@@ -33,7 +34,7 @@ pub struct AttentionLayout {
 }
 
 impl AttentionLayout {
-    fn shape(&self) -> AttentionShape<'_> {
+    fn shape<'a>(&'a self, bias: Option<&'a [f32]>) -> AttentionShape<'a> {
         let narrow = self.n_kv_heads * self.d_head;
         AttentionShape {
             n_kv_heads: self.n_kv_heads,
@@ -41,29 +42,53 @@ impl AttentionLayout {
             k_stride: narrow,
             v_stride: narrow,
             dropout: self.dropout,
+            bias: self.bias(bias),
             ..AttentionShape::new(&self.cu_q, &self.cu_k, self.n_heads, self.d_head, self.mask)
         }
     }
+
+    fn bias<'a>(&self, data: Option<&'a [f32]>) -> Option<Bias<'a>> {
+        data.map(|data| Bias {
+            data,
+            reach: (data.len() / self.n_heads).div_ceil(2),
+        })
+    }
 }
 
-/// `softmax(scale · q kᵀ) v` per sequence and head: `q [Nq, n_heads·d_head]`, `k`, `v [Nk, n_kv_heads·d_head]` →
-/// `[Nq, n_heads·d_head]`.
-pub fn attention(q: Tensor<2>, k: Tensor<2>, v: Tensor<2>, layout: AttentionLayout) -> Tensor<2> {
-    apply(
-        Attention(layout),
-        [primitive(q), primitive(k), primitive(v)],
-    )
+/// `softmax(scale · q kᵀ + bias) v` per sequence and head: `q [Nq, n_heads·d_head]`, `k`, `v [Nk, n_kv_heads·d_head]` →
+/// `[Nq, n_heads·d_head]`. `bias [n_heads, 2·reach - 1]` is by distance, see [`Bias`].
+pub fn attention(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    v: Tensor<2>,
+    bias: Option<Tensor<2>>,
+    layout: AttentionLayout,
+) -> Tensor<2> {
+    let op = Attention(layout);
+    match bias {
+        Some(bias) => apply(
+            op,
+            [primitive(q), primitive(k), primitive(v), primitive(bias)],
+        ),
+        None => apply(op, [primitive(q), primitive(k), primitive(v)]),
+    }
 }
 
 /// Probabilities of each sequence, `[n_heads, nq, nk]` one after another; a read-out, not part of the fused path.
-pub fn attention_probabilities(q: Tensor<2>, k: Tensor<2>, layout: &AttentionLayout) -> Vec<f32> {
+pub fn attention_probabilities(
+    q: Tensor<2>,
+    k: Tensor<2>,
+    bias: Option<Tensor<2>>,
+    layout: &AttentionLayout,
+) -> Vec<f32> {
+    let bias = bias.map(host::values);
     let lengths = layout.cu_q.windows(2).zip(layout.cu_k.windows(2));
     let total: usize = lengths
         .map(|(q, k)| layout.n_heads * (q[1] - q[0]) as usize * (k[1] - k[0]) as usize)
         .sum();
     let mut probabilities = vec![0.0; total];
     kernel::attention_probabilities(
-        &layout.shape(),
+        &layout.shape(bias.as_deref()),
         &host::values(q),
         &host::values(k),
         &mut probabilities,
@@ -75,11 +100,13 @@ pub fn attention_probabilities(q: Tensor<2>, k: Tensor<2>, layout: &AttentionLay
 pub fn attention_cached(
     q: Tensor<2>,
     caches: &[KvSlices<'_>],
+    bias: Option<Tensor<2>>,
     layout: &AttentionLayout,
 ) -> Tensor<2> {
     let shape = q.dims();
+    let bias = bias.map(host::values);
     let q = host::values(q);
-    let mut out = vec![0.0; q.len()];
+    let mut out = buffers::take(q.len());
     let sizes = CachedShape {
         cu_q: &layout.cu_q,
         n_heads: layout.n_heads,
@@ -88,7 +115,7 @@ pub fn attention_cached(
         scale: layout.scale,
         mask: layout.mask,
         q_stride: shape[1],
-        bias: None,
+        bias: layout.bias(bias.as_deref()),
     };
     kernel::attention_cached(&sizes, &q, caches, &mut out);
     host::tensor(out, shape)
@@ -100,9 +127,10 @@ struct Attention(AttentionLayout);
 impl FusedOp for Attention {
     fn forward(&self, inputs: &[Operand<'_>], track: bool) -> Forward {
         let (q, k, v) = (inputs[0], inputs[1], inputs[2]);
-        let mut out = vec![0.0; q.data.len()];
-        let mut lse = vec![0.0; self.0.n_heads * q.shape[0]];
-        kernel::attention_forward(&self.0.shape(), q.data, k.data, v.data, &mut out, &mut lse);
+        let shape = self.0.shape(inputs.get(3).map(|bias| bias.data));
+        let mut out = buffers::take(q.data.len());
+        let mut lse = buffers::take(self.0.n_heads * q.shape[0]);
+        kernel::attention_forward(&shape, q.data, k.data, v.data, &mut out, &mut lse);
         Forward {
             data: out,
             shape: q.shape.to_vec(),
@@ -112,7 +140,7 @@ impl FusedOp for Attention {
 
     fn keep(&self) -> Keep {
         Keep {
-            inputs: &[0, 1, 2],
+            inputs: &[0, 1, 2, 3],
             output: true,
         }
     }
@@ -123,7 +151,11 @@ impl FusedOp for Attention {
             pass.inputs[1].data,
             pass.inputs[2].data,
         ];
-        let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
+        let (mut dq, mut dk, mut dv) = (
+            buffers::take(q.len()),
+            buffers::take(k.len()),
+            buffers::take(v.len()),
+        );
         let saved = Saved {
             q,
             k,
@@ -131,13 +163,21 @@ impl FusedOp for Attention {
             out: pass.output,
             lse: &pass.saved[0],
         };
+        let bias = pass.inputs.get(3).map(|bias| bias.data);
+        let mut dbias = bias
+            .filter(|_| pass.needs[3])
+            .map(|bias| vec![0.0; bias.len()]);
         let gradients = Gradients {
             dq: &mut dq,
             dk: &mut dk,
             dv: &mut dv,
-            dbias: None,
+            dbias: dbias.as_deref_mut(),
         };
-        kernel::attention_backward(&self.0.shape(), &saved, pass.grad, gradients);
-        vec![Some(dq), Some(dk), Some(dv)]
+        kernel::attention_backward(&self.0.shape(bias), &saved, pass.grad, gradients);
+        let mut all = vec![Some(dq), Some(dk), Some(dv)];
+        if bias.is_some() {
+            all.push(dbias);
+        }
+        all
     }
 }

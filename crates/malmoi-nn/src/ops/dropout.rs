@@ -5,6 +5,7 @@ use malmoi_kernels::dropout::dropout_forward;
 use malmoi_kernels::random::Key;
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::buffers;
 
 /// Zeroes each element of `x [N, D]` with probability p and scales the others by `1 / (1 - p)`; `dropout` is the probability
 /// and the key of the mask, as [`Pass::dropout`](crate::Pass::dropout) gives them.
@@ -24,7 +25,7 @@ struct Dropout {
 impl FusedOp for Dropout {
     fn forward(&self, inputs: &[Operand<'_>], _track: bool) -> Forward {
         let x = inputs[0];
-        let mut y = vec![0.0; x.data.len()];
+        let mut y = buffers::take(x.data.len());
         dropout_forward(x.data, self.p, self.key, &mut y);
         Forward::new(y, x.shape)
     }
@@ -37,7 +38,7 @@ impl FusedOp for Dropout {
     }
 
     fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
-        let mut dx = vec![0.0; pass.grad.len()];
+        let mut dx = buffers::take(pass.grad.len());
         dropout_forward(pass.grad, self.p, self.key, &mut dx);
         vec![Some(dx)]
     }

@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use malmoi_kernels::embedding::{embedding_sum, gather_rows as gather, scatter_add_rows};
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::buffers;
 
 /// Rows `ids` of `table [V, D]` → `[ids.len(), D]`.
 ///
@@ -51,7 +52,7 @@ struct Gather {
 impl FusedOp for Gather {
     fn forward(&self, inputs: &[Operand<'_>], _track: bool) -> Forward {
         let (n, d) = (self.ids[0].len(), inputs[0].shape[1]);
-        let mut out = vec![0.0; n * d];
+        let mut out = buffers::take(n * d);
         match inputs {
             [table] => gather(table.data, d, &self.ids[0], &mut out),
             tables => {

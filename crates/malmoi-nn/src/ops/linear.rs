@@ -6,6 +6,7 @@ use malmoi_kernels::linear::{
 };
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::buffers;
 
 /// Dense layer: `x [N, d_in]`, `weight [d_out, d_in]`, `bias [d_out]` → `[N, d_out]`.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
@@ -28,7 +29,7 @@ impl FusedOp for Linear {
             "linear: x has {} columns, weight expects {d_in}",
             x.shape[1]
         );
-        let mut y = vec![0.0; x.shape[0] * d_out];
+        let mut y = buffers::take(x.shape[0] * d_out);
         linear_forward(x.data, weight.data, bias, d_in, d_out, &mut y);
         Forward::new(y, [x.shape[0], d_out])
     }
@@ -44,19 +45,19 @@ impl FusedOp for Linear {
         let (x, weight, dy) = (pass.inputs[0], pass.inputs[1], pass.grad);
         let [d_out, d_in] = [weight.shape[0], weight.shape[1]];
         let dx = pass.needs[0].then(|| {
-            let mut dx = vec![0.0; x.data.len()];
+            let mut dx = buffers::take(x.data.len());
             linear_backward_input(dy, weight.data, d_in, d_out, &mut dx);
             dx
         });
         let dw = pass.needs[1].then(|| {
-            let mut dw = vec![0.0; weight.data.len()];
+            let mut dw = buffers::take(weight.data.len());
             linear_backward_weight(dy, x.data, d_in, d_out, &mut dw, false);
             dw
         });
         let mut gradients = vec![dx, dw];
         if pass.inputs.len() == 3 {
             gradients.push(pass.needs[2].then(|| {
-                let mut db = vec![0.0; d_out];
+                let mut db = buffers::take(d_out);
                 linear_backward_bias(dy, d_out, &mut db, false);
                 db
             }));

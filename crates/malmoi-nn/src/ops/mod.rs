@@ -3,19 +3,25 @@
 mod activation;
 mod attention;
 mod cross_entropy;
+mod distance_bias;
 mod dropout;
 mod embedding;
 mod linear;
 mod losses;
+mod means;
 mod norm;
 mod residual;
+mod rotary;
 
-pub use activation::activation;
+pub use activation::{activation, gated};
 pub use attention::{AttentionLayout, attention, attention_cached, attention_probabilities};
 pub use cross_entropy::{Projection, cross_entropy, linear_cross_entropy};
+pub use distance_bias::bias_of_buckets;
 pub use dropout::dropout;
 pub use embedding::{gather_rows, sum_of_embeddings};
 pub use linear::linear;
 pub use losses::{binary_cross_entropy, mean_squared_error, weighted_sum};
-pub use norm::{layer_norm, residual_layer_norm};
+pub use means::sequence_means;
+pub use norm::{norm, residual_norm};
 pub use residual::{add, add_dropout};
+pub use rotary::{RotaryLayout, rotary};

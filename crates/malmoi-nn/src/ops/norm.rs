@@ -1,40 +1,39 @@
-//! Layer normalisation (Ba et al., 2016), alone or fused with the residual sum before it.
+//! Layer and root-mean-square normalisation, alone or fused with the residual sum before it.
 
 use burn::tensor::Tensor;
-use malmoi_kernels::norm::{self as kernel, LayerNormOut, NormGradients};
+use malmoi_kernels::norm::{self as kernel, LayerNormOut, NormGradients, RmsNormOut};
 
-use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, Share, apply, primitive};
+use crate::buffers;
+use crate::layers::{NormConfig, NormKind};
 
-/// Layer norm over the last axis: `x [N, D]`, `gamma [D]`, `beta [D]` → `[N, D]`.
-pub fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Option<Tensor<1>>, eps: f32) -> Tensor<2> {
+/// A norm over the last axis: `x [N, D]`, `gamma [D]`, `beta [D]` (for kinds with a shift) → `[N, D]`.
+pub fn norm(
+    x: Tensor<2>,
+    gamma: Tensor<1>,
+    beta: Option<Tensor<1>>,
+    config: NormConfig,
+) -> Tensor<2> {
+    let op = Norm {
+        config,
+        residual: false,
+    };
     match beta {
-        Some(beta) => apply(
-            LayerNorm {
-                eps,
-                residual: false,
-            },
-            [primitive(x), primitive(gamma), primitive(beta)],
-        ),
-        None => apply(
-            LayerNorm {
-                eps,
-                residual: false,
-            },
-            [primitive(x), primitive(gamma)],
-        ),
+        Some(beta) => apply(op, [primitive(x), primitive(gamma), primitive(beta)]),
+        None => apply(op, [primitive(x), primitive(gamma)]),
     }
 }
 
-/// `layer_norm(x + residual)`: the post-norm of the original Transformer and of BERT; all `[N, D]`.
-pub fn residual_layer_norm(
+/// `norm(x + residual)`: the post-norm of the original Transformer and of BERT; all `[N, D]`.
+pub fn residual_norm(
     x: Tensor<2>,
     residual: Tensor<2>,
     gamma: Tensor<1>,
     beta: Option<Tensor<1>>,
-    eps: f32,
+    config: NormConfig,
 ) -> Tensor<2> {
-    let op = LayerNorm {
-        eps,
+    let op = Norm {
+        config,
         residual: true,
     };
     match beta {
@@ -48,18 +47,18 @@ pub fn residual_layer_norm(
             ],
         ),
         // Without a shift the sum is formed first: no published post-norm model omits it, so speed is not at stake.
-        None => layer_norm(super::add(x, residual), gamma, None, eps),
+        None => norm(super::add(x, residual), gamma, None, config),
     }
 }
 
 /// Inputs: x, gamma, [beta, [residual]].
 #[derive(Debug)]
-struct LayerNorm {
-    eps: f32,
+struct Norm {
+    config: NormConfig,
     residual: bool,
 }
 
-impl FusedOp for LayerNorm {
+impl FusedOp for Norm {
     fn forward(&self, inputs: &[Operand<'_>], track: bool) -> Forward {
         let (x, gamma) = (inputs[0], inputs[1].data);
         let beta = inputs.get(2).map(|beta| beta.data);
@@ -68,32 +67,36 @@ impl FusedOp for LayerNorm {
         assert_eq!(
             gamma.len(),
             d,
-            "layer norm: {} scales for {d} columns",
+            "norm: {} scales for {d} columns",
             gamma.len()
         );
-        let mut y = vec![0.0; n * d];
-        let (mut mean, mut rstd) = (vec![0.0; n], vec![0.0; n]);
-        let mut sum = vec![
-            0.0;
-            if residual.is_some() && track {
-                n * d
-            } else {
-                0
+        let eps = self.config.eps;
+        let mut y = buffers::take(n * d);
+        let (mut mean, mut rstd) = (Vec::new(), vec![0.0; n]);
+        let keeps_sum = residual.is_some() && track;
+        let mut sum = buffers::take(if keeps_sum { n * d } else { 0 });
+        let sum_out = keeps_sum.then_some(sum.as_mut_slice());
+        match self.config.kind {
+            NormKind::Layer | NormKind::LayerWithoutShift => {
+                mean.resize(n, 0.0);
+                let out = LayerNormOut {
+                    y: &mut y,
+                    sum: sum_out,
+                    mean: &mut mean,
+                    rstd: &mut rstd,
+                };
+                let parameters = kernel::LayerNorm { gamma, beta, eps };
+                kernel::layer_norm_forward(x.data, residual, parameters, out);
             }
-        ];
-        let sum_out = (!sum.is_empty()).then_some(sum.as_mut_slice());
-        let parameters = kernel::LayerNorm {
-            gamma,
-            beta,
-            eps: self.eps,
-        };
-        let out = LayerNormOut {
-            y: &mut y,
-            sum: sum_out,
-            mean: &mut mean,
-            rstd: &mut rstd,
-        };
-        kernel::layer_norm_forward(x.data, residual, parameters, out);
+            NormKind::Rms => {
+                let out = RmsNormOut {
+                    y: &mut y,
+                    sum: sum_out,
+                    rstd: &mut rstd,
+                };
+                kernel::rms_norm_forward(x.data, residual, kernel::RmsNorm { gamma, eps }, out);
+            }
+        }
         let saved = if track {
             vec![mean, rstd, sum]
         } else {
@@ -126,23 +129,34 @@ impl FusedOp for LayerNorm {
             pass.inputs[1].data,
         );
         let d = gamma.len();
-        let mut dx = vec![0.0; x.len()];
-        let mut dgamma = vec![0.0; d];
-        let mut dbeta = vec![0.0; d];
+        let mut dx = buffers::take(x.len());
+        let mut dgamma = buffers::take(d);
+        let shifted = pass.inputs.len() > 2;
+        let mut dbeta = buffers::take(if shifted { d } else { 0 });
         let out = NormGradients {
             dx: &mut dx,
             dgamma: &mut dgamma,
-            dbeta: Some(&mut dbeta),
+            dbeta: shifted.then_some(&mut dbeta),
         };
-        kernel::layer_norm_backward(x, &mean, &rstd, gamma, pass.grad, out);
-        let dresidual = (self.residual && pass.needs[3]).then(|| dx.clone());
+        match self.config.kind {
+            NormKind::Layer | NormKind::LayerWithoutShift => {
+                kernel::layer_norm_backward(x, &mean, &rstd, gamma, pass.grad, out);
+            }
+            NormKind::Rms => kernel::rms_norm_backward(x, &rstd, gamma, pass.grad, out),
+        }
+        buffers::give(sum);
         let mut gradients = vec![Some(dx), Some(dgamma)];
-        if pass.inputs.len() > 2 {
+        if shifted {
             gradients.push(Some(dbeta));
         }
         if self.residual {
-            gradients.push(dresidual);
+            gradients.push(None);
         }
         gradients
+    }
+
+    fn shares(&self, i: usize) -> Share {
+        // Both terms of a sum have its gradient.
+        if i == 3 { Share::Input(0) } else { Share::Own }
     }
 }

@@ -5,7 +5,8 @@ use malmoi_kernels::dropout::{add_dropout_residual, dropout_forward};
 use malmoi_kernels::optim::add_in_place;
 use malmoi_kernels::random::Key;
 
-use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, Share, apply, primitive};
+use crate::buffers;
 
 /// `branch + residual`, both `[N, D]`.
 pub fn add(branch: Tensor<2>, residual: Tensor<2>) -> Tensor<2> {
@@ -37,7 +38,7 @@ impl FusedOp for AddDropout {
             x.shape, residual.shape,
             "a residual has the shape of its branch"
         );
-        let mut y = vec![0.0; x.data.len()];
+        let mut y = buffers::take(x.data.len());
         match self.dropout {
             Some((p, key)) => add_dropout_residual(x.data, residual.data, p, key, &mut y),
             None => {
@@ -58,12 +59,20 @@ impl FusedOp for AddDropout {
     fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
         let branch = pass.needs[0].then(|| match self.dropout {
             Some((p, key)) => {
-                let mut dx = vec![0.0; pass.grad.len()];
+                let mut dx = buffers::take(pass.grad.len());
                 dropout_forward(pass.grad, p, key, &mut dx);
-                dx
+                Some(dx)
             }
-            None => pass.grad.to_vec(),
+            None => None,
         });
-        vec![branch, pass.needs[1].then(|| pass.grad.to_vec())]
+        vec![branch.flatten(), None]
+    }
+
+    fn shares(&self, i: usize) -> Share {
+        if i == 1 || self.dropout.is_none() {
+            Share::Output
+        } else {
+            Share::Own
+        }
     }
 }

@@ -53,7 +53,8 @@ pub struct Example {
     pub class: Option<u32>,
     /// The value of the example.
     pub value: Option<f32>,
-    /// What a decoder beside the encoder writes, the end token included.
+    /// For an encoder with a decoder: the decoder's start token and what it writes, the end token included. Every token but the first
+    /// is predicted, and the example's own tokens are the source.
     pub decoder: Option<Vec<u32>>,
 }
 
@@ -124,6 +125,9 @@ pub struct MicroBatch {
 impl MicroBatch {
     /// Packs examples.
     pub fn pack(examples: &[Example]) -> Self {
+        if examples.iter().any(|example| example.decoder.is_some()) {
+            return Self::pack_targets(examples);
+        }
         let mut sequences: Vec<&[u32]> = Vec::new();
         let (mut positions, mut segments) = (Vec::new(), Vec::new());
         let (mut rows, mut targets, mut next_sentence) = (Vec::new(), Vec::new(), Vec::new());
@@ -169,6 +173,30 @@ impl MicroBatch {
             next_sentence,
             classes,
             values,
+        }
+    }
+
+    /// Packs examples whose targets a decoder writes; their own tokens become its source.
+    fn pack_targets(examples: &[Example]) -> Self {
+        let written = |example: &Example| example.decoder.clone().unwrap_or_default();
+        let sequences: Vec<Vec<u32>> = examples.iter().map(written).collect();
+        let seen: Vec<&[u32]> = sequences
+            .iter()
+            .map(|ids| &ids[..ids.len().saturating_sub(1)])
+            .collect();
+        let targets: Vec<u32> = sequences
+            .iter()
+            .flat_map(|ids| ids.iter().skip(1).copied())
+            .collect();
+        let sources: Vec<&[u32]> = examples.iter().map(|example| &*example.ids).collect();
+        let source = PackedBatch::from_sequences(&sources);
+        Self {
+            batch: PackedBatch::from_sequences(&seen).with_source(source),
+            rows: (0..targets.len() as u32).collect(),
+            targets,
+            next_sentence: Vec::new(),
+            classes: Vec::new(),
+            values: Vec::new(),
         }
     }
 
@@ -240,7 +268,9 @@ impl Counts {
                 targets: sum.targets + micro.targets.len(),
                 pairs: sum.pairs + micro.next_sentence.len(),
                 rows: sum.rows + micro.classes.len() + micro.values.len(),
-                tokens: sum.tokens + micro.batch.n_tokens(),
+                tokens: sum.tokens
+                    + micro.batch.n_tokens()
+                    + (micro.batch.source.as_ref()).map_or(0, |source| source.n_tokens()),
             })
     }
 }

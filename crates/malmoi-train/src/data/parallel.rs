@@ -176,13 +176,14 @@ impl Examples for TranslationData {
 pub struct TextPairs {
     pairs: Pairs,
     end: u32,
+    start: u32,
     /// Tokens of a source and of a target, end tokens included.
     max_len: [usize; 2],
     order: EpochOrder,
 }
 
 impl TextPairs {
-    /// Examples of a corpus of rows. `name` stands in messages.
+    /// Examples of a corpus of rows. `name` stands in messages; the decoder begins with `start`.
     ///
     /// # Errors
     /// [`TrainError::Corpus`] without rows, [`TrainError::NoToken`].
@@ -190,6 +191,7 @@ impl TextPairs {
         tokens: Arc<dyn Tokens>,
         tokenizer: &Tokenizer,
         name: &str,
+        start: u32,
         max_len: [usize; 2],
     ) -> Result<Self, TrainError> {
         let end = tokenizer.special().eos.ok_or_else(|| TrainError::NoToken {
@@ -200,6 +202,7 @@ impl TextPairs {
             order: EpochOrder::new(pairs.rows.len()),
             pairs,
             end,
+            start,
             max_len,
         })
     }
@@ -207,9 +210,9 @@ impl TextPairs {
     fn example(&self, row: usize) -> Example {
         let [source, target] = self.max_len;
         let fit = |a: usize, b: usize| (a.min(source - 1), b.min(target - 1));
-        let [mut ids, mut decoder] = self.pairs.read(row, fit);
+        let [mut ids, target] = self.pairs.read(row, fit);
         ids.push(self.end);
-        decoder.push(self.end);
+        let decoder = [&[self.start], &*target, &[self.end]].concat();
         Example {
             starts: vec![0],
             positions: (0..ids.len() as u32).collect(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use malmoi_checkpoint::{ModelCard, ModelDirectory};
-use malmoi_models::{Head, Mode, Model, ModelConfig, OpenOptions};
+use malmoi_models::{Direction, Head, Mode, Model, ModelConfig, OpenOptions};
 use malmoi_tasks::{Case, Record, TaskSpec, read_records};
 use malmoi_text::Tokenizer;
 
@@ -96,7 +96,7 @@ pub(super) fn prepare(
     };
     files.push(saved.save(out)?);
     Ok(Prepared {
-        train: CaseExamples::new(&train, encoder.decoder_only),
+        train: CaseExamples::new(&train, model.decoder_start()),
         identity: DataIdentity {
             train: identity(&config.data.train)?,
             valid: config.data.valid.as_ref().map(identity).transpose()?,
@@ -117,7 +117,7 @@ fn check_length(config: &FinetuneConfig, model: &ModelConfig) -> Result<(), Trai
         return Ok(());
     };
     let length = config.data.max_len + task.max_target_len;
-    if model.is_causal() && length > model.max_len() {
+    if model.direction() == Direction::Decoder && length > model.max_len() {
         return Err(ConfigProblem::new(
             "data.max_len",
             format!(

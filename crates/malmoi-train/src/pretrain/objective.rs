@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use malmoi_models::{Head, ModelConfig};
+use malmoi_models::{Direction, Head, ModelConfig};
 use malmoi_text::Tokenizer;
 
 use super::corpus::Role;
@@ -16,58 +16,41 @@ use crate::objectives::masked::MaskingRates;
 use crate::objectives::span_corruption::SpanRates;
 
 /// The head that an objective trains.
-pub(super) fn head(objective: &Objective, _: &ModelConfig) -> Head {
+pub(super) fn head(objective: &Objective) -> Head {
     match objective {
         Objective::Clm(_) => Head::CausalLm,
         Objective::Mlm(mlm) if mlm.pairs() != PairKind::None => Head::Pretraining,
         Objective::Mlm(_) | Objective::Tlm(_) => Head::MaskedLm,
-        Objective::SpanCorruption(_) | Objective::Text2text(_) => Head::CausalLm,
+        Objective::SpanCorruption(_) | Objective::Text2text(_) => Head::Seq2SeqLm,
     }
 }
 
-/// The kinds of networks that objectives are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    Encoder,
-    Decoder,
-    Both,
-}
-
-impl Shape {
-    fn of(model: &ModelConfig) -> Self {
-        match model.is_causal() {
-            true => Self::Decoder,
-            false => Self::Encoder,
-        }
-    }
-
-    /// What it is called, and an objective for it.
-    fn describe(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Encoder => ("an encoder (such as bert)", "mlm"),
-            Self::Decoder => ("a decoder (such as gpt2)", "clm"),
-            Self::Both => ("an encoder with a decoder (such as t5)", "span-corruption"),
-        }
+/// What a kind of network is called, and an objective for it.
+fn describe(direction: Direction) -> (&'static str, &'static str) {
+    match direction {
+        Direction::Encoder => ("an encoder (such as bert)", "mlm"),
+        Direction::Decoder => ("a decoder (such as gpt2)", "clm"),
+        Direction::EncoderDecoder => ("an encoder with a decoder (such as t5)", "span-corruption"),
     }
 }
 
 /// Refuses an objective for another kind of model.
 pub(super) fn check_fit(objective: &Objective, model: &ModelConfig) -> Result<(), ConfigProblem> {
     let wanted = match objective {
-        Objective::Clm(_) => Shape::Decoder,
-        Objective::Mlm(_) | Objective::Tlm(_) => Shape::Encoder,
-        Objective::SpanCorruption(_) | Objective::Text2text(_) => Shape::Both,
+        Objective::Clm(_) => Direction::Decoder,
+        Objective::Mlm(_) | Objective::Tlm(_) => Direction::Encoder,
+        Objective::SpanCorruption(_) | Objective::Text2text(_) => Direction::EncoderDecoder,
     };
-    let found = Shape::of(model);
+    let found = model.direction();
     if found != wanted {
-        let (kind, example) = found.describe();
+        let (kind, example) = describe(found);
         return Err(ConfigProblem::new(
             "objective.kind",
             format!("an objective of {kind}, {example} say"),
             format!(
                 "{:?}, which trains {}",
                 objective.name(),
-                wanted.describe().0
+                describe(wanted).0
             ),
             "change objective.kind or the model",
         ));
@@ -93,9 +76,13 @@ pub(super) fn check_fit(objective: &Objective, model: &ModelConfig) -> Result<()
 }
 
 /// Tokens of a sequence: what the objective says, or all positions.
-pub(super) fn sequence_length(objective: &Objective, max_len: usize) -> Result<usize, TrainError> {
+pub(super) fn sequence_length(
+    objective: &Objective,
+    model: &ModelConfig,
+) -> Result<usize, TrainError> {
     let (key, length) = objective.length();
-    let length = length.unwrap_or(max_len);
+    let length = length.unwrap_or(model.max_len());
+    let max_len = model.position_limit();
     if length > max_len {
         return Err(TrainError::TooLong {
             key,
@@ -110,11 +97,14 @@ pub(super) fn sequence_length(objective: &Objective, max_len: usize) -> Result<u
 pub(super) fn examples(
     config: &PretrainConfig,
     tokenizer: &Tokenizer,
+    model: &ModelConfig,
     corpora: &[Arc<Corpus>],
     role: Role,
-    length: usize,
 ) -> Result<Box<dyn Examples>, TrainError> {
     let name = role.describe();
+    let length = sequence_length(&config.objective, model)?;
+    // Checked before: these objectives are for models that have one.
+    let start = model.decoder_start().unwrap_or_default();
     let tokens = |number: usize| -> Arc<dyn Tokens> { Arc::clone(&corpora[number]) as _ };
     Ok(match &config.objective {
         Objective::Clm(clm) => {
@@ -189,6 +179,7 @@ pub(super) fn examples(
                     tokens(number),
                     tokenizer,
                     name,
+                    start,
                     options,
                 )?));
                 number += 1;
@@ -196,7 +187,7 @@ pub(super) fn examples(
             for task in &spans.tasks {
                 if role == Role::Train || task.valid.is_some() {
                     let lengths = [length, task.max_target_len];
-                    let pairs = TextPairs::new(tokens(number), tokenizer, name, lengths)?;
+                    let pairs = TextPairs::new(tokens(number), tokenizer, name, start, lengths)?;
                     sources.push(Box::new(pairs));
                     number += 1;
                 }
@@ -208,7 +199,7 @@ pub(super) fn examples(
         }
         Objective::Text2text(task) => {
             let lengths = [length, task.max_target_len];
-            Box::new(TextPairs::new(tokens(0), tokenizer, name, lengths)?)
+            Box::new(TextPairs::new(tokens(0), tokenizer, name, start, lengths)?)
         }
     })
 }

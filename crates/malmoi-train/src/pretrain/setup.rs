@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use malmoi_models::ModelConfig;
+use malmoi_models::{ModelConfig, Sizes, SpecialTokens};
 use malmoi_text::Tokenizer;
 
 use super::objective;
@@ -29,20 +29,16 @@ pub fn model_config(
     }
     model = model.with_vocab_size(vocab_size);
     let special = tokenizer.special();
-    match &mut model {
-        ModelConfig::Bert(bert) => bert.pad_token_id = special.pad.unwrap_or(0),
-        ModelConfig::Gpt1(_) => {}
-        ModelConfig::Gpt2(gpt) => {
-            gpt.bos_token_id = special.bos;
-            gpt.eos_token_id = special.eos;
-            gpt.pad_token_id = special.pad;
-        }
-    }
+    model = model.with_special_tokens(SpecialTokens {
+        pad: special.pad,
+        bos: special.bos,
+        eos: special.eos,
+    });
     if let Some(rate) = config.train.dropout {
-        set_dropout(&mut model, rate as f32);
+        model = model.with_dropout(rate as f32);
     }
     objective::check_fit(&config.objective, &model)?;
-    objective::sequence_length(&config.objective, model.max_len())?;
+    objective::sequence_length(&config.objective, &model)?;
     Ok(model)
 }
 
@@ -54,7 +50,7 @@ fn sizes(section: &ModelSection) -> Result<ModelConfig, TrainError> {
         (None, Some(Architecture::Gpt1)) => "gpt1",
         (None, _) => "gpt2",
     };
-    let mut model = ModelConfig::preset(preset).ok_or_else(|| {
+    let model = ModelConfig::preset(preset).ok_or_else(|| {
         ConfigProblem::new(
             "model.preset",
             format!("one of {}", ModelConfig::preset_names().join(", ")),
@@ -82,63 +78,35 @@ fn sizes(section: &ModelSection) -> Result<ModelConfig, TrainError> {
         )
         .into());
     }
-    let init_std = section.init_std.map(|std| std as f32);
-    match &mut model {
-        ModelConfig::Bert(bert) => {
-            (bert.d_model, bert.n_heads, bert.n_layers) = (d_model, n_heads, n_layers);
-            (bert.d_ff, bert.max_len) = (d_ff, max_len);
-            bert.initializer_range = init_std.unwrap_or(bert.initializer_range);
-        }
-        ModelConfig::Gpt1(gpt) => {
-            if d_ff != 4 * d_model {
-                return Err(ConfigProblem::new(
-                    "model.d_ff",
-                    format!("4 · d_model = {}, which gpt1 always has", 4 * d_model),
-                    d_ff,
-                    "remove it, or take gpt2",
-                )
-                .into());
-            }
-            (gpt.d_model, gpt.n_heads, gpt.n_layers, gpt.max_len) =
-                (d_model, n_heads, n_layers, max_len);
-            gpt.initializer_range = init_std.unwrap_or(gpt.initializer_range);
-        }
-        ModelConfig::Gpt2(gpt) => {
-            (gpt.d_model, gpt.n_heads, gpt.n_layers) = (d_model, n_heads, n_layers);
-            (gpt.d_ff, gpt.max_len) = (d_ff, max_len);
-            if resized {
-                gpt.d_head = d_model / n_heads;
-            }
-            gpt.initializer_range = init_std.unwrap_or(gpt.initializer_range);
-        }
+    let given = model.sizes();
+    let sizes = Sizes {
+        d_model,
+        n_heads,
+        n_layers,
+        max_len,
+        d_ff,
+        n_kv_heads: if resized { n_heads } else { given.n_kv_heads },
+        d_head: if resized {
+            d_model / n_heads
+        } else {
+            given.d_head
+        },
+        ..given
+    };
+    let model = model.with_sizes(&sizes);
+    if model.d_ff() != d_ff {
+        return Err(ConfigProblem::new(
+            "model.d_ff",
+            format!("{}, which this architecture always has", model.d_ff()),
+            d_ff,
+            "remove it, or take another architecture",
+        )
+        .into());
     }
-    Ok(model)
-}
-
-pub(crate) fn set_dropout(model: &mut ModelConfig, rate: f32) {
-    match model {
-        ModelConfig::Bert(bert) => {
-            (
-                bert.dropout,
-                bert.attention_dropout,
-                bert.classifier_dropout,
-            ) = (rate, rate, rate);
-        }
-        ModelConfig::Gpt1(gpt) => {
-            (
-                gpt.embedding_dropout,
-                gpt.attention_dropout,
-                gpt.residual_dropout,
-            ) = (rate, rate, rate);
-        }
-        ModelConfig::Gpt2(gpt) => {
-            (
-                gpt.embedding_dropout,
-                gpt.attention_dropout,
-                gpt.residual_dropout,
-            ) = (rate, rate, rate);
-        }
-    }
+    Ok(match section.init_std {
+        Some(deviation) => model.with_initializer_range(deviation as f32),
+        None => model,
+    })
 }
 
 /// Files of a section of the data, with their directory.

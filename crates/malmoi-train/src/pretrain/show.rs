@@ -84,7 +84,9 @@ fn pair_kind(example: &Example, kind: PairKind) -> &'static str {
 
 /// Source and target of an encoder with a decoder; both as the model sees them, piece by piece.
 fn text_to_text(example: &Example, tokenizer: &Tokenizer) -> String {
+    // The start token is the decoder's own.
     let target = example.decoder.as_deref().unwrap_or_default();
+    let target = target.get(1..).unwrap_or_default();
     let line = |ids: &[u32]| -> String {
         let pieces: Vec<String> = ids.iter().map(|&id| piece(tokenizer, id)).collect();
         pieces.join(" ")

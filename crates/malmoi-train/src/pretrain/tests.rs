@@ -282,13 +282,10 @@ fn the_number_of_threads_does_not_change_a_bit() {
         let results: Vec<_> = [1, 2, 3]
             .map(|threads| {
                 let out = dir.path().join(format!("threads-{threads}"));
-                let pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .build()
-                    .unwrap();
-                let summary = pool
-                    .install(|| run(&config, &options(&out), &mut Silent))
-                    .unwrap();
+                let summary = malmoi_kernels::threads::with(threads, || {
+                    run(&config, &options(&out), &mut Silent)
+                })
+                .unwrap();
                 bytes(&summary.last_checkpoint)
             })
             .to_vec();

@@ -344,9 +344,7 @@ impl<'a> Run<'a> {
             train.batch_size,
         )?;
         let trainer = &mut self.trainer;
-        // Inside the pool, kernels start their parallel work without waking it first.
-        let result = threads::run(|| trainer.advance(&batches));
-        result.map_err(|error| match error {
+        trainer.advance(&batches).map_err(|error| match error {
             TrainError::NotFinite { what, step, .. } => {
                 let checkpoint = self
                     .last_checkpoint
@@ -449,8 +447,7 @@ impl<'a> Run<'a> {
         }
         let step = self.state.step;
         observer.event(&Event::Evaluating(step));
-        let (model, work) = (self.trainer.model(), &*self.work);
-        let found = threads::run(|| work.evaluate(model))?;
+        let found = self.work.evaluate(self.trainer.model())?;
         if !found.loss.is_finite() {
             return Err(TrainError::NotFinite {
                 what: "the validation loss".into(),

@@ -3,6 +3,7 @@
 use malmoi_kernels::random::{Key, Purpose};
 use malmoi_kernels::{optim, reduce};
 use malmoi_models::{Model, ParameterInfo, Pass};
+use malmoi_nn::buffers;
 
 use crate::data::{Counts, MicroBatch};
 use crate::error::TrainError;
@@ -237,6 +238,7 @@ impl Trainer {
             if let Err(error) = optimizer.update(lr, slot) {
                 failed.get_or_insert(error);
             }
+            buffers::give(gradient);
         });
         self.model = Some(model);
         match failed {

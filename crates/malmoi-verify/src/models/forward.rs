@@ -1,6 +1,8 @@
 //! Forward cases: hidden states, attention, logits, losses and caches.
 
-use malmoi_models::{Head, PackedBatch};
+use std::collections::BTreeMap;
+
+use malmoi_models::{BatchError, Head, Model, PackedBatch};
 
 use super::layout::Padded;
 use super::{CaseError, Subject};
@@ -20,8 +22,7 @@ pub(crate) fn check(
         subject,
         padded: &padded,
         case,
-        hidden: None,
-        attention: None,
+        layers: Layers::new(),
     };
     outputs.iter().map(|output| run.compare(output)).collect()
 }
@@ -33,24 +34,30 @@ fn rank(output: &str) -> (u8, usize) {
         .find_map(|part| part.parse().ok())
         .unwrap_or(0);
     let stage = match output.split('.').next().unwrap_or_default() {
-        "hidden_states" => 0,
-        "past" => 1,
-        "attentions" => 2,
-        name if name.ends_with("loss") => 4,
-        _ => 3,
+        "encoder_hidden_states" => 0,
+        "encoder_attentions" => 1,
+        "encoder_last_hidden_state" => 2,
+        "hidden_states" | "decoder_hidden_states" => 3,
+        "past" => 4,
+        "attentions" | "decoder_attentions" => 5,
+        "cross_attentions" => 6,
+        name if name.ends_with("loss") => 8,
+        _ => 7,
     };
     (stage, index)
 }
+
+/// Values of every layer, by what they are, so that they are computed once.
+type Layers = BTreeMap<&'static str, Vec<Vec<f32>>>;
 
 struct Run<'a> {
     subject: &'a Subject<'a>,
     padded: &'a Padded,
     case: &'a str,
-    hidden: Option<Vec<Vec<f32>>>,
-    attention: Option<Vec<Vec<f32>>>,
+    layers: Layers,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     fn compare(&mut self, output: &str) -> Result<Comparison, CaseError> {
         let (model, batch) = (&self.subject.model, &self.padded.batch);
         let fixture = self.subject.fixture;
@@ -62,19 +69,19 @@ impl Run<'_> {
             .and_then(|part| part.parse::<usize>().ok())
             .unwrap_or(0);
         Ok(match (parts[0], parts.get(2).copied()) {
-            ("hidden_states", _) => {
-                let hidden = match self.hidden.take() {
-                    Some(hidden) => hidden,
-                    None => model
-                        .hidden_states(batch)
-                        .map_err(malmoi_models::ModelError::from)?,
+            ("hidden_states" | "decoder_hidden_states", _) => {
+                let values = self.layer("hidden", layer, |model| model.hidden_states(batch))?;
+                fixture.compare(&name, &self.padded.unpack(&values), positions)
+            }
+            ("encoder_hidden_states" | "encoder_last_hidden_state", _) => {
+                let source = self.source()?;
+                let read = |model: &Model| model.source_hidden_states(&source.batch);
+                let layer = match parts[0] {
+                    "encoder_last_hidden_state" => usize::MAX,
+                    _ => layer,
                 };
-                let values = hidden
-                    .get(layer)
-                    .map(|hidden| self.padded.unpack(hidden))
-                    .unwrap_or_default();
-                self.hidden = Some(hidden);
-                fixture.compare(&name, &values, positions)
+                let values = self.layer("source", layer, read)?;
+                fixture.compare(&name, &source.unpack(&values), Some(&source.real))
             }
             ("last_hidden_state", _) => {
                 let hidden = model
@@ -82,29 +89,28 @@ impl Run<'_> {
                     .map_err(malmoi_models::ModelError::from)?;
                 fixture.compare(&name, &self.padded.unpack(&hidden), positions)
             }
-            ("attentions", _) => {
-                let heads = self.subject.config.n_heads();
-                let attention = match self.attention.take() {
-                    Some(attention) => attention,
-                    None => model
-                        .attention_probabilities(batch)
-                        .map_err(malmoi_models::ModelError::from)?,
-                };
-                let packed = attention.get(layer).map_or(&[][..], Vec::as_slice);
-                let values = self.padded.unpack_attention(packed, heads);
-                self.attention = Some(attention);
-                // One entry a query of each head: rows of padded queries carry no meaning.
-                let t = self.padded.t;
-                let queries: Vec<bool> = (0..self.padded.real.len() * heads)
-                    .map(|i| self.padded.real[(i / (heads * t)) * t + i % t])
-                    .collect();
-                fixture.compare(&name, &values, Some(&queries))
+            ("attentions" | "decoder_attentions", _) => {
+                let read = |model: &Model| model.attention_probabilities(batch);
+                let values = self.layer("attention", layer, read)?;
+                self.attention(&name, self.padded, self.padded, &values)
+            }
+            ("cross_attentions", _) => {
+                let source = self.source()?;
+                let read = |model: &Model| model.cross_attention_probabilities(batch);
+                let values = self.layer("cross", layer, read)?;
+                self.attention(&name, self.padded, source, &values)
+            }
+            ("encoder_attentions", _) => {
+                let source = self.source()?;
+                let read = |model: &Model| model.source_attention_probabilities(&source.batch);
+                let values = self.layer("source attention", layer, read)?;
+                self.attention(&name, source, source, &values)
             }
             ("past", Some(kind)) => {
                 let (values, mask) = self.cache(layer, kind)?;
                 fixture.compare(&name, &values, Some(&mask))
             }
-            ("logits" | "prediction_logits", _) if self.has_vocabulary() => {
+            ("logits" | "prediction_logits", _) if self.subject.head.has_vocabulary() => {
                 let logits = model.logits(batch, &self.padded.all_rows())?;
                 fixture.compare(&name, &self.padded.unpack(&logits), positions)
             }
@@ -150,18 +156,50 @@ impl Run<'_> {
         })
     }
 
-    fn has_vocabulary(&self) -> bool {
-        matches!(
-            self.subject.head,
-            Head::MaskedLm | Head::Pretraining | Head::CausalLm | Head::DoubleHeads
-        )
+    /// One layer of what `read` computes for all layers; the last for a number beyond them.
+    fn layer(
+        &mut self,
+        what: &'static str,
+        layer: usize,
+        read: impl FnOnce(&Model) -> Result<Vec<Vec<f32>>, BatchError>,
+    ) -> Result<Vec<f32>, CaseError> {
+        if !self.layers.contains_key(what) {
+            let all = read(&self.subject.model).map_err(malmoi_models::ModelError::from)?;
+            self.layers.insert(what, all);
+        }
+        let all = &self.layers[what];
+        let found = match layer {
+            usize::MAX => all.last(),
+            layer => all.get(layer),
+        };
+        found
+            .cloned()
+            .ok_or_else(|| CaseError::Unsupported(format!("{what} of layer {layer}")))
+    }
+
+    fn source(&self) -> Result<&'a Padded, CaseError> {
+        let source = self.padded.source.as_deref();
+        source.ok_or_else(|| CaseError::Unsupported("encoder states of a model without one".into()))
+    }
+
+    /// Compares probabilities: one entry a query of each head, for rows of padded queries carry no meaning.
+    fn attention(&self, name: &str, queries: &Padded, keys: &Padded, packed: &[f32]) -> Comparison {
+        let (heads, t) = (self.subject.config.n_heads(), queries.t);
+        let values = queries.unpack_attention(keys, packed, heads);
+        let counted: Vec<bool> = (0..queries.real.len() * heads)
+            .map(|i| queries.real[(i / (heads * t)) * t + i % t])
+            .collect();
+        self.subject.fixture.compare(name, &values, Some(&counted))
     }
 
     /// Keys or values of a layer after running the batch through the cache: `[B, heads, T, d_head]` and which runs of
     /// `d_head` elements count.
     fn cache(&self, layer: usize, kind: &str) -> Result<(Vec<f32>, Vec<bool>), CaseError> {
         let (model, batch, t) = (&self.subject.model, &self.padded.batch, self.padded.t);
-        let (heads, d_head) = (self.subject.config.n_heads(), self.subject.config.d_head());
+        let (heads, d_head) = (
+            self.subject.config.n_kv_heads(),
+            self.subject.config.d_head(),
+        );
         let mut cache = model.new_cache(batch.n_sequences());
         model.advance(batch, &mut cache, &[0])?;
         let sequences = cache

@@ -159,7 +159,8 @@ impl Run<'_> {
         Ok(comparisons)
     }
 
-    /// The prompt as given (padding included) and the new tokens, filled with the padding token up to the expected width.
+    /// The prompt as given (padding included; behind an encoder, the start token) and the new tokens, filled with the padding token up
+    /// to the expected width.
     fn compare_sequences(
         &self,
         rows: &[Vec<u32>],
@@ -175,7 +176,10 @@ impl Run<'_> {
         let mut got = Vec::new();
         for (i, row) in rows.iter().enumerate() {
             let start = (i / per_prompt) * t;
-            let mut sequence = prompt[start..start + t].to_vec();
+            let mut sequence = match self.subject.config.decoder_start() {
+                Some(start) => vec![i64::from(start)],
+                None => prompt[start..start + t].to_vec(),
+            };
             sequence.extend(row.iter().map(|id| i64::from(*id)));
             if sequence.len() < width {
                 sequence.resize(width, self.pad);

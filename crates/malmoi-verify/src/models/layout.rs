@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use malmoi_models::{
-    ClassTargets, Head, KeyRows, Labels, PackedBatch, SpanTargets, VocabularyTargets,
+    ClassTargets, Direction, Head, KeyRows, Labels, PackedBatch, SpanTargets, VocabularyTargets,
 };
 
 use super::{CaseError, Subject};
@@ -21,27 +21,50 @@ pub(crate) struct Padded {
     pub batch: PackedBatch,
     /// Packed row of each padded position.
     row_of: Vec<Option<u32>>,
+    /// What the encoder reads, when this is the decoder's part.
+    pub source: Option<Box<Padded>>,
+}
+
+/// Ids `[B, T]` of one part of a case and which of them count.
+struct Tokens {
+    ids: Vec<u32>,
+    t: usize,
+    real: Vec<bool>,
 }
 
 impl Padded {
-    /// Reads the inputs of a case.
+    /// Reads the inputs of a case; of an encoder-decoder, what the decoder reads with the source beside it (or the source alone, when
+    /// the case only generates).
     pub fn read(subject: &Subject<'_>, case: &str) -> Result<Self, CaseError> {
+        let own = Self::pack(
+            subject,
+            case,
+            tokens(subject, case, "input_ids", "attention_mask")?,
+        )?;
+        if subject.config.direction() != Direction::EncoderDecoder {
+            return Ok(own);
+        }
+        let has = |input: &str| subject.fixture.has(&format!("{case}.in.{input}"));
+        let target = if has("decoder_input_ids") {
+            tokens(subject, case, "decoder_input_ids", "decoder_attention_mask")?
+        } else if has("labels") {
+            shifted(subject, case)?
+        } else {
+            return Ok(own);
+        };
+        let mut target = Self::pack(subject, case, target)?;
+        target.batch = target.batch.with_source(own.batch.clone());
+        target.source = Some(Box::new(own));
+        Ok(target)
+    }
+
+    fn pack(subject: &Subject<'_>, case: &str, tokens: Tokens) -> Result<Self, CaseError> {
         let fixture = subject.fixture;
         let input = |name: &str| {
             let name = format!("{case}.in.{name}");
             fixture.has(&name).then_some(name)
         };
-        let ids_name = format!("{case}.in.input_ids");
-        let (ids, shape) = (fixture.i64s(&ids_name)?, fixture.shape(&ids_name)?.to_vec());
-        let Some(&t) = shape.last() else {
-            return Err(CaseError::Unsupported(
-                "input_ids without dimensions".into(),
-            ));
-        };
-        let real: Vec<bool> = match input("attention_mask") {
-            Some(name) => fixture.i64s(&name)?.iter().map(|mask| *mask != 0).collect(),
-            None => vec![true; ids.len()],
-        };
+        let Tokens { ids, t, real } = tokens;
         let positions: Vec<u32> = match input("position_ids") {
             Some(name) => {
                 let given = fixture.i64s(&name)?;
@@ -70,7 +93,6 @@ impl Padded {
             cu_keys.push(keys.len() as u32);
         }
         let pick = |values: &[u32]| kept.iter().map(|i| values[*i]).collect::<Arc<[u32]>>();
-        let ids: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
         let segments = match input("token_type_ids") {
             Some(name) => {
                 let given: Vec<u32> = fixture.i64s(&name)?.iter().map(|id| *id as u32).collect();
@@ -84,6 +106,7 @@ impl Padded {
             cu_seqlens: cu_seqlens.into(),
             positions: pick(&positions),
             segments,
+            source: None,
             keys: (keep_padding && padded).then(|| KeyRows {
                 rows: keys.into(),
                 cu_seqlens: cu_keys.into(),
@@ -94,6 +117,7 @@ impl Padded {
             real,
             batch,
             row_of,
+            source: None,
         })
     }
 
@@ -117,25 +141,27 @@ impl Padded {
         out
     }
 
-    /// Probabilities of packed sequences (`[heads, n, n]` one after another) laid out as `[B, heads, T, T]`.
-    pub fn unpack_attention(&self, packed: &[f32], heads: usize) -> Vec<f32> {
-        let t = self.t;
-        let mut out = vec![0.0; self.row_of.len() * heads * t];
+    /// Probabilities of packed sequences (`[heads, nq, nk]` one after another) for keys of `keys` laid out as `[B, heads, Tq, Tk]`.
+    pub fn unpack_attention(&self, keys: &Padded, packed: &[f32], heads: usize) -> Vec<f32> {
+        let (tq, tk) = (self.t, keys.t);
+        let mut out = vec![0.0; self.row_of.len() * heads * tk];
         let mut values = packed.iter();
-        for sequence in 0..self.row_of.len() / t {
-            let kept: Vec<usize> = (0..t)
-                .filter(|i| self.row_of[sequence * t + i].is_some())
-                .collect();
+        for sequence in 0..self.row_of.len() / tq {
             for head in 0..heads {
-                for &q in &kept {
-                    for &k in &kept {
-                        out[((sequence * heads + head) * t + q) * t + k] =
-                            *values.next().expect("n² a head");
+                for q in self.kept(sequence) {
+                    for k in keys.kept(sequence) {
+                        out[((sequence * heads + head) * tq + q) * tk + k] =
+                            *values.next().expect("a probability a query and key");
                     }
                 }
             }
         }
         out
+    }
+
+    /// Places of a sequence that hold packed tokens.
+    fn kept(&self, sequence: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..self.t).filter(move |i| self.row_of[sequence * self.t + i].is_some())
     }
 
     /// All packed rows.
@@ -156,9 +182,9 @@ impl Padded {
                 .collect();
             Ok(ClassTargets::mean(targets))
         };
-        let shift = usize::from(subject.config.is_causal());
+        let shift = usize::from(subject.config.direction() == Direction::Decoder);
         Ok(Some(match subject.head {
-            Head::MaskedLm | Head::CausalLm if has("labels") => {
+            Head::MaskedLm | Head::CausalLm | Head::Seq2SeqLm if has("labels") => {
                 Labels::Vocabulary(self.vocabulary(fixture.i64s(&name("labels"))?, shift)?)
             }
             Head::Pretraining if has("labels") => Labels::Pretraining {
@@ -233,4 +259,45 @@ impl Padded {
             weights: weights.into(),
         })
     }
+}
+
+/// One part of a case, padded; without a mask every position counts.
+fn tokens(subject: &Subject<'_>, case: &str, ids: &str, mask: &str) -> Result<Tokens, CaseError> {
+    let fixture = subject.fixture;
+    let name = format!("{case}.in.{ids}");
+    let Some(&t) = fixture.shape(&name)?.last() else {
+        return Err(CaseError::Unsupported(format!("{ids} without dimensions")));
+    };
+    let ids: Vec<u32> = (fixture.i64s(&name)?.iter()).map(|id| *id as u32).collect();
+    let mask = format!("{case}.in.{mask}");
+    let real = if fixture.has(&mask) {
+        fixture.i64s(&mask)?.iter().map(|mask| *mask != 0).collect()
+    } else {
+        vec![true; ids.len()]
+    };
+    Ok(Tokens { ids, t, real })
+}
+
+/// What a decoder reads to predict labels: its start token and all labels but the last, padding for those that are not counted.
+fn shifted(subject: &Subject<'_>, case: &str) -> Result<Tokens, CaseError> {
+    let name = format!("{case}.in.labels");
+    let (labels, shape) = (
+        subject.fixture.i64s(&name)?,
+        subject.fixture.shape(&name)?.to_vec(),
+    );
+    let (Some(&t), Some(start)) = (shape.last(), subject.config.decoder_start()) else {
+        return Err(CaseError::Unsupported(
+            "labels without a decoder start".into(),
+        ));
+    };
+    let padding = subject.config.pad_token().unwrap_or(start);
+    let ids = (0..labels.len()).map(|i| match i % t {
+        0 => start,
+        _ => u32::try_from(labels[i - 1]).unwrap_or(padding),
+    });
+    Ok(Tokens {
+        ids: ids.collect(),
+        t,
+        real: vec![true; labels.len()],
+    })
 }

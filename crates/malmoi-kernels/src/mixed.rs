@@ -1,0 +1,411 @@
+//! Products of bf16 values with f32 sums, and what surrounds them in mixed precision.
+//!
+//! Operands may be stored as bf16 or as f32; they are rounded to bf16 (to nearest, ties to even) when they are brought into
+//! tiles. With a tile unit the products run there. Without one they are computed in f32 on values rounded the same way, which
+//! gives the same results but for the order of sums.
+
+mod convert;
+
+pub use half::bf16;
+
+use crate::activation::{Activation, activation_backward, activation_forward};
+use crate::cpu::{Isa, isa};
+use crate::gemm::{Epilogue, Mat, gemm};
+use crate::scratch::scratch;
+use crate::threads::SharedMut;
+pub use convert::{round_to_bf16, to_bf16, to_f32};
+
+#[cfg(test)]
+mod tests;
+
+/// Stored numbers of either format.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    /// 32-bit floats.
+    F32(&'a [f32]),
+    /// The upper half of 32-bit floats.
+    Bf16(&'a [bf16]),
+}
+
+impl Values<'_> {
+    /// Number of values.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Values::F32(x) => x.len(),
+            Values::Bf16(x) => x.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Where results go, in either format.
+#[derive(Debug)]
+pub enum ValuesMut<'a> {
+    /// 32-bit floats.
+    F32(&'a mut [f32]),
+    /// Rounded to bf16.
+    Bf16(&'a mut [bf16]),
+}
+
+impl ValuesMut<'_> {
+    fn len(&self) -> usize {
+        match self {
+            ValuesMut::F32(x) => x.len(),
+            ValuesMut::Bf16(x) => x.len(),
+        }
+    }
+}
+
+/// A matrix of either format. Element (i, j) is `values[i * row_stride + j * col_stride]`; one of the strides is 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    pub(crate) values: Values<'a>,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) col_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A dense matrix whose rows lie one after the other.
+    ///
+    /// # Panics
+    /// When `values` does not hold exactly `rows * cols` elements.
+    #[must_use]
+    pub fn row_major(values: Values<'a>, rows: usize, cols: usize) -> Matrix<'a> {
+        assert_eq!(
+            values.len(),
+            rows * cols,
+            "a {rows}x{cols} matrix needs that many elements"
+        );
+        Matrix {
+            values,
+            rows,
+            cols,
+            row_stride: cols,
+            col_stride: 1,
+        }
+    }
+
+    /// A matrix whose rows are `row_stride` elements apart, for a slice of the columns of a wider one.
+    ///
+    /// # Panics
+    /// When `values` is too short for the last row.
+    #[must_use]
+    pub fn with_row_stride(
+        values: Values<'a>,
+        rows: usize,
+        cols: usize,
+        row_stride: usize,
+    ) -> Matrix<'a> {
+        assert!(
+            rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= values.len(),
+            "a {rows}x{cols} matrix with rows {row_stride} apart does not fit {} elements",
+            values.len()
+        );
+        Matrix {
+            values,
+            rows,
+            cols,
+            row_stride,
+            col_stride: 1,
+        }
+    }
+
+    /// The transpose: the same elements, rows and columns exchanged. Nothing moves.
+    #[must_use]
+    pub fn t(self) -> Matrix<'a> {
+        Matrix {
+            values: self.values,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+}
+
+/// What happens to a finished element `c` of the product, in f32, before it is stored.
+#[derive(Debug)]
+pub enum Finish<'a> {
+    /// `activation(c + bias[column])`.
+    Activate {
+        /// One value a column.
+        bias: Option<&'a [f32]>,
+        /// Applied last.
+        activation: Activation,
+        /// Receives `c + bias`, which the backward pass of the activation needs; dense, as long as the result.
+        input: Option<&'a mut [bf16]>,
+    },
+    /// `c · activation'(input)`: the backward pass of an activation in front of the product.
+    Derivative {
+        /// The activation.
+        activation: Activation,
+        /// What it was given; dense, as long as the result.
+        input: &'a [bf16],
+    },
+    /// `c + residual`.
+    Add {
+        /// Dense, as long as the result.
+        residual: &'a [bf16],
+    },
+}
+
+impl<'a> Finish<'a> {
+    /// The product as it is.
+    pub const NONE: Finish<'static> = Finish::Activate {
+        bias: None,
+        activation: Activation::Identity,
+        input: None,
+    };
+
+    /// Adds a bias, when there is one.
+    #[must_use]
+    pub fn bias(bias: Option<&'a [f32]>) -> Finish<'a> {
+        Finish::Activate {
+            bias,
+            activation: Activation::Identity,
+            input: None,
+        }
+    }
+}
+
+/// The right operand of a product brought into tiles once, for many products. Without a tile unit it is kept as bf16.
+#[derive(Clone, Debug)]
+pub struct PackedRight {
+    k: usize,
+    n: usize,
+    form: Form,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    #[cfg(target_arch = "x86_64")]
+    Tiles(crate::amx::Packed),
+    /// Columns one after the other: the transpose, row-major.
+    Columns(Vec<bf16>),
+}
+
+impl PackedRight {
+    /// Packs `b` [k, n].
+    #[must_use]
+    pub fn new(b: Matrix) -> PackedRight {
+        let (k, n) = (b.rows, b.cols);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(amx) = tiles() {
+            return PackedRight {
+                k,
+                n,
+                form: Form::Tiles(crate::amx::Packed::new(amx, b)),
+            };
+        }
+        let mut columns = vec![bf16::ZERO; k * n];
+        let dense = dense_f32(b.t());
+        to_bf16(&dense, &mut columns);
+        PackedRight {
+            k,
+            n,
+            form: Form::Columns(columns),
+        }
+    }
+
+    /// Rows of the operand.
+    #[must_use]
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns of the operand.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.form {
+            #[cfg(target_arch = "x86_64")]
+            Form::Tiles(tiles) => tiles.bytes(),
+            Form::Columns(columns) => size_of_val(&columns[..]),
+        }
+    }
+}
+
+/// The right operand of a product.
+#[derive(Clone, Copy, Debug)]
+pub enum Right<'a> {
+    /// As it is.
+    Plain(Matrix<'a>),
+    /// Packed beforehand.
+    Packed(&'a PackedRight),
+}
+
+#[cfg(target_arch = "x86_64")]
+fn tiles() -> Option<crate::amx::Amx> {
+    (isa() == Isa::Amx).then(crate::amx::Amx::new).flatten()
+}
+
+/// `out = finish(a · b)`, or `finish(out + a · b)` when `accumulate`, which only an f32 result allows.
+///
+/// Shapes: `a` [m, k], `b` [k, n], `out` [m, n] dense.
+///
+/// # Panics
+/// When shapes or lengths disagree, or a bf16 result is to be added to.
+pub fn product(a: Matrix, b: Right, out: ValuesMut, accumulate: bool, finish: Finish) {
+    let (k, n) = match b {
+        Right::Plain(b) => (b.rows, b.cols),
+        Right::Packed(b) => (b.k, b.n),
+    };
+    assert_eq!(
+        a.cols, k,
+        "product: a has {} columns, b has {k} rows",
+        a.cols
+    );
+    assert_eq!(
+        out.len(),
+        a.rows * n,
+        "product: the result must hold {} x {n}",
+        a.rows
+    );
+    assert!(
+        !accumulate || matches!(out, ValuesMut::F32(_)),
+        "product: sums over several calls are kept in f32"
+    );
+    match &finish {
+        Finish::Activate { bias, input, .. } => {
+            assert!(
+                bias.is_none_or(|bias| bias.len() == n),
+                "product: one bias a column"
+            );
+            assert!(
+                input.as_ref().is_none_or(|input| input.len() == out.len()),
+                "product: the activation's input is as long as the result"
+            );
+        }
+        Finish::Derivative { input: other, .. } | Finish::Add { residual: other } => {
+            assert_eq!(
+                other.len(),
+                out.len(),
+                "product: the second term is as long as the result"
+            );
+        }
+    }
+    if out.len() == 0 {
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if let Some(amx) = tiles() {
+        use crate::amx::{Work, multiply, with_packed};
+        match b {
+            Right::Packed(PackedRight {
+                form: Form::Tiles(tiles),
+                ..
+            }) => {
+                multiply(
+                    amx,
+                    Work::new(a, tiles.panels(), n, out, accumulate, finish),
+                );
+            }
+            Right::Packed(PackedRight {
+                form: Form::Columns(_),
+                ..
+            }) => {
+                panic!("product: b was packed for another instruction set")
+            }
+            Right::Plain(b) => with_packed(amx, b, |panels| {
+                multiply(amx, Work::new(a, panels, n, out, accumulate, finish));
+            }),
+        }
+        return;
+    }
+    in_f32(a, b, n, out, accumulate, finish);
+}
+
+/// The same in f32 on rounded values.
+fn in_f32(a: Matrix, b: Right, n: usize, out: ValuesMut, accumulate: bool, finish: Finish) {
+    let (m, k) = (a.rows, a.cols);
+    let left = dense_f32(a);
+    let right = match b {
+        Right::Plain(b) => dense_f32(b.t()),
+        Right::Packed(PackedRight {
+            form: Form::Columns(columns),
+            ..
+        }) => {
+            let mut dense = scratch(columns.len());
+            to_f32(columns, &mut dense);
+            dense
+        }
+        #[cfg(target_arch = "x86_64")]
+        Right::Packed(_) => panic!("product: b was packed for another instruction set"),
+    };
+    let (left, right) = (
+        Mat::row_major(&left, m, k),
+        Mat::row_major(&right, n, k).t(),
+    );
+    let mut buffer;
+    let (sums, rounded) = match out {
+        ValuesMut::F32(out) => (out, None),
+        ValuesMut::Bf16(out) => {
+            buffer = scratch(m * n);
+            (&mut buffer[..], Some(out))
+        }
+    };
+    match finish {
+        Finish::Activate {
+            bias,
+            activation,
+            input,
+        } => {
+            gemm(left, right, sums, accumulate, Epilogue::bias(bias));
+            if let Some(input) = input {
+                to_bf16(sums, input);
+            }
+            if activation != Activation::Identity {
+                let mut before = scratch(m * n);
+                before.copy_from_slice(sums);
+                activation_forward(activation, &before, sums);
+            }
+        }
+        Finish::Derivative { activation, input } => {
+            gemm(left, right, sums, accumulate, Epilogue::NONE);
+            let (mut h, mut dy) = (scratch(m * n), scratch(m * n));
+            to_f32(input, &mut h);
+            dy.copy_from_slice(sums);
+            activation_backward(activation, &h, &dy, sums);
+        }
+        Finish::Add { residual } => {
+            gemm(left, right, sums, accumulate, Epilogue::NONE);
+            let mut other = scratch(m * n);
+            to_f32(residual, &mut other);
+            crate::optim::add_in_place(sums, &other);
+        }
+    }
+    if let Some(rounded) = rounded {
+        to_bf16(sums, rounded);
+    }
+}
+
+/// The elements of a matrix, rounded to bf16, as dense rows of f32.
+fn dense_f32(a: Matrix) -> crate::scratch::Scratch {
+    let mut dense = scratch(a.rows * a.cols);
+    let out = SharedMut::new(&mut dense);
+    crate::threads::for_each(a.rows, a.cols * 2, |i| {
+        // SAFETY: every index has its own row.
+        let row = unsafe { out.slice(i * a.cols, a.cols) };
+        for (j, x) in row.iter_mut().enumerate() {
+            let at = i * a.row_stride + j * a.col_stride;
+            *x = match a.values {
+                Values::F32(values) => bf16::from_f32(values[at]).to_f32(),
+                Values::Bf16(values) => values[at].to_f32(),
+            };
+        }
+    });
+    dense
+}

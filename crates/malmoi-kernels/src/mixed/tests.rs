@@ -1,0 +1,310 @@
+use super::*;
+use crate::naive;
+use crate::testing::{assert_close, assert_same_bits_on_any_threads, for_each_isa, normals};
+
+/// Sums of products of bf16 values are exact products in f32 whose order of summation alone differs: the bound of the f32
+/// product's tests.
+fn sum_tolerance(k: usize) -> f32 {
+    1.5e-7 * k as f32 + 1e-6
+}
+
+/// Half a unit in the last place of bf16 (8 significant bits), and a little for sums near a tie.
+const ROUNDING: f32 = 1.0 / 256.0 + 1e-4;
+
+fn bf16s(seed: u64, n: usize) -> Vec<bf16> {
+    normals(seed, n).into_iter().map(bf16::from_f32).collect()
+}
+
+fn widened(x: &[bf16]) -> Vec<f32> {
+    x.iter().map(|x| x.to_f32()).collect()
+}
+
+/// Every way a matrix can lie: format and direction.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    bf16: bool,
+    transposed: bool,
+}
+
+const KINDS: [Kind; 4] = [
+    Kind {
+        bf16: false,
+        transposed: false,
+    },
+    Kind {
+        bf16: false,
+        transposed: true,
+    },
+    Kind {
+        bf16: true,
+        transposed: false,
+    },
+    Kind {
+        bf16: true,
+        transposed: true,
+    },
+];
+
+/// The stored values of a [rows, cols] matrix.
+struct Stored {
+    kind: Kind,
+    rows: usize,
+    cols: usize,
+    f32: Vec<f32>,
+    bf16: Vec<bf16>,
+}
+
+impl Stored {
+    fn new(seed: u64, kind: Kind, rows: usize, cols: usize) -> Stored {
+        let f32 = normals(seed, rows * cols);
+        let bf16 = f32.iter().map(|&x| bf16::from_f32(x)).collect();
+        Stored {
+            kind,
+            rows,
+            cols,
+            f32,
+            bf16,
+        }
+    }
+
+    fn matrix(&self) -> Matrix<'_> {
+        let values = if self.kind.bf16 {
+            Values::Bf16(&self.bf16)
+        } else {
+            Values::F32(&self.f32)
+        };
+        if self.kind.transposed {
+            Matrix::row_major(values, self.cols, self.rows).t()
+        } else {
+            Matrix::row_major(values, self.rows, self.cols)
+        }
+    }
+
+    /// The rounded values as the naive product takes them.
+    fn rounded(&self) -> Vec<f32> {
+        let wide = widened(&self.bf16);
+        if !self.kind.transposed {
+            return wide;
+        }
+        let mut out = vec![0.0; wide.len()];
+        for i in 0..self.rows {
+            for j in 0..self.cols {
+                out[i * self.cols + j] = wide[j * self.rows + i];
+            }
+        }
+        out
+    }
+}
+
+fn expected(a: &Stored, b: &Stored, c: &[f32], accumulate: bool) -> Vec<f32> {
+    let (left, right) = (a.rounded(), b.rounded());
+    let mut expected = c.to_vec();
+    naive::gemm::gemm(
+        Mat::row_major(&left, a.rows, a.cols),
+        Mat::row_major(&right, b.rows, b.cols),
+        &mut expected,
+        accumulate,
+        Epilogue::NONE,
+    );
+    expected
+}
+
+#[test]
+fn products_agree_with_the_naive_ones_at_every_edge() {
+    for_each_isa(|isa| {
+        for (m, k, n) in [
+            (1, 1, 1),
+            (1, 32, 32),
+            (2, 31, 33),
+            (15, 33, 31),
+            (16, 64, 16),
+            (17, 96, 65),
+            (32, 32, 32),
+            (33, 100, 47),
+            (48, 64, 96),
+            (63, 160, 130),
+            (70, 257, 31),
+        ] {
+            for a_kind in KINDS {
+                for b_kind in KINDS {
+                    let (a, b) = (Stored::new(1, a_kind, m, k), Stored::new(2, b_kind, k, n));
+                    let what = format!("{m}x{k}x{n} {a_kind:?} {b_kind:?} on {isa}");
+                    let before = normals(3, m * n);
+                    for accumulate in [false, true] {
+                        let mut got = before.clone();
+                        let right = Right::Plain(b.matrix());
+                        product(
+                            a.matrix(),
+                            right,
+                            ValuesMut::F32(&mut got),
+                            accumulate,
+                            Finish::NONE,
+                        );
+                        let expected = expected(&a, &b, &before, accumulate);
+                        assert_close(&what, &got, &expected, sum_tolerance(k), sum_tolerance(k));
+                        let packed = PackedRight::new(b.matrix());
+                        let mut same = before.clone();
+                        product(
+                            a.matrix(),
+                            Right::Packed(&packed),
+                            ValuesMut::F32(&mut same),
+                            accumulate,
+                            Finish::NONE,
+                        );
+                        assert_eq!(got, same, "{what}: packed beforehand");
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_product_without_terms_is_zero_and_an_empty_one_nothing() {
+    for_each_isa(|_| {
+        let (a, b) = (
+            Matrix::row_major(Values::F32(&[]), 3, 0),
+            Matrix::row_major(Values::F32(&[]), 0, 2),
+        );
+        let mut c = [7.0; 6];
+        product(
+            a,
+            Right::Plain(b),
+            ValuesMut::F32(&mut c),
+            false,
+            Finish::bias(Some(&[1.0, 2.0])),
+        );
+        assert_eq!(c, [1.0, 2.0, 1.0, 2.0, 1.0, 2.0]);
+        let nothing = Matrix::row_major(Values::F32(&[]), 0, 2);
+        let right = Right::Plain(Matrix::row_major(Values::F32(&[1.0; 8]), 2, 4));
+        product(nothing, right, ValuesMut::F32(&mut []), false, Finish::NONE);
+    });
+}
+
+#[test]
+fn results_are_finished_as_asked() {
+    for_each_isa(|isa| {
+        let (m, k, n) = (37, 64, 45);
+        let kind = Kind {
+            bf16: true,
+            transposed: false,
+        };
+        let (a, b) = (Stored::new(1, kind, m, k), Stored::new(2, kind, k, n));
+        let sums = expected(&a, &b, &vec![0.0; m * n], false);
+        let bias = normals(4, n);
+        let other = bf16s(5, m * n);
+        for activation in Activation::ALL {
+            let what = format!("{activation:?} on {isa}");
+            let mut biased = sums.clone();
+            biased
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, x)| *x += bias[i % n]);
+            let (mut y, mut input) = (vec![bf16::ZERO; m * n], vec![bf16::ZERO; m * n]);
+            let finish = Finish::Activate {
+                bias: Some(&bias),
+                activation,
+                input: Some(&mut input),
+            };
+            product(
+                a.matrix(),
+                Right::Plain(b.matrix()),
+                ValuesMut::Bf16(&mut y),
+                false,
+                finish,
+            );
+            assert_close(&what, &widened(&input), &biased, 1e-4, ROUNDING);
+            let mut active = vec![0.0; m * n];
+            activation_forward(activation, &biased, &mut active);
+            assert_close(&what, &widened(&y), &active, 1e-4, ROUNDING);
+
+            let mut dx = vec![bf16::ZERO; m * n];
+            let finish = Finish::Derivative {
+                activation,
+                input: &other,
+            };
+            product(
+                a.matrix(),
+                Right::Plain(b.matrix()),
+                ValuesMut::Bf16(&mut dx),
+                false,
+                finish,
+            );
+            let mut slope = vec![0.0; m * n];
+            activation_backward(activation, &widened(&other), &sums, &mut slope);
+            assert_close(&what, &widened(&dx), &slope, 1e-4, ROUNDING);
+        }
+        let mut y = vec![bf16::ZERO; m * n];
+        product(
+            a.matrix(),
+            Right::Plain(b.matrix()),
+            ValuesMut::Bf16(&mut y),
+            false,
+            Finish::Add { residual: &other },
+        );
+        let total: Vec<f32> = sums
+            .iter()
+            .zip(widened(&other))
+            .map(|(a, b)| a + b)
+            .collect();
+        assert_close("residual", &widened(&y), &total, 1e-4, ROUNDING);
+    });
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    for_each_isa(|isa| {
+        let (m, k, n) = (200, 192, 300);
+        let (a, b) = (
+            Stored::new(1, KINDS[1], m, k),
+            Stored::new(2, KINDS[0], k, n),
+        );
+        assert_same_bits_on_any_threads(&format!("product on {isa}"), || {
+            let mut c = vec![0.0; m * n];
+            product(
+                a.matrix(),
+                Right::Plain(b.matrix()),
+                ValuesMut::F32(&mut c),
+                false,
+                Finish::NONE,
+            );
+            c
+        });
+    });
+}
+
+#[test]
+fn conversions_round_to_nearest_even_and_keep_what_is_not_a_number() {
+    for_each_isa(|_| {
+        let mut x = normals(1, 40_000);
+        x.extend([
+            0.0,
+            -0.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            1.0 + 1.0 / 256.0,
+            1.0 + 3.0 / 256.0,
+            3.4e38,
+            1e-40,
+        ]);
+        let mut y = vec![bf16::ZERO; x.len()];
+        to_bf16(&x, &mut y);
+        assert!(
+            x.iter()
+                .zip(&y)
+                .all(|(&x, y)| y.to_bits() == bf16::from_f32(x).to_bits())
+        );
+        let mut back = vec![0.0; x.len()];
+        to_f32(&y, &mut back);
+        assert!(
+            y.iter()
+                .zip(&back)
+                .all(|(y, &back)| y.to_f32().to_bits() == back.to_bits())
+        );
+        round_to_bf16(&mut x);
+        assert_eq!(x, back);
+        let mut y = [bf16::ZERO];
+        to_bf16(&[f32::NAN], &mut y);
+        assert!(y[0].is_nan());
+    });
+}

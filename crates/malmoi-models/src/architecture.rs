@@ -1,0 +1,238 @@
+//! What an architecture is made of: a configuration, which knows its published form, and a network.
+
+use std::fmt::Debug;
+
+use burn::module::Module;
+use burn::tensor::{Gradients, Tensor};
+use malmoi_checkpoint::{ConfigError, Tensors};
+use malmoi_nn::ops::Projection;
+use malmoi_nn::parameters::{self, Mode, ParameterInfo};
+use malmoi_nn::{PackedBatch, Pass, Stack};
+use serde_json::Value;
+
+use crate::config::{Direction, Sizes, SpecialTokens};
+use crate::head::Head;
+use crate::loss::NamedGradient;
+use crate::names::NameTable;
+
+/// How the registry reaches a configuration: by its published `model_type`s and presets.
+pub(crate) trait Architecture: Config + Sized {
+    /// The published `model_type`s that belong to it.
+    const MODEL_TYPES: &'static [&'static str];
+
+    /// Reads `config.json`; keys that change the computation are implemented or refused by name.
+    ///
+    /// # Errors
+    /// A missing, wrong, unsupported or unknown key.
+    fn from_json(config: &Value, accept_unknown: bool) -> Result<Self, ConfigError>;
+
+    /// Published sizes: names and what `config.json` says.
+    fn presets() -> Vec<(&'static str, Value)>;
+}
+
+/// What every configuration answers.
+pub(crate) trait Config: Debug {
+    /// The published `model_type`.
+    fn model_type(&self) -> &'static str;
+
+    /// `config.json` as Python reads it, without `architectures`.
+    fn to_json(&self) -> Value;
+
+    /// Heads and the class names they are published under; the bare model first.
+    fn heads(&self) -> &'static [(Head, &'static str)];
+
+    /// What a token sees.
+    fn direction(&self) -> Direction;
+
+    /// The sizes.
+    fn sizes(&self) -> Sizes;
+
+    /// Takes over sizes. An architecture that cannot have one of them keeps its own.
+    fn set_sizes(&mut self, sizes: &Sizes);
+
+    /// Positions up to which the computation is defined; beyond the usual length for schemes without a table.
+    fn position_limit(&self) -> usize {
+        self.sizes().max_len
+    }
+
+    /// Sets every dropout rate.
+    fn set_dropout(&mut self, rate: f32);
+
+    /// Takes over the special tokens of a tokenizer.
+    fn set_special_tokens(&mut self, tokens: SpecialTokens);
+
+    /// The token that a decoder behind an encoder starts with.
+    fn decoder_start(&self) -> Option<u32> {
+        None
+    }
+
+    /// The token that stands where a decoder behind an encoder has nothing to read.
+    fn pad_token(&self) -> Option<u32> {
+        None
+    }
+
+    /// Names of the labels, empty when none were given.
+    fn labels(&self) -> &[String] {
+        &[]
+    }
+
+    /// Standard deviation of initial weights.
+    fn initializer_range(&self) -> f32;
+
+    /// Sets it.
+    fn set_initializer_range(&mut self, deviation: f32);
+
+    /// Standard deviation of the initial values of one weight.
+    fn initial_deviation(&self, _parameter: &ParameterInfo) -> f32 {
+        self.initializer_range()
+    }
+
+    /// Takes from a file what a published configuration leaves to its weights.
+    fn settle(&mut self, _tensors: &Tensors) {}
+
+    /// What published names of the base model start with when there is a head.
+    fn prefix(&self) -> &'static str;
+
+    /// Where parameters live in a file whose base-model names do or don't carry the prefix.
+    fn names(&self, head: Head, prefixed: bool) -> NameTable;
+
+    /// The published name of the tensor that is tied to a parameter of ours, when there is one.
+    fn tied_copy(&self, _parameter: &str) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether a published tensor repeats a tied one or is read by no computation.
+    fn is_redundant(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// A network with weights yet to be filled.
+    fn build(&self, head: Head) -> Box<dyn Network>;
+}
+
+/// A network: an embedding, a stack of blocks and heads. What it does not have is `None`.
+pub(crate) trait Network: Parameters + Debug + Send + Sync {
+    /// The embedding output, `[N, D]`.
+    fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2>;
+
+    /// The blocks; of the decoder, where there is an encoder too.
+    fn stack(&self) -> Stack<'_>;
+
+    /// What follows the last block, `[N, D]` → `[N, D]`.
+    fn finish(&self, hidden: Tensor<2>, _pass: &Pass) -> Tensor<2> {
+        hidden
+    }
+
+    /// The embedding output of an encoder in front, `[M, D]`.
+    fn embed_source(&self, _source: &PackedBatch, _pass: &Pass) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// The blocks of an encoder in front.
+    fn source_stack(&self) -> Option<Stack<'_>> {
+        None
+    }
+
+    /// What follows the last block of an encoder in front.
+    fn finish_source(&self, hidden: Tensor<2>, _pass: &Pass) -> Tensor<2> {
+        hidden
+    }
+
+    /// Logits or values of each sequence from hidden states `[N, D]`: `[B, K]`.
+    fn sequence_outputs(
+        &self,
+        _hidden: Tensor<2>,
+        _batch: &PackedBatch,
+        _pass: &Pass,
+    ) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// Logits of each token: `[N, K]`.
+    fn token_outputs(&self, _hidden: Tensor<2>, _pass: &Pass) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// Logits of whether the second segment follows the first: `[B, 2]`.
+    fn next_sentence(
+        &self,
+        _hidden: Tensor<2>,
+        _batch: &PackedBatch,
+        _pass: &Pass,
+    ) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// Choice logits of hidden rows `[B, D]` → `[B, 1]`.
+    fn choice_scores(&self, _rows: Tensor<2>, _pass: &Pass) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// Rows `[M, D]` of the last hidden state, made ready for the vocabulary projection.
+    fn vocabulary_input(&self, rows: Tensor<2>) -> Tensor<2> {
+        rows
+    }
+
+    /// The projection to the vocabulary.
+    fn projection(&self) -> Option<Projection> {
+        None
+    }
+}
+
+/// The parameters of a network, whichever it is. Every Burn module has this.
+pub(crate) trait Parameters {
+    fn list(&self) -> Vec<ParameterInfo>;
+    fn read(&self, f: &mut dyn FnMut(&ParameterInfo, &[f32]));
+    fn gradients(&self, gradients: &mut Gradients) -> Vec<NamedGradient>;
+    fn update(self: Box<Self>, f: &mut dyn FnMut(&ParameterInfo, &mut [f32])) -> Box<dyn Network>;
+    /// `None` from `source` stops.
+    fn fill(
+        self: Box<Self>,
+        mode: Mode,
+        source: &mut dyn FnMut(&ParameterInfo) -> Option<Vec<f32>>,
+    ) -> Option<Box<dyn Network>>;
+    /// The same values without a graph.
+    fn plain(&self) -> Box<dyn Network>;
+    fn boxed_clone(&self) -> Box<dyn Network>;
+}
+
+impl<M: Module + Network + 'static> Parameters for M {
+    fn list(&self) -> Vec<ParameterInfo> {
+        parameters::list(self)
+    }
+
+    fn read(&self, f: &mut dyn FnMut(&ParameterInfo, &[f32])) {
+        parameters::read(self, f);
+    }
+
+    fn gradients(&self, gradients: &mut Gradients) -> Vec<NamedGradient> {
+        parameters::gradients(self, gradients)
+    }
+
+    fn update(self: Box<Self>, f: &mut dyn FnMut(&ParameterInfo, &mut [f32])) -> Box<dyn Network> {
+        Box::new(parameters::update(*self, f))
+    }
+
+    fn fill(
+        self: Box<Self>,
+        mode: Mode,
+        source: &mut dyn FnMut(&ParameterInfo) -> Option<Vec<f32>>,
+    ) -> Option<Box<dyn Network>> {
+        let filled = parameters::fill(*self, mode, |info| source(info).ok_or(()));
+        Some(Box::new(filled.ok()?))
+    }
+
+    fn plain(&self) -> Box<dyn Network> {
+        Box::new(self.valid())
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Network> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Network> {
+    fn clone(&self) -> Self {
+        (**self).boxed_clone()
+    }
+}

@@ -1,0 +1,32 @@
+//! Published weight names of LLaMA.
+
+use crate::names::{NameTable, Rule, layer};
+
+const RULES: &[Rule] = &[
+    layer("token", "embed_tokens"),
+    layer("layers.{}.attention_norm", "layers.{}.input_layernorm"),
+    layer("layers.{}.attention.query", "layers.{}.self_attn.q_proj"),
+    layer("layers.{}.attention.key", "layers.{}.self_attn.k_proj"),
+    layer("layers.{}.attention.value", "layers.{}.self_attn.v_proj"),
+    layer("layers.{}.attention.output", "layers.{}.self_attn.o_proj"),
+    layer(
+        "layers.{}.feed_forward_norm",
+        "layers.{}.post_attention_layernorm",
+    ),
+    layer("layers.{}.feed_forward.gate", "layers.{}.mlp.gate_proj"),
+    layer("layers.{}.feed_forward.up", "layers.{}.mlp.up_proj"),
+    layer("layers.{}.feed_forward.down", "layers.{}.mlp.down_proj"),
+    layer("norm", "norm"),
+    layer("vocabulary", "lm_head"),
+    layer("classifier", "score"),
+];
+
+/// The table; a bare model carries no prefix.
+pub(super) fn table(prefix: &str) -> NameTable {
+    NameTable::new(&[RULES], prefix, &["lm_head.", "score."])
+}
+
+/// The frequencies that old files hold, which follow from the configuration.
+pub(super) fn is_redundant(name: &str) -> bool {
+    name.ends_with(".rotary_emb.inv_freq")
+}

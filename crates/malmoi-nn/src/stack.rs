@@ -1,0 +1,119 @@
+//! The blocks of an encoder or decoder, one after another.
+
+use burn::tensor::Tensor;
+
+use crate::attention::{Memory, Surroundings};
+use crate::batch::PackedBatch;
+use crate::block::Block;
+use crate::cache::KvCache;
+use crate::pass::Pass;
+use crate::positions::{PositionBias, reach};
+
+/// A model's blocks with what they share. Borrowed, because the parameters belong to the model.
+#[derive(Clone, Copy, Debug)]
+pub struct Stack<'a> {
+    /// The blocks.
+    pub blocks: &'a [Block],
+    /// Added to the scores of each.
+    pub bias: PositionBias<'a>,
+}
+
+impl<'a> Stack<'a> {
+    /// Blocks that share nothing.
+    pub fn new(blocks: &'a [Block]) -> Self {
+        Self {
+            blocks,
+            bias: PositionBias::None,
+        }
+    }
+
+    /// The blocks in the order in which they run.
+    pub fn iter(&self) -> impl Iterator<Item = &'a Block> + use<'a> {
+        self.blocks.iter()
+    }
+
+    /// `x [N, d_model]` through all blocks; `keep` sees the input of each and the last one's output. `memory` is what
+    /// cross-attention attends to.
+    pub fn forward(
+        &self,
+        mut x: Tensor<2>,
+        batch: &PackedBatch,
+        memory: Option<Memory>,
+        pass: &Pass,
+        keep: &mut dyn FnMut(&Tensor<2>),
+    ) -> Tensor<2> {
+        let around = self.around(batch, memory, pass, &[]);
+        for block in self.iter() {
+            keep(&x);
+            x = block.forward(x, &around);
+        }
+        keep(&x);
+        x
+    }
+
+    /// New tokens `x [N, d_model]` behind `cache`, which takes them up.
+    pub fn forward_cached(
+        &self,
+        mut x: Tensor<2>,
+        batch: &PackedBatch,
+        cache: &mut KvCache,
+    ) -> Tensor<2> {
+        let pass = Pass::inference();
+        let around = self.around(batch, None, &pass, cache.lengths());
+        for (i, block) in self.iter().enumerate() {
+            let source = cache.cross.get(i).map_or(&[][..], Vec::as_slice);
+            x = block.forward_cached(x, &around, &mut cache.layers[i], source);
+        }
+        cache.advance(&batch.cu_seqlens);
+        x
+    }
+
+    /// An empty cache for `n_sequences` sequences; with a source, for its sequences, whose keys and values are computed now.
+    pub fn new_cache(&self, n_sequences: usize, memory: Option<&Memory>) -> KvCache {
+        let mut cache = KvCache::new(self.iter().count(), n_sequences);
+        if let Some(memory) = memory {
+            let attentions = self
+                .iter()
+                .filter_map(|block| block.cross_attention.as_ref());
+            cache.cross = attentions.map(|cross| cross.cross_cache(memory)).collect();
+        }
+        cache
+    }
+
+    /// Probabilities of self-attention, and of cross-attention where there is any, of each block for its input among `inputs`.
+    pub fn attention_probabilities(
+        &self,
+        inputs: Vec<Tensor<2>>,
+        batch: &PackedBatch,
+        memory: Option<Memory>,
+    ) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+        let pass = Pass::inference();
+        let around = self.around(batch, memory, &pass, &[]);
+        let (mut own, mut cross) = (Vec::new(), Vec::new());
+        for (block, x) in self.iter().zip(inputs) {
+            own.push(block.attention_probabilities(x.clone(), &around));
+            cross.extend(block.cross_attention_probabilities(x, &around));
+        }
+        (own, cross)
+    }
+
+    /// Operations of one token in a sequence of `context` tokens, multiply-adds counted as two.
+    pub fn flops(&self, context: usize) -> u64 {
+        self.iter().map(|block| block.flops(context)).sum()
+    }
+
+    fn around<'b>(
+        &self,
+        batch: &'b PackedBatch,
+        memory: Option<Memory>,
+        pass: &'b Pass,
+        before: &[usize],
+    ) -> Surroundings<'b> {
+        Surroundings {
+            batch,
+            pass,
+            bias: self.bias.tensor(reach(batch, before)),
+            memory,
+        }
+    }
+}
