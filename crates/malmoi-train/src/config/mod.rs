@@ -41,8 +41,8 @@ pub use objective::{Clm, ClmSampling, Mlm, Objective, SpanCorruption, Text2text,
 pub use optimizer::OptimizerSection;
 pub use schedule::{ScheduleKind, ScheduleSection};
 pub use sections::{
-    Architecture, CheckpointSection, DataSection, Documents, EvaluateSection, LogSection,
-    ModelSection, OneOrMany, TokenizerKind, TokenizerSection, TrainSection, TrainTokenizer,
+    CheckpointSection, DataSection, Documents, EvaluateSection, LogSection, ModelSection,
+    OneOrMany, TokenizerKind, TokenizerSection, TrainSection, TrainTokenizer,
 };
 
 /// The configuration of a pretraining run.

@@ -28,7 +28,7 @@ impl PretrainConfig {
 
     fn check_model_and_tokenizer(&self) -> Result<(), ConfigProblem> {
         let model = &self.model;
-        match (&model.preset, model.architecture) {
+        match (&model.preset, &model.architecture) {
             (Some(_), None) | (None, Some(_)) => {}
             (None, None) => {
                 return Err(ConfigProblem::new(

@@ -238,6 +238,7 @@ fn translations_stand_side_by_side_with_positions_of_their_own() {
         units: Units::Tokens,
         languages: [3, 5],
         pairs: 0.7,
+        segments: true,
     };
     let mut documents = rows(50);
     // Rows without one of the texts are left out.
@@ -268,6 +269,9 @@ fn translations_stand_side_by_side_with_positions_of_their_own() {
             assert!(inner.iter().all(|&id| id as usize % 2 == side), "{inner:?}");
         }
         pairs += u64::from(seen == 2);
+        let segments = example.segments.as_ref().unwrap();
+        let second = (0..ids.len()).map(|i| u32::from(seen == 2 && languages[i] == 5));
+        assert_eq!(*segments, second.collect::<Vec<u32>>());
         let hidden = |language| {
             let mut targets = example.targets.iter();
             targets.any(|&(place, _)| languages[place] == language)

@@ -69,6 +69,8 @@ pub struct TranslationOptions {
     pub languages: [u32; 2],
     /// Share of the examples that are pairs; the others are one of the two texts alone.
     pub pairs: f64,
+    /// Number the two texts of a pair as segments 0 and 1, for models that know segments instead of languages.
+    pub segments: bool,
 }
 
 /// Translation language modelling (Conneau and Lample 2019): a text and its translation side by side, positions counted anew, words
@@ -131,9 +133,14 @@ impl TranslationData {
             (pair.ids, pair.positions, pair.languages)
         };
         let masked = self.hider.hide(&ids, masking)?;
+        let segments = self.options.segments.then(|| {
+            let second = |&language: &u32| u32::from(!single && language == two);
+            languages.iter().map(second).collect()
+        });
         Ok(Example {
             starts: vec![0],
             positions,
+            segments,
             languages: Some(languages),
             targets: targets(&masked),
             ids: masked.ids,

@@ -156,6 +156,7 @@ pub(super) fn examples(
                 },
                 languages: tlm.languages,
                 pairs: tlm.pairs,
+                segments: model.n_segments() > 1,
             };
             Box::new(TranslationData::new(
                 tokens(0),
