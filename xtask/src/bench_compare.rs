@@ -1,149 +1,553 @@
-//! Comparison of two runs of `malmoi bench`.
+//! `cargo xtask bench-compare`: this program and others on the same workloads, in turn, as a table of ratios.
+//!
+//! The others are timed by a script that prints one JSON line a measurement with the keys of `malmoi bench --json`; it is
+//! called as `PYTHON SCRIPT WORKLOAD --peer P --precision X --threads N --runs R`. Every round runs each program once, so that
+//! a machine that slows down slows all of them; the median of the rounds counts.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use clap::Args;
 use serde_json::Value;
 
-/// One measurement: a value and whether a larger one is better.
-#[derive(Debug, Clone, PartialEq)]
-struct Measured {
-    value: f64,
+use crate::shell;
+
+/// Options of `cargo xtask bench-compare`.
+#[derive(Args)]
+pub struct Options {
+    /// Script that times the other programs.
+    #[arg(long, value_name = "FILE")]
+    peers: PathBuf,
+    /// Python interpreter that has them.
+    #[arg(long, value_name = "FILE", default_value = "python3")]
+    python: PathBuf,
+    /// Only these workloads.
+    #[arg(long, value_delimiter = ',', value_name = "W")]
+    workloads: Vec<String>,
+    /// Only these precisions.
+    #[arg(long, value_delimiter = ',', value_name = "P", default_values = ["f32", "bf16"])]
+    precision: Vec<String>,
+    /// Only these peers.
+    #[arg(long = "peer", value_delimiter = ',', value_name = "P")]
+    only: Vec<String>,
+    /// Rounds; each runs every program once.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: usize,
+    /// Timed repetitions inside a round.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    runs: usize,
+    /// Threads of every program.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    threads: usize,
+    /// Lengths of encode-ragged (default: each program's own copy).
+    #[arg(long, value_name = "FILE")]
+    lengths: Option<PathBuf>,
+    /// File that every measurement is appended to as a JSON line.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// What is asked of a workload at a precision.
+struct Floor {
+    workload: &'static str,
+    precision: &'static str,
+    /// The best of these counts.
+    peers: &'static [&'static str],
+    /// Precision of the peers.
+    peer_precision: &'static str,
+    /// Least ratio of speeds.
+    least: f64,
+}
+
+const TORCH: &[&str] = &["torch", "torch-compile"];
+const ENCODERS: &[&str] = &["torch", "torch-compile", "ort", "ct2"];
+const GENERATORS: &[&str] = &["torch", "ct2", "llama.cpp"];
+const PREFILLS: &[&str] = &["torch", "torch-compile", "ort", "llama.cpp"];
+
+const fn floor(
+    workload: &'static str,
+    precision: &'static str,
+    peers: &'static [&'static str],
+    least: f64,
+) -> Floor {
+    Floor {
+        workload,
+        precision,
+        peers,
+        peer_precision: precision,
+        least,
+    }
+}
+
+/// What the project has promised. Peers that do not cover a precision are left out of its race.
+const FLOORS: &[Floor] = &[
+    floor("gemm", "f32", &["torch"], 0.9),
+    floor("gemm", "bf16", &["torch"], 1.4),
+    floor("encode-fixed", "f32", ENCODERS, 1.15),
+    floor("encode-fixed", "bf16", ENCODERS, 3.0),
+    floor("encode-latency", "f32", ENCODERS, 1.5),
+    floor("encode-latency", "bf16", ENCODERS, 2.5),
+    floor("encode-ragged", "f32", &["torch"], 2.5),
+    floor("encode-ragged", "f32", &["ct2"], 1.5),
+    floor("encode-ragged", "bf16", &["torch"], 5.0),
+    floor("mlm-train", "f32", TORCH, 1.4),
+    floor("mlm-train", "bf16", TORCH, 3.0),
+    floor("clm-train", "f32", TORCH, 1.3),
+    floor("clm-train", "bf16", TORCH, 3.0),
+    floor("prefill", "f32", PREFILLS, 1.3),
+    floor("prefill", "bf16", PREFILLS, 3.0),
+    floor("decode", "f32", GENERATORS, 1.0),
+    floor("decode", "bf16", GENERATORS, 1.35),
+    floor("decode-batch", "f32", &["torch", "ct2"], 1.5),
+    // No peer is faster in bf16 than PyTorch is in f32.
+    Floor {
+        peer_precision: "f32",
+        ..floor("decode-batch", "bf16", &["torch", "ct2"], 2.5)
+    },
+];
+
+/// Most of PyTorch's peak memory that a training workload may take.
+const MEMORY: f64 = 0.7;
+
+/// Whether the script times a peer at a precision on a workload.
+fn covers(peer: &str, precision: &str) -> bool {
+    match peer {
+        "ort" => precision == "f32",
+        _ => matches!(precision, "f32" | "bf16"),
+    }
+}
+
+/// A program that is timed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Racer {
+    peer: String,
+    precision: String,
+}
+
+/// Values of a racer on a workload, a round each.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Found {
+    values: Vec<f64>,
+    memory: Vec<f64>,
     unit: String,
+    failure: Option<String>,
 }
 
-impl Measured {
-    /// Times are better when smaller; everything else is a rate.
-    fn speed_relative_to(&self, before: &Self) -> f64 {
-        if self.unit == "ms" || self.unit == "s" {
-            before.value / self.value
-        } else {
-            self.value / before.value
-        }
+type Results = BTreeMap<(String, Racer), Found>;
+
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+/// Reads the measurement in what a program printed: its last line that is a JSON object.
+fn read(printed: &str, found: &mut Found) -> Result<(), String> {
+    let line = printed.lines().rev().find(|line| line.starts_with('{'));
+    let line = line.ok_or("it printed no JSON line")?;
+    let row: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let value = row["value"].as_f64().filter(|value| *value > 0.0);
+    let value = value.ok_or("expected a positive number `value`")?;
+    found.values.push(value);
+    found
+        .memory
+        .extend(row["peak_rss_mib"].as_f64().filter(|mib| *mib > 0.0));
+    found.unit = row["unit"].as_str().unwrap_or_default().to_owned();
+    Ok(())
+}
+
+/// How many times faster than `peer` we are: times are better when smaller, everything else is a rate.
+fn speed_ratio(ours: f64, peer: f64, unit: &str) -> f64 {
+    if unit == "ms" || unit == "s" {
+        peer / ours
+    } else {
+        ours / peer
     }
 }
 
-/// Reads JSON lines with the keys `workload`, `peer`, `precision`, `value` and `unit`. The best of repeated measurements counts.
-fn read(text: &str) -> Result<BTreeMap<String, Measured>, String> {
-    let mut found: BTreeMap<String, Measured> = BTreeMap::new();
-    for (number, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
-        let at = |what: String| format!("line {}: {what}", number + 1);
-        let row: Value = serde_json::from_str(line).map_err(|error| at(error.to_string()))?;
-        let word = |key: &str| {
-            row[key]
-                .as_str()
-                .map(str::to_owned)
-                .ok_or_else(|| at(format!("expected a string `{key}`")))
-        };
-        let value = row["value"]
-            .as_f64()
-            .filter(|value| *value > 0.0)
-            .ok_or_else(|| at("expected a positive number `value`".into()))?;
-        let measured = Measured {
-            value,
-            unit: word("unit")?,
-        };
-        let key = format!(
-            "{} {} {}",
-            word("workload")?,
-            word("peer")?,
-            word("precision")?
-        );
-        let better = found
-            .get(&key)
-            .is_none_or(|old| measured.speed_relative_to(old) > 1.0);
-        if better {
-            found.insert(key, measured);
-        }
-    }
-    Ok(found)
-}
-
-/// A table of ratios, and whether nothing lost more than `tolerance` and nothing disappeared.
-fn compare(
-    before: &BTreeMap<String, Measured>,
-    after: &BTreeMap<String, Measured>,
-    tolerance: f64,
-) -> (Vec<String>, bool) {
-    let mut held = !before.is_empty();
-    let mut lines = Vec::new();
-    for (key, old) in before {
-        let Some(new) = after.get(key) else {
-            lines.push(format!("GONE   {key}"));
-            held = false;
-            continue;
-        };
-        let ratio = new.speed_relative_to(old);
-        let verdict = if ratio < 1.0 - tolerance {
-            "SLOWER"
-        } else {
-            "ok    "
-        };
-        held &= ratio >= 1.0 - tolerance;
-        lines.push(format!(
-            "{verdict} {key:44} {:>12.2} → {:>12.2} {:10} {ratio:.3}×",
-            old.value, new.value, new.unit
-        ));
-    }
-    (lines, held)
-}
-
-/// `cargo xtask bench-compare BEFORE AFTER`.
-pub fn run(before: &Path, after: &Path, tolerance: f64) -> bool {
-    let load = |path: &Path| {
-        let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
-        text.and_then(|text| read(&text))
-            .map_err(|message| format!("{}: {message}", path.display()))
+/// The table, header first, and whether every floor that could be judged is held.
+fn table(results: &Results, floors: &[&Floor]) -> (Vec<[String; 7]>, bool) {
+    let header = [
+        "workload",
+        "precision",
+        "malmoi",
+        "best peer",
+        "ratio",
+        "floor",
+        "",
+    ];
+    let mut rows = vec![header.map(str::to_owned)];
+    let mut held = true;
+    let get = |workload: &str, peer: &str, precision: &str| {
+        results.get(&(
+            workload.to_owned(),
+            Racer {
+                peer: peer.to_owned(),
+                precision: precision.to_owned(),
+            },
+        ))
     };
-    match (load(before), load(after)) {
-        (Ok(before), Ok(after)) => {
-            let (lines, held) = compare(&before, &after, tolerance);
-            lines.iter().for_each(|line| println!("{line}"));
-            held
+    for floor in floors {
+        let ours = get(floor.workload, OURS, floor.precision);
+        let value = ours.and_then(|found| median(&found.values));
+        let unit = ours.map_or("", |found| found.unit.as_str());
+        let peers = floor.peers.iter().filter_map(|peer| {
+            let found = get(floor.workload, peer, floor.peer_precision)?;
+            Some((*peer, median(&found.values)?, found.unit.as_str()))
+        });
+        // The best peer is the one that leaves us the smallest ratio.
+        let best = peers.max_by(|a, b| speed_ratio(a.1, b.1, a.2).total_cmp(&1.0));
+        let (shown, ratio) = match (value, best) {
+            (Some(ours), Some((peer, theirs, unit))) => (
+                format!("{peer} {theirs:.1}"),
+                Some(speed_ratio(ours, theirs, unit)),
+            ),
+            (_, Some((peer, theirs, _))) => (format!("{peer} {theirs:.1}"), None),
+            (_, None) => ("-".into(), None),
+        };
+        held &= ratio.is_none_or(|ratio| ratio >= floor.least);
+        rows.push([
+            floor.workload.to_owned(),
+            floor.precision.to_owned(),
+            value.map_or("-".into(), |value| format!("{value:.1} {unit}")),
+            shown,
+            ratio.map_or("-".into(), |ratio| format!("{ratio:.2}")),
+            format!("≥ {:.2}", floor.least),
+            verdict(ratio.map(|ratio| ratio >= floor.least)),
+        ]);
+    }
+    for floor in floors
+        .iter()
+        .filter(|floor| floor.workload.ends_with("-train"))
+    {
+        let memory =
+            |peer| get(floor.workload, peer, floor.precision).and_then(|f| median(&f.memory));
+        let (ours, theirs) = (memory(OURS), memory("torch"));
+        let ratio = ours.zip(theirs).map(|(ours, theirs)| ours / theirs);
+        held &= ratio.is_none_or(|ratio| ratio <= MEMORY);
+        let mib = |found: Option<f64>| found.map_or("-".into(), |mib| format!("{mib:.0} MiB"));
+        rows.push([
+            format!("{} memory", floor.workload),
+            floor.precision.to_owned(),
+            mib(ours),
+            format!("torch {}", mib(theirs)),
+            ratio.map_or("-".into(), |ratio| format!("{ratio:.2}")),
+            format!("≤ {MEMORY:.2}"),
+            verdict(ratio.map(|ratio| ratio <= MEMORY)),
+        ]);
+    }
+    (rows, held)
+}
+
+fn verdict(held: Option<bool>) -> String {
+    match held {
+        Some(true) => "ok".into(),
+        Some(false) => "BELOW".into(),
+        None => "not judged".into(),
+    }
+}
+
+fn print(rows: &[[String; 7]]) {
+    let widths: Vec<usize> = (0..7)
+        .map(|c| {
+            rows.iter()
+                .map(|row| row[c].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(c, (cell, width))| {
+                let space = " ".repeat(width - cell.chars().count());
+                // Numbers are flush right.
+                if (2..6).contains(&c) {
+                    space + cell
+                } else {
+                    cell.clone() + &space
+                }
+            });
+        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
+
+const OURS: &str = "malmoi";
+
+/// Runs the comparison; says whether every floor that could be judged is held.
+pub fn run(root: &Path, options: &Options) -> bool {
+    if !options.peers.is_file() {
+        eprintln!(
+            "{}: expected the script that times the other programs (--peers FILE)",
+            options.peers.display()
+        );
+        return false;
+    }
+    let known: Vec<&str> = FLOORS.iter().map(|floor| floor.workload).collect();
+    if let Some(unknown) = options
+        .workloads
+        .iter()
+        .find(|w| !known.contains(&w.as_str()))
+    {
+        eprintln!(
+            "there is no workload `{unknown}`; expected one of {}",
+            known.join(", ")
+        );
+        return false;
+    }
+    let program = match shell::malmoi(root) {
+        Ok(program) => program,
+        Err(message) => {
+            eprintln!("{message}");
+            return false;
         }
-        (before, after) => {
-            [before.err(), after.err()]
-                .into_iter()
-                .flatten()
-                .for_each(|message| eprintln!("{message}"));
-            false
+    };
+    let floors: Vec<&Floor> = FLOORS
+        .iter()
+        .filter(|floor| {
+            options.workloads.is_empty() || options.workloads.iter().any(|w| w == floor.workload)
+        })
+        .filter(|floor| options.precision.iter().any(|p| p == floor.precision))
+        .collect();
+    let mut results = Results::new();
+    for (workload, racers) in races(&floors, &options.only) {
+        for round in 0..options.rounds.max(1) {
+            for racer in &racers {
+                let key = (workload.to_owned(), racer.clone());
+                let found = results.entry(key).or_default();
+                // What cannot run does not run in the next round either.
+                if found.failure.is_some() {
+                    continue;
+                }
+                let mut command = command(&program, options, workload, racer);
+                let outcome = shell::output_of(&mut command).and_then(|printed| {
+                    record(options.out.as_deref(), &printed)?;
+                    read(&printed, found)
+                });
+                match outcome {
+                    Ok(()) => eprintln!(
+                        "{workload} {} {} round {}: {:.2} {}",
+                        racer.peer,
+                        racer.precision,
+                        round + 1,
+                        found.values.last().copied().unwrap_or_default(),
+                        found.unit
+                    ),
+                    Err(message) => {
+                        let last = message.lines().last().unwrap_or_default().to_owned();
+                        eprintln!("{workload} {} {}: {last}", racer.peer, racer.precision);
+                        found.failure = Some(last);
+                    }
+                }
+            }
         }
     }
+    let (rows, held) = table(&results, &floors);
+    print(&rows);
+    for ((workload, racer), found) in &results {
+        if let Some(failure) = &found.failure {
+            println!(
+                "not timed: {workload} {} {}: {failure}",
+                racer.peer, racer.precision
+            );
+        }
+    }
+    held
+}
+
+/// Everyone who has to run on each workload.
+fn races<'a>(floors: &[&'a Floor], only: &[String]) -> Vec<(&'a str, Vec<Racer>)> {
+    let mut races: Vec<(&str, Vec<Racer>)> = Vec::new();
+    for floor in floors {
+        let at = races
+            .iter()
+            .position(|(workload, _)| *workload == floor.workload);
+        let at = at.unwrap_or_else(|| {
+            races.push((floor.workload, Vec::new()));
+            races.len() - 1
+        });
+        let racers = &mut races[at].1;
+        let mut add = |peer: &str, precision: &str| {
+            let racer = Racer {
+                peer: peer.to_owned(),
+                precision: precision.to_owned(),
+            };
+            if !racers.contains(&racer) {
+                racers.push(racer);
+            }
+        };
+        add(OURS, floor.precision);
+        for peer in floor.peers {
+            let wanted = only.is_empty() || only.iter().any(|name| name == peer);
+            if wanted && covers(peer, floor.peer_precision) {
+                add(peer, floor.peer_precision);
+            }
+        }
+    }
+    races
+}
+
+fn command(program: &Path, options: &Options, workload: &str, racer: &Racer) -> Command {
+    let mut command = if racer.peer == OURS {
+        let mut command = Command::new(program);
+        command.args(["bench", workload, "--json", "--quiet"]);
+        command
+    } else {
+        let mut command = Command::new(&options.python);
+        command
+            .arg(&options.peers)
+            .args([workload, "--peer", &racer.peer]);
+        command
+    };
+    command.args(["--precision", &racer.precision]);
+    command.arg("--threads").arg(options.threads.to_string());
+    command.arg("--runs").arg(options.runs.to_string());
+    if let (Some(lengths), "encode-ragged") = (&options.lengths, workload) {
+        command.arg("--lengths").arg(lengths);
+    }
+    command
+}
+
+/// Appends the JSON lines of what was printed to a file.
+fn record(file: Option<&Path>, printed: &str) -> Result<(), String> {
+    use std::io::Write;
+    let Some(file) = file else { return Ok(()) };
+    let lines = printed.lines().filter(|line| line.starts_with('{'));
+    let opened = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(file);
+    let written = opened.and_then(|mut file| {
+        lines
+            .into_iter()
+            .try_for_each(|line| writeln!(file, "{line}"))
+    });
+    written.map_err(|error| format!("{}: {error}", file.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OLD: &str = r#"{"workload":"decode","peer":"malmoi","precision":"f32","value":100.0,"unit":"tokens/s"}
-{"workload":"encode-latency","peer":"malmoi","precision":"f32","value":10.0,"unit":"ms"}"#;
+    fn results(rows: &[(&str, &str, &str, f64, f64, &str)]) -> Results {
+        let mut results = Results::new();
+        for (workload, peer, precision, value, memory, unit) in rows {
+            let key = (
+                (*workload).to_owned(),
+                Racer {
+                    peer: (*peer).to_owned(),
+                    precision: (*precision).to_owned(),
+                },
+            );
+            let found = results.entry(key).or_default();
+            found.values.push(*value);
+            found.memory.push(*memory);
+            found.unit = (*unit).to_owned();
+        }
+        results
+    }
 
-    fn held(new: &str) -> bool {
-        compare(&read(OLD).expect("valid"), &read(new).expect("valid"), 0.05).1
+    fn floors(workload: &str, precision: &str) -> Vec<&'static Floor> {
+        let fits = |floor: &&Floor| floor.workload == workload && floor.precision == precision;
+        FLOORS.iter().filter(fits).collect()
     }
 
     #[test]
-    fn a_slower_rate_or_a_longer_time_fails() {
-        assert!(held(OLD));
-        assert!(held(&OLD.replace("100.0", "96.0")));
-        assert!(!held(&OLD.replace("100.0", "94.0")));
-        assert!(!held(
-            &OLD.replace("10.0,", "11.0,").replace("100.0", "200.0")
-        ));
+    fn the_best_peer_counts_and_times_are_better_when_smaller() {
+        let found = results(&[
+            ("encode-latency", "malmoi", "f32", 20.0, 1.0, "ms"),
+            ("encode-latency", "torch", "f32", 60.0, 1.0, "ms"),
+            ("encode-latency", "ort", "f32", 38.0, 1.0, "ms"),
+        ]);
+        let (rows, held) = table(&found, &floors("encode-latency", "f32"));
+        assert_eq!(rows[1][3], "ort 38.0");
+        assert_eq!((rows[1][4].as_str(), held), ("1.90", true));
+        let found = results(&[
+            ("decode", "malmoi", "f32", 44.0, 1.0, "tokens/s"),
+            ("decode", "torch", "f32", 40.0, 1.0, "tokens/s"),
+            ("decode", "llama.cpp", "f32", 45.0, 1.0, "tokens/s"),
+        ]);
+        let (rows, held) = table(&found, &floors("decode", "f32"));
+        assert_eq!(
+            (rows[1][3].as_str(), rows[1][6].as_str(), held),
+            ("llama.cpp 45.0", "BELOW", false)
+        );
     }
 
     #[test]
-    fn a_workload_that_disappeared_fails() {
-        assert!(!held(OLD.lines().next().unwrap_or_default()));
+    fn medians_of_rounds_are_compared_and_memory_is_judged_for_training() {
+        let found = results(&[
+            ("mlm-train", "malmoi", "f32", 500.0, 2000.0, "tokens/s"),
+            ("mlm-train", "malmoi", "f32", 100.0, 2000.0, "tokens/s"),
+            ("mlm-train", "malmoi", "f32", 510.0, 2000.0, "tokens/s"),
+            ("mlm-train", "torch", "f32", 330.0, 4000.0, "tokens/s"),
+        ]);
+        let (rows, held) = table(&found, &floors("mlm-train", "f32"));
+        assert_eq!((rows[1][4].as_str(), held), ("1.52", true));
+        assert_eq!(
+            (rows[2][0].as_str(), rows[2][4].as_str()),
+            ("mlm-train memory", "0.50")
+        );
     }
 
     #[test]
-    fn bad_lines_are_named() {
-        assert!(read("{}").is_err_and(|message| message.contains("line 1")));
-        assert!(read(&OLD.replace("100.0", "-1")).is_err());
+    fn what_was_not_timed_is_not_judged() {
+        let found = results(&[("gemm", "torch", "bf16", 2600.0, 1.0, "GFLOP/s")]);
+        let (rows, held) = table(&found, &floors("gemm", "bf16"));
+        assert!(held);
+        assert_eq!(
+            (rows[1][2].as_str(), rows[1][6].as_str()),
+            ("-", "not judged")
+        );
+    }
+
+    #[test]
+    fn every_race_starts_with_ours_and_leaves_out_what_peers_do_not_cover() {
+        let all: Vec<&Floor> = FLOORS.iter().collect();
+        let races = races(&all, &[]);
+        assert_eq!(races.len(), 9);
+        for (workload, racers) in &races {
+            assert_eq!(racers[0].peer, OURS, "{workload}");
+            assert!(
+                racers
+                    .iter()
+                    .all(|racer| covers(&racer.peer, &racer.precision))
+            );
+        }
+        let ragged = &races
+            .iter()
+            .find(|race| race.0 == "encode-ragged")
+            .expect("there")
+            .1;
+        let names: Vec<String> = ragged
+            .iter()
+            .map(|r| format!("{} {}", r.peer, r.precision))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "malmoi f32",
+                "torch f32",
+                "ct2 f32",
+                "malmoi bf16",
+                "torch bf16"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_last_json_line_is_the_measurement() {
+        let mut found = Found::default();
+        let line = r#"{"value": 3.5, "unit": "ms", "peak_rss_mib": 7}"#;
+        read(&format!("warming up\n{line}\n"), &mut found).expect("a measurement");
+        assert_eq!(
+            (found.values.as_slice(), found.memory.as_slice()),
+            ([3.5].as_slice(), [7.0].as_slice())
+        );
+        assert!(read("nothing", &mut found).is_err());
+        assert!(read("{\"value\": 0}", &mut found).is_err());
     }
 }

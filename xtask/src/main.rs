@@ -1,6 +1,7 @@
-//! Tasks of the repository: `cargo xtask test|check|tidy|golden|bench-compare`.
+//! Tasks of the repository: `cargo xtask test|check|tidy|golden|bench-compare|bench-diff`.
 
 mod bench_compare;
+mod bench_diff;
 mod configs;
 mod golden;
 mod minilm;
@@ -45,8 +46,10 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Run `malmoi bench` and other programs in turn and print the ratios beside what the project promises.
+    BenchCompare(bench_compare::Options),
     /// Compare two files of JSON lines from `malmoi bench --json` and fail when a workload became slower.
-    BenchCompare {
+    BenchDiff {
         /// Measurements before the change.
         before: PathBuf,
         /// Measurements after the change.
@@ -71,11 +74,12 @@ fn main() -> ExitCode {
         Task::Check => test_command::check(&root),
         Task::Tidy => tidy::run(&root).report(),
         Task::Golden { python, seed } => golden::run(&root, python.as_deref(), seed),
-        Task::BenchCompare {
+        Task::BenchCompare(options) => bench_compare::run(&root, &options),
+        Task::BenchDiff {
             before,
             after,
             tolerance,
-        } => bench_compare::run(&before, &after, tolerance),
+        } => bench_diff::run(&before, &after, tolerance),
     };
     if passed {
         ExitCode::SUCCESS

@@ -7,6 +7,7 @@ mod input;
 mod interrupt;
 mod model;
 mod output;
+mod profile;
 mod progress;
 mod task;
 mod training;

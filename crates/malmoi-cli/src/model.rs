@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use indicatif::ProgressBar;
 use malmoi_checkpoint::hub::{self, Hub};
+use malmoi_checkpoint::{directory as checkpoint, read_config};
 use malmoi_infer::Pipeline;
 use malmoi_infer::pipeline::PipelineOptions;
-use malmoi_models::ModelConfig;
+use malmoi_models::{Head, ModelConfig, ModelError};
 
 use crate::arguments::{Global, ModelArguments};
 use crate::failure::{Failure, Result};
@@ -78,4 +79,36 @@ pub fn pipeline(arguments: &ModelArguments, global: &Global) -> Result<Pipeline>
         accept_smaller_tokenizer: arguments.accept_smaller_tokenizer,
     };
     Ok(Pipeline::open(&dir, &options)?)
+}
+
+/// Configuration and head of a directory, hub id or preset; of presets, the encoder with its pooler or the decoder with its
+/// language-model head, as published.
+pub fn shape(
+    name: &str,
+    accept_unknown_config: bool,
+    global: &Global,
+) -> Result<(ModelConfig, Head)> {
+    if !std::path::Path::new(name).is_dir()
+        && let Some(config) = ModelConfig::preset(name)
+    {
+        let head = config.usual_head();
+        return Ok((config, head));
+    }
+    let json = read_config(&directory(name, global)?)?;
+    let config = ModelConfig::from_json(&json, accept_unknown_config)?;
+    let head = match checkpoint::architectures(&json).into_iter().next() {
+        None => Head::None,
+        Some(name) => config
+            .head_named(&name)
+            .ok_or_else(|| ModelError::UnknownHead {
+                expected: config
+                    .architecture_names()
+                    .iter()
+                    .map(|(_, name)| *name)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                found: name,
+            })?,
+    };
+    Ok((config, head))
 }

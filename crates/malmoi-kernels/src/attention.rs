@@ -54,6 +54,12 @@ impl Mask {
         };
         first..end.max(first)
     }
+
+    /// Pairs of a query and a key that it sees, among `nq` queries at the end of `nk` keys.
+    #[must_use]
+    pub fn visible(self, nq: usize, nk: usize) -> u64 {
+        (0..nq).map(|i| self.keys_of(i, nq, nk).len() as u64).sum()
+    }
 }
 
 /// Dropout of attention probabilities. The draw for (sequence, head, query, key) is word `key % 4` of

@@ -13,6 +13,7 @@
 //! * [`gemm`] multiplies matrices; [`linear`], [`attention`] and [`loss`] are built on it.
 //! * [`activation`], [`norm`], [`rotary`], [`embedding`], [`dropout`], [`optim`] and [`reduce`] are the memory-bound rest.
 //! * [`random`] is a counter-based generator: a draw is a function of (seed, purpose, step, position).
+//! * [`probe`] measures what the machine can do at most, [`profile`] records what ran when.
 //! * [`naive`] holds the same operations as plain loops in double precision. They are the specification: the tests
 //!   compare every kernel with its naive twin on every instruction set the machine has.
 //!
@@ -36,6 +37,8 @@ pub mod mixed;
 pub mod naive;
 pub mod norm;
 pub mod optim;
+pub mod probe;
+pub mod profile;
 pub mod random;
 pub mod reduce;
 pub mod rotary;

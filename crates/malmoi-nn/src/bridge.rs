@@ -16,6 +16,9 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Bytes, DType, Shape, Tensor};
+use malmoi_kernels::profile::{Cost, Direction};
+
+use crate::profile;
 
 use crate::buffers;
 
@@ -95,6 +98,18 @@ pub trait FusedOp: Debug + Send + Sync + 'static {
 
     /// Gradients of the inputs, in order; `None` where not needed or shared.
     fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>>;
+
+    /// Name in profiles.
+    fn name(&self) -> &'static str {
+        let path = std::any::type_name::<Self>();
+        path.rsplit("::").next().unwrap_or(path)
+    }
+
+    /// Arithmetic and least traffic of one pass over inputs of these shapes; asked for only while a profile is recorded. `track`
+    /// is that of [`FusedOp::forward`], and true for a backward pass.
+    fn cost(&self, shapes: &[&[usize]], direction: Direction, _track: bool) -> Cost {
+        profile::elementwise(shapes, direction)
+    }
 
     /// Whether the gradient of input `i` is another one as it is, so that it need not be copied.
     fn shares(&self, i: usize) -> Share {
@@ -201,7 +216,14 @@ fn run(op: &dyn FusedOp, inputs: &[FlexTensor], track: bool) -> (FlexTensor, Vec
             shape,
         })
         .collect();
+    let span = profile::span(
+        op,
+        || operands.iter().map(|o| o.shape).collect(),
+        Direction::Forward,
+        track,
+    );
     let Forward { data, shape, saved } = op.forward(&operands, track);
+    drop(span);
     (tensor(data, &shape), saved)
 }
 
@@ -286,7 +308,10 @@ impl<const N: usize> Backward<Flex, N> for FusedBackward {
             grad: values(&grad),
             needs: ops.parents.iter().map(Option::is_some).collect(),
         };
+        let shapes = || state.shapes.iter().map(Vec::as_slice).collect();
+        let span = profile::span(&*state.op, shapes, Direction::Backward, true);
         let gradients = state.op.backward(pass);
+        drop(span);
         let mut tensors: Vec<Option<FlexTensor>> = Vec::with_capacity(N);
         for (i, (gradient, shape)) in gradients.into_iter().zip(&state.shapes).enumerate() {
             let gradient = match state.op.shares(i) {

@@ -16,6 +16,7 @@ pub mod ops;
 pub mod parameters;
 pub mod pass;
 pub mod positions;
+mod profile;
 pub mod stack;
 
 pub use attention::{AttentionConfig, Biases, Memory, MultiHeadAttention, Surroundings};

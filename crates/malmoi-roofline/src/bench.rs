@@ -5,19 +5,20 @@
 
 use std::hint::black_box;
 use std::str::FromStr;
-use std::time::Instant;
 
 use malmoi_infer::InferError;
 use malmoi_infer::generate::{Flow, GenerateOptions, generate};
 use malmoi_infer::sampling::SamplingSettings;
 use malmoi_kernels::gemm::{Epilogue, Mat, PackedMat, gemm, gemm_packed};
+use malmoi_kernels::probe::Arithmetic;
 use malmoi_kernels::random::{Key, Purpose};
-use malmoi_models::{BatchError, Head, Mode, Model, ModelConfig, ModelError, PackedBatch};
+use malmoi_models::{BatchError, ModelError};
 use malmoi_train::TrainError;
-use malmoi_train::data::{Example, MicroBatch};
-use malmoi_train::optim::{Adam, LearningRate, Optimizer, OptimizerError, Rule, Schedule};
-use malmoi_train::pretrain::{StepOptions, Trainer};
+use malmoi_train::optim::OptimizerError;
 use serde::{Deserialize, Serialize};
+
+use crate::machine::peak_rss_mib;
+use crate::runs::{self, Times, timed};
 
 /// Why a workload could not be timed.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum BenchError {
     /// No such workload.
     #[error("there is no workload `{0}`: expected one of {names}", names = Workload::NAMES.join(", "))]
     UnknownWorkload(String),
+    /// A precision that the models do not run in.
+    #[error("precision `{0}` is not implemented; expected f32")]
+    Precision(String),
     /// A list of lengths that cannot be used.
     #[error("{0}; expected JSON with the list `lengths` of numbers from 1 to 512")]
     Lengths(String),
@@ -107,12 +111,30 @@ impl FromStr for Workload {
 }
 
 /// How to measure.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct BenchOptions {
+    /// Arithmetic of the model.
+    pub precision: Arithmetic,
     /// Timed repetitions, 1 or more; short workloads are repeated more often.
     pub runs: usize,
     /// Sequence lengths of `encode-ragged`.
     pub lengths: Vec<usize>,
+}
+
+impl Default for BenchOptions {
+    /// Five runs in f32 on the shipped lengths.
+    fn default() -> Self {
+        Self {
+            precision: Arithmetic::F32,
+            runs: 5,
+            lengths: default_lengths(),
+        }
+    }
+}
+
+/// The lengths of 512 Korean sentences in WordPiece tokens, in the order of their file.
+pub fn default_lengths() -> Vec<usize> {
+    read_lengths(include_bytes!("bench/lengths.json")).expect("the shipped file is valid")
 }
 
 /// A measurement; the keys are those that other programs print for the same workloads.
@@ -161,51 +183,15 @@ pub fn read_lengths(json: &[u8]) -> Result<Vec<usize>, BenchError> {
     }
 }
 
-/// Best and median seconds of `runs` calls after `warm` calls.
-fn timed(
-    runs: usize,
-    warm: usize,
-    mut f: impl FnMut() -> Result<(), BenchError>,
-) -> Result<Times, BenchError> {
-    for _ in 0..warm {
-        f()?;
-    }
-    let mut seconds = Vec::with_capacity(runs);
-    for _ in 0..runs.max(1) {
-        let start = Instant::now();
-        f()?;
-        seconds.push(start.elapsed().as_secs_f64());
-    }
-    seconds.sort_by(f64::total_cmp);
-    Ok((seconds[0], seconds[seconds.len() / 2]))
-}
-
-/// Largest resident memory of this process, in MiB.
-fn peak_rss_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .map_or(0, |kib| kib / 1024)
-}
-
-/// `n` ids below `vocab_size`.
-fn ids(stream: u64, n: usize, vocab_size: usize) -> Vec<u32> {
-    let key = Key::new(0, Purpose::Other(0), stream);
-    (0..n as u64)
-        .map(|i| key.below_at(i, vocab_size as u64) as u32)
-        .collect()
-}
-
-fn preset(name: &str) -> ModelConfig {
-    ModelConfig::preset(name).expect("a preset of this program")
-}
-
 /// Times a workload.
 ///
 /// # Errors
 /// [`BenchError`]; [`BenchError::Lengths`] when `encode-ragged` has none.
 pub fn run(workload: Workload, options: &BenchOptions) -> Result<Measurement, BenchError> {
     let runs = options.runs.max(1);
+    if options.precision != Arithmetic::F32 {
+        return Err(BenchError::Precision(options.precision.name().to_owned()));
+    }
     let mut value_packed = None;
     let (units, unit, (best_s, median_s)) = match workload {
         Workload::Gemm => {
@@ -228,7 +214,11 @@ pub fn run(workload: Workload, options: &BenchOptions) -> Result<Measurement, Be
         }
         Workload::MlmTrain => (1024.0, "tokens/s", train("bert-base", 8, 128, runs)?),
         Workload::ClmTrain => (1024.0, "tokens/s", train("gpt2", 4, 256, runs)?),
-        Workload::Prefill => (1024.0, "tokens/s", prefill(runs)?),
+        Workload::Prefill => (
+            1024.0,
+            "tokens/s",
+            runs::prefill(&runs::preset("gpt2"), 1, 1024, runs)?,
+        ),
         Workload::Decode => (64.0, "tokens/s", decode(1, runs)?),
         Workload::DecodeBatch => (8.0 * 64.0, "tokens/s", decode(8, runs)?),
     };
@@ -240,7 +230,7 @@ pub fn run(workload: Workload, options: &BenchOptions) -> Result<Measurement, Be
     Ok(Measurement {
         workload: Workload::NAMES[workload as usize],
         peer: "malmoi",
-        precision: "f32",
+        precision: options.precision.name(),
         value: round(value, 2),
         unit,
         best_s: round(best_s, 5),
@@ -254,9 +244,6 @@ fn round(x: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (x * scale).round() / scale
 }
-
-/// Best and median seconds of a run.
-type Times = (f64, f64);
 
 /// Billions of operations, times with both matrices as they are, times with the right one packed.
 fn matrix_product() -> Result<(f64, Times, Times), BenchError> {
@@ -284,98 +271,18 @@ fn matrix_product() -> Result<(f64, Times, Times), BenchError> {
 
 /// Hidden states of BERT-base for batches of sequences of these lengths.
 fn encode(batches: &[&[usize]], runs: usize, warm: usize) -> Result<Times, BenchError> {
-    let model = Model::initialise(preset("bert-base"), Head::None, 0, Mode::Inference);
-    let vocab_size = model.config().vocab_size();
-    let pack = |(i, lengths): (usize, &&[usize])| {
-        let sequences: Vec<Vec<u32>> = lengths
-            .iter()
-            .enumerate()
-            .map(|(j, &n)| ids((i * 32 + j) as u64, n, vocab_size))
-            .collect();
-        PackedBatch::from_sequences(&sequences)
-    };
-    let batches: Vec<PackedBatch> = batches.iter().enumerate().map(pack).collect();
-    timed(runs, warm, || {
-        for batch in &batches {
-            black_box(model.last_hidden(batch)?);
-        }
-        Ok(())
-    })
+    runs::encode(&runs::preset("bert-base"), batches, runs, warm)
 }
 
 /// A training step of a preset with its published dropout, without clipping.
 fn train(name: &str, sequences: usize, length: usize, runs: usize) -> Result<Times, BenchError> {
-    let config = preset(name);
-    let (vocab_size, causal) = (config.vocab_size(), config.is_causal());
-    let head = if causal {
-        Head::CausalLm
-    } else {
-        Head::MaskedLm
-    };
-    let model = Model::initialise(config, head, 0, Mode::Training);
-    let chosen = Key::new(0, Purpose::Masking, 0);
-    let example = |row: usize| {
-        let ids = ids(row as u64, length, vocab_size);
-        let targets = if causal {
-            (0..length - 1).map(|i| (i, ids[i + 1])).collect()
-        } else {
-            let hidden = |i: &usize| chosen.fold(row as u64).uniform_f64_at(*i as u64) < 0.15;
-            (0..length).filter(hidden).map(|i| (i, ids[i])).collect()
-        };
-        Example {
-            starts: vec![0],
-            positions: (0..length as u32).collect(),
-            targets,
-            ids,
-            ..Example::default()
-        }
-    };
-    let batch = [MicroBatch::pack(
-        &(0..sequences).map(example).collect::<Vec<_>>(),
-    )];
-    let optimizer = Optimizer::new(Rule::AdamW(Adam {
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
-        weight_decay: 0.01,
-    }))?;
-    let schedule = LearningRate {
-        schedule: Schedule::Constant,
-        warmup: 0,
-        total: 1000,
-    };
-    let options = StepOptions {
-        seed: 0,
-        lr: 1e-4,
-        schedule,
-        clip_norm: 0.0,
-        decay_all: true,
-    };
-    let mut trainer = Trainer::new(model, optimizer, 0, options);
-    timed(runs, 1, || {
-        black_box(trainer.advance(&batch)?);
-        Ok(())
-    })
-}
-
-fn gpt2() -> Model {
-    Model::initialise(preset("gpt2"), Head::CausalLm, 0, Mode::Inference)
-}
-
-fn prefill(runs: usize) -> Result<Times, BenchError> {
-    let model = gpt2();
-    let batch = PackedBatch::from_sequences(&[ids(0, 1024, model.config().vocab_size())]);
-    timed(runs, 2, || {
-        let mut cache = model.new_cache(1);
-        black_box(model.advance(&batch, &mut cache, &[1023])?);
-        Ok(())
-    })
+    runs::train(&runs::preset(name), sequences, length, runs)
 }
 
 fn decode(sequences: usize, runs: usize) -> Result<Times, BenchError> {
-    let model = gpt2();
+    let model = runs::decoder(&runs::preset("gpt2"));
     let prompts: Vec<Vec<u32>> = (0..sequences)
-        .map(|row| ids(row as u64, 32, model.config().vocab_size()))
+        .map(|row| runs::ids(row as u64, 32, model.config().vocab_size()))
         .collect();
     let options = GenerateOptions {
         max_new_tokens: 64,
@@ -429,22 +336,15 @@ mod tests {
             );
         }
         assert!(matches!(
-            run(Workload::EncodeRagged, &BenchOptions::default()),
+            run(
+                Workload::EncodeRagged,
+                &BenchOptions {
+                    lengths: Vec::new(),
+                    ..Default::default()
+                }
+            ),
             Err(BenchError::Lengths(_))
         ));
-    }
-
-    #[test]
-    fn times_are_sorted_and_the_median_is_the_middle() {
-        let mut waits = [5, 1, 3].into_iter().map(std::time::Duration::from_millis);
-        let (best, median) = timed(3, 0, || {
-            std::thread::sleep(waits.next().expect("three runs"));
-            Ok(())
-        })
-        .unwrap();
-        assert!(
-            best >= 0.001 && median >= 0.003 && best <= median,
-            "{best} {median}"
-        );
+        assert_eq!(default_lengths().len(), 512);
     }
 }

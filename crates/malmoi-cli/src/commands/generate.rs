@@ -6,11 +6,13 @@ use malmoi_infer::beam::BeamOptions;
 use malmoi_infer::generate::{FinishReason, Flow, GenerateOptions};
 use malmoi_infer::pipeline::Continuation;
 use malmoi_infer::sampling::SamplingSettings;
+use malmoi_kernels::probe::Arithmetic;
 use serde_json::{Value, json};
 
 use crate::arguments::{Global, ModelArguments};
 use crate::failure::{Failure, INTERRUPTED, Result};
 use crate::input::TextArguments;
+use crate::profile::ProfileArguments;
 use crate::{interrupt, model, output, progress};
 
 /// Continue texts with a decoder, or rewrite them with an encoder-decoder
@@ -79,6 +81,8 @@ pub struct Generate {
     /// Print a JSON line a text
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    profile: ProfileArguments,
 }
 
 impl Generate {
@@ -113,8 +117,10 @@ impl Generate {
         } else {
             pipeline.end_ids().to_vec()
         };
+        self.profile.start();
         if self.num_beams > 1 {
-            return self.beams(&pipeline, &prompts, &ids, end_ids);
+            self.beams(&pipeline, &prompts, &ids, end_ids)?;
+            return self.profile.finish(Arithmetic::F32);
         }
         let options = GenerateOptions {
             max_new_tokens: self.max_new_tokens,
@@ -163,6 +169,7 @@ impl Generate {
                 output::line(format!("{}{}", lead(index), text.text))?;
             }
         }
+        self.profile.finish(Arithmetic::F32)?;
         if interrupt::requested() {
             return Err(Failure::Said(INTERRUPTED));
         }

@@ -1,14 +1,14 @@
 //! `malmoi info`.
 
-use std::path::Path;
-
 use clap::Args;
-use malmoi_checkpoint::{directory, read_config};
-use malmoi_models::{Head, ModelConfig, ModelError, ModelInfo};
+use malmoi_kernels::probe::Arithmetic;
+use malmoi_models::{ModelConfig, ModelInfo};
+use malmoi_roofline::cost::{CostError, Phase, Widths, Work, count};
+use malmoi_roofline::memory::{Memory, memory};
 use serde_json::{Value, json};
 
 use crate::arguments::Global;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::{model, output};
 
 /// Show a model's shape, parameters, memory and arithmetic
@@ -17,6 +17,12 @@ use crate::{model, output};
 pub struct Info {
     /// Model directory, preset or hub id
     model: String,
+    /// Sequences at once, for memory and arithmetic by phase
+    #[arg(long, value_name = "B", default_value_t = 1)]
+    batch: usize,
+    /// Tokens of a sequence (default: the model's longest; one fewer when decoding)
+    #[arg(long, value_name = "T")]
+    tokens: Option<usize>,
     /// Accept keys in config.json that malmoi does not know
     #[arg(long)]
     accept_unknown_config: bool,
@@ -25,37 +31,91 @@ pub struct Info {
     json: bool,
 }
 
-impl Info {
-    /// Configuration and head; of presets, the encoder with its pooler or the decoder with its language-model head, as published.
-    fn shape(&self, global: &Global) -> Result<(ModelConfig, Head)> {
-        if !Path::new(&self.model).is_dir()
-            && let Some(config) = ModelConfig::preset(&self.model)
-        {
-            let head = config.usual_head();
-            return Ok((config, head));
+/// Arithmetic and memory of a phase in f32.
+struct PhaseCost {
+    work: Work,
+    flops: u64,
+    memory: Memory,
+}
+
+impl PhaseCost {
+    fn json(&self) -> Value {
+        json!({ "work": self.work, "flops": self.flops, "memory": self.memory })
+    }
+
+    fn title(&self) -> String {
+        let Work {
+            phase,
+            batch,
+            tokens,
+            ..
+        } = self.work;
+        match phase {
+            Phase::Train => format!("training step, {batch} x {tokens}"),
+            Phase::Encode => format!("encode, {batch} x {tokens}"),
+            Phase::Prefill => format!("prefill, {batch} x {tokens}"),
+            Phase::Decode => format!("decode behind {tokens}, {batch} at once"),
         }
-        let json = read_config(&model::directory(&self.model, global)?)?;
-        let config = ModelConfig::from_json(&json, self.accept_unknown_config)?;
-        let head = match directory::architectures(&json).into_iter().next() {
-            None => Head::None,
-            Some(name) => config
-                .head_named(&name)
-                .ok_or_else(|| ModelError::UnknownHead {
-                    expected: config
-                        .architecture_names()
-                        .iter()
-                        .map(|(_, name)| *name)
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                    found: name,
-                })?,
+    }
+
+    fn summary(&self) -> String {
+        let memory = &self.memory;
+        let part = |name: &str, bytes: u64| {
+            (bytes > 0).then(|| format!("{name} {}", output::bytes(bytes as f64)))
         };
-        Ok((config, head))
+        let parts = [
+            part("weights", memory.weights),
+            part("gradients", memory.gradients),
+            part("AdamW", memory.moments),
+            part("activations", memory.activations),
+            part("cache", memory.cache),
+            part("vocabulary", memory.vocabulary),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        format!(
+            "{}, peak {} ({})",
+            output::decimal(self.flops as f64, "FLOP"),
+            output::bytes(memory.peak as f64),
+            parts.join(", ")
+        )
+    }
+}
+
+impl Info {
+    /// Every phase of the model.
+    fn phases(&self, config: &ModelConfig) -> Result<Vec<PhaseCost>> {
+        let tokens = self.tokens.unwrap_or(config.max_len());
+        let mut found = Vec::new();
+        for phase in [Phase::Train, Phase::Encode, Phase::Prefill, Phase::Decode] {
+            // A new token needs a position of its own.
+            let tokens = if phase == Phase::Decode && self.tokens.is_none() {
+                tokens.saturating_sub(1)
+            } else {
+                tokens
+            };
+            let work = Work::new(phase, self.batch, tokens);
+            let widths = Widths::of(Arithmetic::F32);
+            let counted = count(config, &work, widths)
+                .and_then(|cost| Ok((cost.flops(), memory(config, &work, widths)?)));
+            match counted {
+                Ok((flops, memory)) => found.push(PhaseCost {
+                    work,
+                    flops,
+                    memory,
+                }),
+                Err(CostError::Phase { .. }) => {}
+                // A model with one position has no room for a second token; sizes that nobody asked for are no mistake.
+                Err(_) if self.tokens.is_none() && self.batch > 0 => {}
+                Err(error) => return Err(Failure::input(error.to_string())),
+            }
+        }
+        Ok(found)
     }
 
     pub fn run(self, global: &Global) -> Result<()> {
-        let (config, head) = self.shape(global)?;
+        let (config, head) = model::shape(&self.model, self.accept_unknown_config, global)?;
         let info = ModelInfo::new(&config, head);
+        let phases = self.phases(&config)?;
         let cache = 2 * info.n_layers * config.n_kv_heads() * info.d_head * size_of::<f32>();
         if self.json {
             let mut report = json!({ "model": self.model });
@@ -63,6 +123,8 @@ impl Info {
                 (&mut report, serde_json::to_value(&info))
             {
                 report.extend(rest);
+                let phases: Vec<Value> = phases.iter().map(PhaseCost::json).collect();
+                report.insert("phases".into(), phases.into());
                 if config.is_causal() {
                     report.insert("cache_bytes_per_token".into(), cache.into());
                 }
@@ -106,21 +168,9 @@ impl Info {
                 format!("{} a token", output::bytes(cache as f64)),
             ));
         }
-        let forward = info.forward_flops_per_token as f64;
-        rows.push(row(
-            "forward pass",
-            format!(
-                "{} a token at full length",
-                output::decimal(forward, "FLOP")
-            ),
-        ));
-        rows.push(row(
-            "training step",
-            format!(
-                "{} a token (three times forward)",
-                output::decimal(3.0 * forward, "FLOP")
-            ),
-        ));
+        for phase in &phases {
+            rows.push(row(&phase.title(), phase.summary()));
+        }
         output::table("ll", &rows)
     }
 }

@@ -10,9 +10,11 @@ pub mod finetune;
 pub mod generate;
 pub mod help;
 pub mod info;
+pub mod plan;
 pub mod predict;
 pub mod pretrain;
 pub mod quickstart;
+pub mod roofline;
 pub mod tokenizer_encode;
 pub mod tokenizer_inspect;
 pub mod tokenizer_train;
@@ -52,8 +54,12 @@ pub enum Command {
     Verify(verify::Verify),
     /// Time a documented workload
     Bench(bench::Bench),
+    /// Measure the machine's roofs and place models under them
+    Roofline(roofline::Roofline),
     /// Show a model's shape, parameters, memory and arithmetic
     Info(info::Info),
+    /// Time and memory of a training before it runs
+    Plan(plan::Plan),
     /// Show what this machine offers and what is missing
     Doctor(doctor::Doctor),
     /// Print help
@@ -85,7 +91,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::Eval(verb) => verb.run(&global),
         Command::Verify(verb) => verb.run(&global),
         Command::Bench(verb) => verb.run(&global),
+        Command::Roofline(verb) => verb.run(&global),
         Command::Info(verb) => verb.run(&global),
+        Command::Plan(verb) => verb.run(&global),
         Command::Doctor(verb) => verb.run(&global),
         Command::Help(verb) => verb.run(),
     }

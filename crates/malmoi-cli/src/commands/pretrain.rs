@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use malmoi_kernels::probe::Arithmetic;
 use malmoi_train::config::PretrainConfig;
 use malmoi_train::pretrain::{self, Event, RunOptions, Silent, StopReason};
 
 use crate::arguments::Global;
 use crate::failure::{Failure, Result};
+use crate::profile::ProfileArguments;
 use crate::training::{Watcher, describe};
 use crate::{interrupt, output};
 
@@ -36,6 +38,8 @@ pub struct Pretrain {
     /// Folder of the text files, in place of data.dir
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    profile: ProfileArguments,
 }
 
 impl Pretrain {
@@ -75,11 +79,13 @@ impl Pretrain {
             interrupt: Some(interrupt::graceful()),
             time_limit: None,
         };
+        self.profile.start();
         let mut watcher = Watcher::new(global.quiet);
         let summary = pretrain::run(&config, &options, &mut |event: &Event<'_>| {
             watcher.event(event)
         })?;
         watcher.finish();
+        self.profile.finish(Arithmetic::F32)?;
         output::line(format!(
             "{}: {} of {} steps, {} tokens in {:.0} s ({:.1} ms a step)",
             summary.reason.describe(),

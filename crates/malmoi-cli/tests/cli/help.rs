@@ -31,7 +31,9 @@ const PAGES: &[&[&str]] = &[
     &["eval", "text2text"],
     &["verify"],
     &["bench"],
+    &["roofline"],
     &["info"],
+    &["plan"],
     &["doctor"],
 ];
 

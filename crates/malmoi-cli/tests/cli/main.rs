@@ -3,6 +3,7 @@
 mod bad_input;
 mod finetune;
 mod help;
+mod speed;
 #[path = "../support/mod.rs"]
 mod support;
 mod verbs;

@@ -8,9 +8,11 @@ use malmoi_kernels::attention::{
     AttentionShape, Bias, CachedShape, Dropout, Gradients, KvSlices, Mask, Saved,
 };
 
+use malmoi_kernels::profile::{Cost, Direction, Label, span};
+
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
 use crate::buffers;
-use crate::host;
+use crate::{host, profile};
 
 /// Everything about an attention call that is not a tensor.
 #[derive(Clone, Debug)]
@@ -34,6 +36,11 @@ pub struct AttentionLayout {
 }
 
 impl AttentionLayout {
+    fn cost(&self, cu_k: &[u32], direction: Direction) -> Cost {
+        let widths = (self.n_heads * self.d_head, self.n_kv_heads * self.d_head);
+        profile::attention(&self.cu_q, cu_k, self.mask, widths, direction)
+    }
+
     fn shape<'a>(&'a self, bias: Option<&'a [f32]>) -> AttentionShape<'a> {
         let narrow = self.n_kv_heads * self.d_head;
         AttentionShape {
@@ -117,7 +124,21 @@ pub fn attention_cached(
         q_stride: shape[1],
         bias: layout.bias(bias.as_deref()),
     };
+    let span = span(|| {
+        let mut cu_k = vec![0];
+        cu_k.extend(caches.iter().scan(0, |end, cache| {
+            *end += cache.len as u32;
+            Some(*end)
+        }));
+        Label {
+            name: "CachedAttention",
+            direction: Direction::Forward,
+            shape: format!("{}x{}, {} keys", shape[0], shape[1], cu_k[cu_k.len() - 1]),
+            cost: layout.cost(&cu_k, Direction::Forward),
+        }
+    });
     kernel::attention_cached(&sizes, &q, caches, &mut out);
+    drop(span);
     host::tensor(out, shape)
 }
 
@@ -179,5 +200,9 @@ impl FusedOp for Attention {
             all.push(dbias);
         }
         all
+    }
+
+    fn cost(&self, _shapes: &[&[usize]], direction: Direction, _track: bool) -> Cost {
+        self.0.cost(&self.0.cu_k, direction)
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use malmoi_kernels::loss as kernel;
 
+use malmoi_kernels::profile::{Cost, Direction};
+
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::profile;
 
 /// Sum of weighted cross-entropies over rows: `logits [M, V]`, `targets [M]`, `weights [M]` → `[1]`.
 ///
@@ -146,5 +149,24 @@ impl FusedOp for LinearCrossEntropy {
             }
         }
         gradients.into_iter().map(Some).collect()
+    }
+
+    fn cost(&self, shapes: &[&[usize]], direction: Direction, track: bool) -> Cost {
+        let (x, weight) = (shapes[0], shapes[1]);
+        match direction {
+            // Gradients were made in the forward pass; here they are scaled when the loss is.
+            Direction::Backward => Cost::default(),
+            Direction::Forward | Direction::Update => {
+                let once = profile::product(x[0], weight[1], weight[0], Direction::Forward);
+                if !track {
+                    return once;
+                }
+                let gradients = profile::product(x[0], weight[1], weight[0], Direction::Backward);
+                Cost {
+                    flops: once.flops + gradients.flops,
+                    bytes: once.bytes + gradients.bytes,
+                }
+            }
+        }
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use malmoi_kernels::embedding::{embedding_sum, gather_rows as gather, scatter_add_rows};
 
+use malmoi_kernels::profile::{Cost, Direction};
+
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
 use crate::buffers;
 
@@ -93,5 +95,22 @@ impl FusedOp for Gather {
             }
         }
         gradients
+    }
+
+    fn cost(&self, shapes: &[&[usize]], direction: Direction, _track: bool) -> Cost {
+        let rows: u64 = self.ids.iter().map(|ids| ids.len() as u64).sum();
+        let (d, output) = (shapes[0][1] as u64, self.ids[0].len() as u64);
+        let values = match direction {
+            // The gradient of a table is as large as the table, whatever was looked up.
+            Direction::Backward => {
+                let tables: usize = shapes.iter().map(|shape| shape[0]).sum();
+                (tables as u64 + 2 * rows + output) * d
+            }
+            Direction::Forward | Direction::Update => (rows + output) * d,
+        };
+        Cost {
+            flops: rows * d,
+            bytes: values * size_of::<f32>() as u64,
+        }
     }
 }

@@ -5,8 +5,11 @@ use malmoi_kernels::linear::{
     linear_backward_bias, linear_backward_input, linear_backward_weight, linear_forward,
 };
 
+use malmoi_kernels::profile::{Cost, Direction};
+
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
 use crate::buffers;
+use crate::profile;
 
 /// Dense layer: `x [N, d_in]`, `weight [d_out, d_in]`, `bias [d_out]` → `[N, d_out]`.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
@@ -63,5 +66,10 @@ impl FusedOp for Linear {
             }));
         }
         gradients
+    }
+
+    fn cost(&self, shapes: &[&[usize]], direction: Direction, _track: bool) -> Cost {
+        let (x, weight) = (shapes[0], shapes[1]);
+        profile::product(x[0], weight[1], weight[0], direction)
     }
 }

@@ -1,5 +1,6 @@
 //! One optimiser step.
 
+use malmoi_kernels::profile::{self, Cost, Direction, Label};
 use malmoi_kernels::random::{Key, Purpose};
 use malmoi_kernels::{optim, reduce};
 use malmoi_models::{Model, ParameterInfo, Pass};
@@ -172,11 +173,13 @@ impl Trainer {
             check_coverage(&sum.gradients)?;
             self.checked = true;
         }
+        let span = profile::span(|| label("GradientNorm", &sum.gradients, 1, 2));
         let squares: Vec<f64> = sum
             .gradients
             .iter()
             .map(|(_, gradient)| gradient.as_deref().map_or(0.0, reduce::sum_of_squares))
             .collect();
+        drop(span);
         if let Some(at) = squares.iter().position(|square| !square.is_finite()) {
             return Err(not_finite(format!(
                 "the gradient of `{}`",
@@ -213,6 +216,8 @@ impl Trainer {
         lr: f64,
         gradients: Vec<(ParameterInfo, Option<Vec<f32>>)>,
     ) -> Result<(), TrainError> {
+        // Parameter and both moments are read and written, the gradient is read; the rules differ little in their arithmetic.
+        let _span = profile::span(|| label("Optimizer", &gradients, 7, 14));
         let Some(model) = self.model.take() else {
             unreachable!("the model is taken out only here")
         };
@@ -268,6 +273,25 @@ impl Accumulated {
                 (Some(_), None) => {}
             }
         }
+    }
+}
+
+/// A span over all parameters that reads or writes `values` numbers and does `flops` operations for each.
+fn label(
+    name: &'static str,
+    gradients: &[(ParameterInfo, Option<Vec<f32>>)],
+    values: u64,
+    flops: u64,
+) -> Label {
+    let n: u64 = gradients.iter().map(|(info, _)| info.len() as u64).sum();
+    Label {
+        name,
+        direction: Direction::Update,
+        shape: n.to_string(),
+        cost: Cost {
+            flops: flops * n,
+            bytes: values * n * size_of::<f32>() as u64,
+        },
     }
 }
 

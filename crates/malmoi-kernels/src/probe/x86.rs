@@ -1,0 +1,369 @@
+//! Loops of one instruction each, in assembly so that no compiler rearranges them.
+
+use std::arch::asm;
+use std::arch::x86_64::__cpuid_count;
+
+use super::{Arithmetic, Loop, TURN};
+use crate::cpu::Isa;
+
+/// The fastest unit for `arithmetic` that belongs to `isa`.
+pub(super) fn chosen(arithmetic: Arithmetic, isa: Isa) -> Option<Loop> {
+    let (wide, vectors) = (isa >= Isa::Avx512, isa >= Isa::Avx2);
+    let candidates: &[(bool, Loop)] = match arithmetic {
+        Arithmetic::F32 => &[(wide, F32_AVX512), (vectors, F32_AVX2)],
+        Arithmetic::Bf16 => &[
+            (wide && tiles(Tiles::Bf16), BF16_AMX),
+            (wide && is_x86_feature_detected!("avx512bf16"), BF16_AVX512),
+        ],
+        Arithmetic::Int8 => &[
+            (wide && tiles(Tiles::Int8), INT8_AMX),
+            (wide && is_x86_feature_detected!("avx512vnni"), INT8_AVX512),
+            (vectors && is_x86_feature_detected!("avxvnni"), INT8_VNNI),
+            (vectors, INT8_AVX2),
+        ],
+    };
+    candidates
+        .iter()
+        .find_map(|(there, found)| there.then_some(*found))
+}
+
+/// Repeats an instruction for each register, in a loop that runs `turns` times.
+macro_rules! loop_of {
+    ($name:ident, $($line:expr),+ $(,)?) => {
+        fn $name(turns: u64) {
+            if turns == 0 {
+                return;
+            }
+            // SAFETY: the loop touches vector registers only, which the ABI lets any call change; `chosen` hands it out only
+            // where the processor has the instruction.
+            unsafe {
+                asm!(
+                    // Zeros: a denormal left behind would slow the loop down.
+                    "vzeroall",
+                    "2:",
+                    $($line,)+
+                    "dec rcx",
+                    "jnz 2b",
+                    inout("rcx") turns => _,
+                    clobber_abi("sysv64"),
+                    options(nomem, nostack),
+                );
+            }
+        }
+    };
+}
+
+/// Twelve sums hide the four cycles of a multiply-add on two ports with room to spare.
+const SUMS: u64 = 12;
+
+const F32_AVX512: Loop = Loop {
+    unit: "avx512",
+    operations: SUMS * 16 * 2,
+    run: f32_avx512,
+};
+loop_of!(
+    f32_avx512,
+    "vfmadd231ps zmm0, zmm14, zmm15",
+    "vfmadd231ps zmm1, zmm14, zmm15",
+    "vfmadd231ps zmm2, zmm14, zmm15",
+    "vfmadd231ps zmm3, zmm14, zmm15",
+    "vfmadd231ps zmm4, zmm14, zmm15",
+    "vfmadd231ps zmm5, zmm14, zmm15",
+    "vfmadd231ps zmm6, zmm14, zmm15",
+    "vfmadd231ps zmm7, zmm14, zmm15",
+    "vfmadd231ps zmm8, zmm14, zmm15",
+    "vfmadd231ps zmm9, zmm14, zmm15",
+    "vfmadd231ps zmm10, zmm14, zmm15",
+    "vfmadd231ps zmm11, zmm14, zmm15",
+);
+
+const F32_AVX2: Loop = Loop {
+    unit: "avx2",
+    operations: SUMS * 8 * 2,
+    run: f32_avx2,
+};
+loop_of!(
+    f32_avx2,
+    "vfmadd231ps ymm0, ymm14, ymm15",
+    "vfmadd231ps ymm1, ymm14, ymm15",
+    "vfmadd231ps ymm2, ymm14, ymm15",
+    "vfmadd231ps ymm3, ymm14, ymm15",
+    "vfmadd231ps ymm4, ymm14, ymm15",
+    "vfmadd231ps ymm5, ymm14, ymm15",
+    "vfmadd231ps ymm6, ymm14, ymm15",
+    "vfmadd231ps ymm7, ymm14, ymm15",
+    "vfmadd231ps ymm8, ymm14, ymm15",
+    "vfmadd231ps ymm9, ymm14, ymm15",
+    "vfmadd231ps ymm10, ymm14, ymm15",
+    "vfmadd231ps ymm11, ymm14, ymm15",
+);
+
+const BF16_AVX512: Loop = Loop {
+    unit: "avx512-bf16",
+    operations: SUMS * 32 * 2,
+    run: bf16_avx512,
+};
+loop_of!(
+    bf16_avx512,
+    "vdpbf16ps zmm0, zmm14, zmm15",
+    "vdpbf16ps zmm1, zmm14, zmm15",
+    "vdpbf16ps zmm2, zmm14, zmm15",
+    "vdpbf16ps zmm3, zmm14, zmm15",
+    "vdpbf16ps zmm4, zmm14, zmm15",
+    "vdpbf16ps zmm5, zmm14, zmm15",
+    "vdpbf16ps zmm6, zmm14, zmm15",
+    "vdpbf16ps zmm7, zmm14, zmm15",
+    "vdpbf16ps zmm8, zmm14, zmm15",
+    "vdpbf16ps zmm9, zmm14, zmm15",
+    "vdpbf16ps zmm10, zmm14, zmm15",
+    "vdpbf16ps zmm11, zmm14, zmm15",
+);
+
+const INT8_AVX512: Loop = Loop {
+    unit: "avx512-vnni",
+    operations: SUMS * 64 * 2,
+    run: int8_avx512,
+};
+loop_of!(
+    int8_avx512,
+    "vpdpbusd zmm0, zmm14, zmm15",
+    "vpdpbusd zmm1, zmm14, zmm15",
+    "vpdpbusd zmm2, zmm14, zmm15",
+    "vpdpbusd zmm3, zmm14, zmm15",
+    "vpdpbusd zmm4, zmm14, zmm15",
+    "vpdpbusd zmm5, zmm14, zmm15",
+    "vpdpbusd zmm6, zmm14, zmm15",
+    "vpdpbusd zmm7, zmm14, zmm15",
+    "vpdpbusd zmm8, zmm14, zmm15",
+    "vpdpbusd zmm9, zmm14, zmm15",
+    "vpdpbusd zmm10, zmm14, zmm15",
+    "vpdpbusd zmm11, zmm14, zmm15",
+);
+
+const INT8_VNNI: Loop = Loop {
+    unit: "avx-vnni",
+    operations: SUMS * 32 * 2,
+    run: int8_vnni,
+};
+loop_of!(
+    int8_vnni,
+    "{{vex}} vpdpbusd ymm0, ymm14, ymm15",
+    "{{vex}} vpdpbusd ymm1, ymm14, ymm15",
+    "{{vex}} vpdpbusd ymm2, ymm14, ymm15",
+    "{{vex}} vpdpbusd ymm3, ymm14, ymm15",
+    "{{vex}} vpdpbusd ymm4, ymm14, ymm15",
+    "{{vex}} vpdpbusd ymm5, ymm14, ymm15",
+    "{{vex}} vpdpbusd ymm6, ymm14, ymm15",
+    "{{vex}} vpdpbusd ymm7, ymm14, ymm15",
+    "{{vex}} vpdpbusd ymm8, ymm14, ymm15",
+    "{{vex}} vpdpbusd ymm9, ymm14, ymm15",
+    "{{vex}} vpdpbusd ymm10, ymm14, ymm15",
+    "{{vex}} vpdpbusd ymm11, ymm14, ymm15",
+);
+
+/// Without a dot product of bytes: pairs to 16 bits, pairs of those to 32 bits, then the sum.
+const INT8_AVX2: Loop = Loop {
+    unit: "avx2",
+    operations: 4 * 32 * 2,
+    run: int8_avx2,
+};
+loop_of!(
+    int8_avx2,
+    "vpmaddubsw ymm4, ymm14, ymm15",
+    "vpmaddubsw ymm5, ymm14, ymm15",
+    "vpmaddubsw ymm6, ymm14, ymm15",
+    "vpmaddubsw ymm7, ymm14, ymm15",
+    "vpmaddwd ymm4, ymm4, ymm13",
+    "vpmaddwd ymm5, ymm5, ymm13",
+    "vpmaddwd ymm6, ymm6, ymm13",
+    "vpmaddwd ymm7, ymm7, ymm13",
+    "vpaddd ymm0, ymm0, ymm4",
+    "vpaddd ymm1, ymm1, ymm5",
+    "vpaddd ymm2, ymm2, ymm6",
+    "vpaddd ymm3, ymm3, ymm7",
+);
+
+/// A tile product: 16 x 16 sums of 64 bytes each.
+const BF16_AMX: Loop = Loop {
+    unit: "amx",
+    operations: 4 * 16 * 16 * 32 * 2,
+    run: bf16_amx,
+};
+const INT8_AMX: Loop = Loop {
+    unit: "amx",
+    operations: 4 * 16 * 16 * 64 * 2,
+    run: int8_amx,
+};
+
+/// Four tile products a turn into four sums.
+macro_rules! tile_loop {
+    ($name:ident, $product:literal) => {
+        fn $name(turns: u64) {
+            if turns == 0 {
+                return;
+            }
+            let shape = TileShape::full();
+            // SAFETY: `chosen` hands this out only where the processor has tiles and the system lets the process use them. The
+            // configuration is 64 readable bytes; tile registers belong to nobody else and are released at the end.
+            unsafe {
+                asm!(
+                    "ldtilecfg [{shape}]",
+                    "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                    "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+                    "2:",
+                    concat!($product, " tmm0, tmm4, tmm6"),
+                    concat!($product, " tmm1, tmm4, tmm7"),
+                    concat!($product, " tmm2, tmm5, tmm6"),
+                    concat!($product, " tmm3, tmm5, tmm7"),
+                    "dec {turns}",
+                    "jnz 2b",
+                    "tilerelease",
+                    shape = in(reg) &raw const shape,
+                    turns = inout(reg) turns => _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+tile_loop!(bf16_amx, "tdpbf16ps");
+tile_loop!(int8_amx, "tdpbssd");
+
+/// The configuration of the tile unit: palette 1, eight tiles of 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct TileShape([u8; 64]);
+
+impl TileShape {
+    fn full() -> Self {
+        let mut bytes = [0; 64];
+        bytes[0] = 1;
+        for tile in 0..8 {
+            // Bytes a row as 16-bit numbers from byte 16 on, rows from byte 48 on.
+            bytes[16 + 2 * tile] = 64;
+            bytes[48 + tile] = 16;
+        }
+        Self(bytes)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tiles {
+    Bf16,
+    Int8,
+}
+
+/// Whether the processor multiplies tiles of that kind and the system lets this process use them.
+fn tiles(kind: Tiles) -> bool {
+    const TILE: u32 = 1 << 24;
+    let features = __cpuid_count(7, 0).edx;
+    let kind = match kind {
+        Tiles::Bf16 => 1 << 22,
+        Tiles::Int8 => 1 << 25,
+    };
+    features & TILE != 0 && features & kind != 0 && tile_state_enabled() && permitted()
+}
+
+/// Whether the system saves tile registers (bits 17 and 18 of XCR0).
+fn tile_state_enabled() -> bool {
+    const OSXSAVE: u32 = 1 << 27;
+    if __cpuid_count(1, 0).ecx & OSXSAVE == 0 {
+        return false;
+    }
+    let low: u32;
+    // SAFETY: OSXSAVE says that the instruction is there; it reads a register.
+    unsafe {
+        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _, options(nomem, nostack));
+    }
+    (low >> 17) & 3 == 3
+}
+
+/// Asks Linux for the tile registers; granted once, it holds for all threads of the process.
+#[cfg(target_os = "linux")]
+fn permitted() -> bool {
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const XFEATURE_XTILEDATA: i64 = 18;
+    let result: i64;
+    // SAFETY: the system call takes two numbers and touches no memory of ours; it changes rcx and r11.
+    unsafe {
+        asm!(
+            "syscall",
+            inout("rax") ARCH_PRCTL => result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn permitted() -> bool {
+    false
+}
+
+/// Reads all of `words` `passes` times with vectors of `isa`; says whether it did.
+pub(super) fn read(words: &[u64], passes: usize, isa: Isa) -> bool {
+    let turns = words.len() / TURN;
+    if turns == 0 || isa == Isa::Portable {
+        return false;
+    }
+    for _ in 0..passes {
+        if isa >= Isa::Avx512 {
+            // SAFETY: each turn reads 512 bytes, and `turns` of them lie in the slice; the processor has the instructions.
+            unsafe {
+                asm!(
+                    "2:",
+                    "vmovups zmm0, [rsi]",
+                    "vmovups zmm1, [rsi + 64]",
+                    "vmovups zmm2, [rsi + 128]",
+                    "vmovups zmm3, [rsi + 192]",
+                    "vmovups zmm4, [rsi + 256]",
+                    "vmovups zmm5, [rsi + 320]",
+                    "vmovups zmm6, [rsi + 384]",
+                    "vmovups zmm7, [rsi + 448]",
+                    "add rsi, 512",
+                    "dec rcx",
+                    "jnz 2b",
+                    inout("rsi") words.as_ptr() => _,
+                    inout("rcx") turns => _,
+                    clobber_abi("sysv64"),
+                    options(readonly, nostack),
+                );
+            }
+        } else {
+            // SAFETY: as above, in halves of the same 512 bytes.
+            unsafe {
+                asm!(
+                    "2:",
+                    "vmovups ymm0, [rsi]",
+                    "vmovups ymm1, [rsi + 32]",
+                    "vmovups ymm2, [rsi + 64]",
+                    "vmovups ymm3, [rsi + 96]",
+                    "vmovups ymm4, [rsi + 128]",
+                    "vmovups ymm5, [rsi + 160]",
+                    "vmovups ymm6, [rsi + 192]",
+                    "vmovups ymm7, [rsi + 224]",
+                    "vmovups ymm0, [rsi + 256]",
+                    "vmovups ymm1, [rsi + 288]",
+                    "vmovups ymm2, [rsi + 320]",
+                    "vmovups ymm3, [rsi + 352]",
+                    "vmovups ymm4, [rsi + 384]",
+                    "vmovups ymm5, [rsi + 416]",
+                    "vmovups ymm6, [rsi + 448]",
+                    "vmovups ymm7, [rsi + 480]",
+                    "add rsi, 512",
+                    "dec rcx",
+                    "jnz 2b",
+                    inout("rsi") words.as_ptr() => _,
+                    inout("rcx") turns => _,
+                    clobber_abi("sysv64"),
+                    options(readonly, nostack),
+                );
+            }
+        }
+    }
+    true
+}

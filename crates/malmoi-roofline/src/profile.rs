@@ -1,0 +1,221 @@
+//! What a run spent its time on, next to the machine's roofs.
+
+use malmoi_kernels::probe::Arithmetic;
+use malmoi_kernels::profile::{Direction, Recording};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::machine::Machine;
+use crate::predict::Bound;
+
+/// All runs of an operation on operands of one shape.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Name of the operation.
+    pub name: &'static str,
+    /// `forward`, `backward`, `update`.
+    pub direction: &'static str,
+    /// Its sizes.
+    pub shape: String,
+    /// How often it ran.
+    pub calls: u64,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// Share of the recorded time.
+    pub share: f64,
+    /// Operations a second.
+    pub flops_per_second: f64,
+    /// Bytes a second.
+    pub bytes_per_second: f64,
+    /// Least time over time; nothing where neither arithmetic nor traffic is known.
+    pub roof_share: Option<f64>,
+    /// What its least time waits for.
+    pub bound: Bound,
+}
+
+/// A profile.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Profile {
+    /// Operations, the longest first.
+    pub rows: Vec<Row>,
+    /// Seconds that were recorded.
+    pub seconds: f64,
+    /// Seconds in no operation.
+    pub other_seconds: f64,
+    /// Operations that ran after the record was full.
+    pub dropped: u64,
+}
+
+/// Adds up a recording and compares every operation with the roofs of `machine`.
+pub fn summarise(recording: &Recording, machine: &Machine, arithmetic: Arithmetic) -> Profile {
+    // A record that was full covers the time up to its last event.
+    let seconds = if recording.dropped > 0 {
+        let end = recording.events.last();
+        end.map_or(0.0, |event| event.start + event.seconds)
+    } else {
+        recording.seconds
+    };
+    let mut sums: std::collections::BTreeMap<(&str, Direction, &str), (Row, f64)> =
+        std::collections::BTreeMap::new();
+    let mut inside = 0.0;
+    for event in &recording.events {
+        let label = &event.label;
+        let least = least(label.cost.flops, label.cost.bytes, machine, arithmetic);
+        inside += event.seconds;
+        let (row, sum) = sums
+            .entry((label.name, label.direction, &label.shape))
+            .or_insert_with(|| {
+                let row = Row {
+                    name: label.name,
+                    direction: label.direction.name(),
+                    shape: label.shape.clone(),
+                    calls: 0,
+                    seconds: 0.0,
+                    share: 0.0,
+                    flops_per_second: 0.0,
+                    bytes_per_second: 0.0,
+                    roof_share: None,
+                    bound: least.1.clone(),
+                };
+                (row, 0.0)
+            });
+        row.calls += 1;
+        row.seconds += event.seconds;
+        // Rates hold the totals until all events are in.
+        row.flops_per_second += label.cost.flops as f64;
+        row.bytes_per_second += label.cost.bytes as f64;
+        *sum += least.0;
+    }
+    let mut rows: Vec<Row> = sums
+        .into_values()
+        .map(|(mut row, least)| {
+            let time = row.seconds.max(f64::MIN_POSITIVE);
+            row.share = row.seconds / seconds.max(f64::MIN_POSITIVE);
+            row.flops_per_second /= time;
+            row.bytes_per_second /= time;
+            row.roof_share = (least > 0.0).then_some(least / time);
+            row
+        })
+        .collect();
+    rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    Profile {
+        rows,
+        seconds,
+        other_seconds: (seconds - inside).max(0.0),
+        dropped: recording.dropped,
+    }
+}
+
+/// Least seconds of an operation whose operands come from the fastest level that holds them, and what it waits for.
+fn least(flops: u64, bytes: u64, machine: &Machine, arithmetic: Arithmetic) -> (f64, Bound) {
+    let level = machine.level_of(bytes);
+    let compute = flops as f64 / machine.peak(arithmetic);
+    let memory = bytes as f64 / level.all;
+    if compute >= memory {
+        (compute, Bound::Compute)
+    } else {
+        (memory, Bound::Level(level.name.clone()))
+    }
+}
+
+/// The recording in the trace event format that Chrome's `chrome://tracing` and Perfetto read.
+pub fn chrome_trace(recording: &Recording) -> Value {
+    let events = recording.events.iter().map(|event| {
+        let label = &event.label;
+        json!({
+            "name": label.name,
+            "cat": label.direction.name(),
+            "ph": "X",
+            "ts": 1e6 * event.start,
+            "dur": 1e6 * event.seconds,
+            "pid": 1,
+            "tid": event.thread + 1,
+            "args": {
+                "shape": label.shape,
+                "flops": label.cost.flops,
+                "bytes": label.cost.bytes,
+                "gflops_per_second": label.cost.flops as f64 / event.seconds.max(1e-9) / 1e9,
+            },
+        })
+    });
+    json!({ "displayTimeUnit": "ms", "traceEvents": events.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use malmoi_kernels::profile::{Cost, Event, Label};
+
+    use super::*;
+    use crate::testing::machine;
+
+    fn event(name: &'static str, start: f64, seconds: f64, flops: u64, bytes: u64) -> Event {
+        Event {
+            label: Label {
+                name,
+                direction: Direction::Forward,
+                shape: "2x3".into(),
+                cost: Cost { flops, bytes },
+            },
+            start,
+            seconds,
+            thread: 0,
+        }
+    }
+
+    fn recording() -> Recording {
+        Recording {
+            events: vec![
+                event("Linear", 0.0, 0.2, 10_000_000_000, 1000),
+                event("Norm", 0.2, 0.1, 0, 500_000_000),
+                event("Linear", 0.3, 0.2, 10_000_000_000, 1000),
+                event("Other", 0.5, 0.1, 0, 0),
+            ],
+            seconds: 0.8,
+            dropped: 0,
+        }
+    }
+
+    #[test]
+    fn equal_operations_are_added_up_and_compared_with_the_roof() {
+        // 100 GFLOP/s and 10 GB/s from memory.
+        let profile = summarise(&recording(), &machine(), Arithmetic::F32);
+        let linear = &profile.rows[0];
+        assert_eq!((linear.name, linear.calls), ("Linear", 2));
+        assert!((linear.flops_per_second - 50e9).abs() < 1.0);
+        assert!((linear.roof_share.expect("known") - 0.5).abs() < 1e-9);
+        assert!((linear.share - 0.5).abs() < 1e-9);
+        assert_eq!(linear.bound, Bound::Compute);
+        let norm = profile
+            .rows
+            .iter()
+            .find(|row| row.name == "Norm")
+            .expect("there");
+        assert!((norm.roof_share.expect("known") - 0.5).abs() < 1e-9);
+        assert_eq!(norm.bound.name(), "memory");
+        let other = profile
+            .rows
+            .iter()
+            .find(|row| row.name == "Other")
+            .expect("there");
+        assert_eq!(other.roof_share, None);
+        assert!((profile.other_seconds - 0.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_full_record_covers_the_time_up_to_its_end() {
+        let mut recording = recording();
+        recording.dropped = 5;
+        recording.seconds = 100.0;
+        assert!((summarise(&recording, &machine(), Arithmetic::F32).seconds - 0.6).abs() < 1e-9);
+    }
+
+    #[test]
+    fn traces_hold_microseconds() {
+        let trace = chrome_trace(&recording());
+        let events = trace["traceEvents"].as_array().expect("a list");
+        assert_eq!(events.len(), 4);
+        assert_eq!(events[1]["ph"], "X");
+        assert!((events[1]["ts"].as_f64().expect("a number") - 200_000.0).abs() < 1e-6);
+        assert_eq!(events[1]["args"]["bytes"], 500_000_000_u64);
+    }
+}
