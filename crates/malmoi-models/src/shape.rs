@@ -132,7 +132,7 @@ impl ModelConfig {
                 d_model: up.map_or(self.d_model(), |shape| shape[1]),
                 // Blocks that share weights run more often than they exist.
                 n_layers: if prefix.is_empty() {
-                    self.n_layers()
+                    self.get().depth()
                 } else {
                     n_own_layers
                 },
@@ -209,6 +209,12 @@ mod tests {
             (gpt1.stacks[0].lookups, gpt1.stacks[0].embedding_norm),
             (2, false)
         );
+
+        // Twelve blocks run, one has weights; the projection is as narrow as the embeddings.
+        let albert = shape("albert-base", Head::MaskedLm);
+        let stack = &albert.stacks[0];
+        assert_eq!((stack.n_layers, stack.n_own_layers), (12, 1));
+        assert_eq!(albert.vocabulary.expect("a head").d, 128);
 
         // Heads that are not as wide as the model divided by their number.
         let gpt3 = shape("gpt3-1.3b", Head::CausalLm);
