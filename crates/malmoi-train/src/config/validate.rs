@@ -108,6 +108,13 @@ impl PretrainConfig {
                 at_least_one("objective.context", clm.context.unwrap_or(1) as u64)
             }
             Objective::Mlm(mlm) => check_masking(mlm),
+            Objective::Rtd(rtd) => {
+                length_of("objective.max_len", rtd.max_len, 3)?;
+                positive("objective.detection_factor", rtd.detection_factor)?;
+                share("objective.generator", rtd.generator)?;
+                positive("objective.generator", rtd.generator)?;
+                chosen("objective.probability", rtd.probability)
+            }
             Objective::Tlm(tlm) => {
                 length_of("objective.max_len", tlm.max_len, 6)?;
                 share("objective.pairs", tlm.pairs)?;

@@ -236,7 +236,7 @@ fn translations_stand_side_by_side_with_positions_of_their_own() {
             ..MaskingRates::default()
         },
         units: Units::Tokens,
-        languages: [3, 5],
+        languages: Some([3, 5]),
         pairs: 0.7,
         segments: true,
     };

@@ -65,8 +65,8 @@ pub struct TranslationOptions {
     pub rates: MaskingRates,
     /// What is hidden together.
     pub units: Units,
-    /// Language ids of the two columns.
-    pub languages: [u32; 2],
+    /// Language ids of the two columns, for models that know languages.
+    pub languages: Option<[u32; 2]>,
     /// Share of the examples that are pairs; the others are one of the two texts alone.
     pub pairs: f64,
     /// Number the two texts of a pair as segments 0 and 1, for models that know segments instead of languages.
@@ -118,30 +118,33 @@ impl TranslationData {
             true => (a.min(room + 2), b.min(room + 2)),
             false => truncated_lengths(a, b, room),
         });
-        let [one, two] = self.options.languages;
-        let (ids, positions, languages) = if single {
-            let side = key.fold(1).below_at(0, 2) == 0;
-            let (text, language) = if side { (&first, one) } else { (&second, two) };
+        // Sides are packed as languages 0 and 1 and get their own numbers below.
+        let (ids, positions, sides) = if single {
+            let side = key.fold(1).below_at(0, 2) as u32;
+            let text = if side == 0 { &first } else { &second };
             let mut ids = vec![self.end];
             ids.extend(text);
             ids.push(self.end);
-            let (positions, languages) =
-                ((0..ids.len() as u32).collect(), vec![language; ids.len()]);
-            (ids, positions, languages)
+            let (positions, sides) = ((0..ids.len() as u32).collect(), vec![side; ids.len()]);
+            (ids, positions, sides)
         } else {
-            let pair = pack((&first, one), (&second, two), self.end);
+            let pair = pack((&first, 0), (&second, 1), self.end);
             (pair.ids, pair.positions, pair.languages)
         };
         let masked = self.hider.hide(&ids, masking)?;
-        let segments = self.options.segments.then(|| {
-            let second = |&language: &u32| u32::from(!single && language == two);
-            languages.iter().map(second).collect()
+        let segments = self.options.segments.then(|| match single {
+            true => vec![0; ids.len()],
+            false => sides.clone(),
+        });
+        let languages = self.options.languages.map(|languages| {
+            let language = |&side: &u32| languages[side as usize];
+            sides.iter().map(language).collect()
         });
         Ok(Example {
             starts: vec![0],
             positions,
             segments,
-            languages: Some(languages),
+            languages,
             targets: targets(&masked),
             ids: masked.ids,
             ..Example::default()

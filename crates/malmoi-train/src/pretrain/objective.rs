@@ -21,6 +21,7 @@ pub(super) fn head(objective: &Objective) -> Head {
         Objective::Clm(_) => Head::CausalLm,
         Objective::Mlm(mlm) if mlm.pairs() != PairKind::None => Head::Pretraining,
         Objective::Mlm(_) | Objective::Tlm(_) => Head::MaskedLm,
+        Objective::Rtd(_) => Head::ReplacedTokens,
         Objective::SpanCorruption(_) | Objective::Text2text(_) => Head::Seq2SeqLm,
     }
 }
@@ -38,7 +39,7 @@ fn describe(direction: Direction) -> (&'static str, &'static str) {
 pub(super) fn check_fit(objective: &Objective, model: &ModelConfig) -> Result<(), ConfigProblem> {
     let wanted = match objective {
         Objective::Clm(_) => Direction::Decoder,
-        Objective::Mlm(_) | Objective::Tlm(_) => Direction::Encoder,
+        Objective::Mlm(_) | Objective::Rtd(_) | Objective::Tlm(_) => Direction::Encoder,
         Objective::SpanCorruption(_) | Objective::Text2text(_) => Direction::EncoderDecoder,
     };
     let found = model.direction();
@@ -72,7 +73,68 @@ pub(super) fn check_fit(objective: &Objective, model: &ModelConfig) -> Result<()
             ));
         }
     }
+    let head = head(objective);
+    let heads = model.architecture_names();
+    if !heads.iter().any(|(known, _)| *known == head) {
+        let known: Vec<&str> = heads.iter().map(|(_, name)| *name).collect();
+        return Err(ConfigProblem::new(
+            "objective.kind",
+            format!(
+                "an objective that {} has a head for ({})",
+                model.model_type(),
+                known.join(", ")
+            ),
+            format!("{:?}", objective.name()),
+            "change objective.kind or the model (rtd trains electra)",
+        ));
+    }
+    if let Objective::Tlm(tlm) = objective
+        && let Some(&language) = (tlm.languages.iter())
+            .find(|&&language| model.n_languages() > 0 && language as usize >= model.n_languages())
+    {
+        return Err(ConfigProblem::new(
+            "objective.languages",
+            format!(
+                "numbers below {}, the languages of the model",
+                model.n_languages()
+            ),
+            language,
+            "lower them, or raise the number of languages (published.n_langs for xlm)",
+        ));
+    }
     Ok(())
+}
+
+/// The model with what an objective trains beside it: for replaced-token detection, a generator of a share of its width, with the same
+/// embeddings (Clark et al. 2020, section 3.2).
+pub(super) fn complete(
+    objective: &Objective,
+    model: ModelConfig,
+) -> Result<ModelConfig, TrainError> {
+    let Objective::Rtd(rtd) = objective else {
+        return Ok(model);
+    };
+    let shared = |n: usize| ((n as f64 * rtd.generator).round() as usize).max(1);
+    let (d_model, n_heads) = (shared(model.d_model()), shared(model.n_heads()));
+    if !d_model.is_multiple_of(n_heads) {
+        return Err(ConfigProblem::new(
+            "objective.generator",
+            format!(
+                "a share that leaves whole heads of {} wide and {} heads",
+                model.d_model(),
+                model.n_heads()
+            ),
+            rtd.generator,
+            "take 0.25 or 0.5",
+        )
+        .into());
+    }
+    let mut json = model.to_json(Head::MaskedLm);
+    json["hidden_size"] = d_model.into();
+    json["num_attention_heads"] = n_heads.into();
+    json["intermediate_size"] = (4 * d_model).into();
+    let generator = ModelConfig::from_json(&json, false)?;
+    Ok(model.with_generator(generator)?)
 }
 
 /// Tokens of a sequence: what the objective says, or all positions.
@@ -140,6 +202,24 @@ pub(super) fn examples(
                 },
                 units: mlm.units(),
                 pairs: mlm.pairs(),
+                detection: None,
+            };
+            Box::new(MlmData::new(tokens(0), tokenizer.clone(), name, options)?)
+        }
+        Objective::Rtd(rtd) => {
+            let options = MlmOptions {
+                max_len: length,
+                rates: MaskingRates {
+                    chosen: rtd.probability,
+                    mask: 1.0,
+                    random: 0.0,
+                },
+                units: match rtd.whole_word {
+                    true => Units::Words,
+                    false => Units::Tokens,
+                },
+                pairs: PairKind::None,
+                detection: Some(rtd.detection_factor as f32),
             };
             Box::new(MlmData::new(tokens(0), tokenizer.clone(), name, options)?)
         }
@@ -154,7 +234,7 @@ pub(super) fn examples(
                     true => Units::Words,
                     false => Units::Tokens,
                 },
-                languages: tlm.languages,
+                languages: (model.n_languages() > 0).then_some(tlm.languages),
                 pairs: tlm.pairs,
                 segments: model.n_segments() > 1,
             };

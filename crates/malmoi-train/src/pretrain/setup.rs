@@ -39,7 +39,7 @@ pub fn model_config(
     }
     objective::check_fit(&config.objective, &model)?;
     objective::sequence_length(&config.objective, &model)?;
-    Ok(model)
+    objective::complete(&config.objective, model)
 }
 
 /// The published configuration that a section starts from: that of its preset, or the first preset of its architecture.

@@ -44,6 +44,9 @@ pub fn show(
                 Objective::Mlm(mlm) => {
                     masked(&example, pair_kind(&example, mlm.pairs()), tokenizer)
                 }
+                Objective::Rtd(_) => {
+                    masked(&example, "; the generator fills what is hidden", tokenizer)
+                }
                 Objective::Tlm(_) => masked(&example, "", tokenizer),
                 Objective::SpanCorruption(_) | Objective::Text2text(_) => {
                     text_to_text(&example, tokenizer)

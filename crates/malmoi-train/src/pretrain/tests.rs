@@ -37,6 +37,8 @@ fn setting(objective: &str, changes: &[&str]) -> (tempfile::TempDir, PretrainCon
     std::fs::write(dir.path().join("valid.txt"), text(7)).unwrap();
     let (architecture, tokenizer) = match objective {
         MLM => ("bert", "wordpiece"),
+        ORDER => ("albert", "wordpiece"),
+        RTD => ("electra", "wordpiece"),
         SPANS => ("t5", "unigram"),
         _ => ("gpt2", "bpe"),
     };
@@ -81,6 +83,8 @@ fn setting(objective: &str, changes: &[&str]) -> (tempfile::TempDir, PretrainCon
 
 const CLM: &str = "kind = \"clm\"\ncontext = 24";
 const MLM: &str = "kind = \"mlm\"\nmax_len = 40\nnext_sentence = true";
+const ORDER: &str = "kind = \"mlm\"\nmax_len = 40\nsentence_order = true\nmax_ngram = 3";
+const RTD: &str = "kind = \"rtd\"\nmax_len = 40\ngenerator = 0.5";
 const SPANS: &str = "kind = \"span-corruption\"\nmax_len = 32";
 
 fn options(out: &Path) -> RunOptions {
@@ -99,7 +103,7 @@ fn bytes(checkpoint: &Path) -> Vec<Vec<u8>> {
 
 #[test]
 fn the_loss_falls_for_every_objective_and_the_result_opens() {
-    for objective in [CLM, MLM, SPANS] {
+    for objective in [CLM, MLM, SPANS, ORDER, RTD] {
         let (dir, config) = setting(objective, &["train.steps=60", "evaluate.every=30"]);
         let out = dir.path().join("run");
         let mut losses = Vec::new();
@@ -134,7 +138,11 @@ fn the_loss_falls_for_every_objective_and_the_result_opens() {
             (get("perplexity") - after.get("token_loss").unwrap_or(after.loss).exp()).abs() < 1e-9
         );
         assert!((0.0..1.0).contains(&get("baseline_accuracy")));
-        assert_eq!(after.get("pair_accuracy").is_some(), objective == MLM);
+        assert_eq!(
+            after.get("pair_accuracy").is_some(),
+            [MLM, ORDER].contains(&objective)
+        );
+        assert_eq!(after.get("detection_accuracy").is_some(), objective == RTD);
         // The checkpoint is a model directory with its tokenizer.
         let model = Model::open(&out.join("best"), &OpenOptions::default()).unwrap();
         let tokenizer = malmoi_text::Tokenizer::load(out.join("last")).unwrap();
@@ -213,6 +221,7 @@ fn a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one() {
         (MLM, "lamb"),
         (CLM, "adafactor"),
         (SPANS, "adafactor"),
+        (RTD, "adamw"),
     ] {
         let (dir, config) = setting(objective, &[&format!("optimizer.kind={rule}")]);
         let straight = run(&config, &options(&dir.path().join("straight")), &mut Silent).unwrap();
@@ -589,4 +598,72 @@ fn examples_are_shown_as_readable_text() {
         shown[0].chars().any(|c| ('가'..='힣').contains(&c)),
         "{shown:?}"
     );
+}
+
+#[test]
+fn translations_train_models_that_know_languages_and_models_that_know_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<String> = (0..40)
+        .map(|i| format!("영화 {} 좋다\tfilm {} is good", i % 7, i % 7))
+        .collect();
+    std::fs::write(
+        dir.path().join("train.tsv"),
+        format!("ko\ten\n{}\n", rows.join("\n")),
+    )
+    .unwrap();
+    for (architecture, more) in [("bert", ""), ("xlm", "published = { n_langs = 2 }")] {
+        let toml = format!(
+            r#"
+            [model]
+            architecture = "{architecture}"
+            d_model = 32
+            n_layers = 1
+            n_heads = 2
+            max_len = 48
+            {more}
+            [tokenizer]
+            train = {{ kind = "wordpiece", vocab_size = 80 }}
+            [data]
+            dir = {:?}
+            train = "train.tsv"
+            [objective]
+            kind = "tlm"
+            columns = ["ko", "en"]
+            pairs = 1.0
+            [train]
+            steps = 3
+            batch_size = 4
+            "#,
+            dir.path()
+        );
+        let config = PretrainConfig::parse(&toml, "test", &[]).unwrap();
+        let shown = show(&config, None, 2, &mut Silent).unwrap();
+        // Two texts, each on a line of its own.
+        assert!(
+            shown.iter().all(|text| text.lines().count() == 3),
+            "{shown:?}"
+        );
+        let summary = run(
+            &config,
+            &options(&dir.path().join(architecture)),
+            &mut Silent,
+        )
+        .unwrap();
+        assert_eq!(summary.step, 3);
+        if architecture == "xlm" {
+            let set = ["objective.languages=[0, 2]".to_string()];
+            let wrong = PretrainConfig::parse(&toml, "test", &set).unwrap();
+            let out = options(&dir.path().join("wrong"));
+            let error = run(&wrong, &out, &mut Silent).unwrap_err().to_string();
+            assert!(error.contains("objective.languages"), "{error}");
+        }
+        let set = ["objective.columns=[\"ko\", \"fr\"]".to_string()];
+        let wrong = PretrainConfig::parse(&toml, "test", &set).unwrap();
+        let out = options(&dir.path().join("columns"));
+        let error = run(&wrong, &out, &mut Silent).unwrap_err();
+        assert!(
+            error.is_bad_input() && error.to_string().contains("fr"),
+            "{error}"
+        );
+    }
 }
