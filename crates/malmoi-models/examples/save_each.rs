@@ -43,7 +43,10 @@ fn configurations() -> Vec<Value> {
                      "max_position_embeddings": 20});
     let mut causal = xlm.clone();
     causal["causal"] = true.into();
-    let gpt = |model_type: &str| json!({"model_type": model_type, "vocab_size": 50, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 20});
+    let gpt = |model_type: &str| {
+        json!({"model_type": model_type, "vocab_size": 50, "n_embd": 16, "n_layer": 3, "n_head": 4, "n_positions": 20,
+               "pad_token_id": 0})
+    };
     all.extend([
         json!({"model_type": "distilbert", "vocab_size": 50, "dim": 16, "n_layers": 3, "n_heads": 4, "hidden_dim": 24,
                "max_position_embeddings": 20, "sinusoidal_pos_embds": true}),
@@ -53,9 +56,13 @@ fn configurations() -> Vec<Value> {
         gpt("gpt2"),
         json!({"model_type": "gpt_neo", "vocab_size": 50, "hidden_size": 16, "num_layers": 3, "num_heads": 4,
                "attention_types": [[["global", "local"], 1], [["local"], 1]], "window_size": 3,
-               "max_position_embeddings": 20}),
+               "max_position_embeddings": 20, "pad_token_id": 0}),
         json!({"model_type": "llama", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
-               "num_key_value_heads": 2, "head_dim": 6, "intermediate_size": 24, "max_position_embeddings": 20}),
+               "num_key_value_heads": 2, "head_dim": 6, "intermediate_size": 24, "max_position_embeddings": 20,
+               "pad_token_id": 0}),
+        json!({"model_type": "modernbert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 4,
+               "num_attention_heads": 4, "intermediate_size": 24, "max_position_embeddings": 20, "local_attention": 4,
+               "global_attn_every_n_layers": 2, "pad_token_id": 0}),
         json!({"model_type": "t5", "vocab_size": 50, "d_model": 16, "d_kv": 6, "num_heads": 3, "d_ff": 24, "num_layers": 2,
                "num_decoder_layers": 3, "relative_attention_num_buckets": 6, "relative_attention_max_distance": 5}),
         json!({"model_type": "mt5", "vocab_size": 50, "d_model": 16, "d_kv": 4, "num_heads": 4, "d_ff": 24,

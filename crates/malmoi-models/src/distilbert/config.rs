@@ -1,7 +1,7 @@
 //! Published configuration of DistilBERT.
 
 use malmoi_checkpoint::{ConfigError, ConfigReader};
-use malmoi_nn::{Mask, Sharing};
+use malmoi_nn::{DropoutPlace, Mask, Sharing};
 use serde_json::{Value, json};
 
 use crate::config_keys::{self, decimal};
@@ -44,6 +44,7 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
         activation: config_keys::activation(read, "activation", "gelu")?,
         norm_eps: NORM_EPS,
         dropout: config_keys::rate(read, "dropout", 0.1)?,
+        dropout_place: DropoutPlace::FeedForward,
         attention_dropout: config_keys::rate(read, "attention_dropout", 0.1)?,
         classifier_dropout,
         choice_dropout: classifier_dropout,

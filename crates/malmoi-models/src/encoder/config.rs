@@ -4,7 +4,8 @@ use malmoi_checkpoint::{ConfigError, ConfigReader, directory};
 use malmoi_nn::parameters::ParameterInfo;
 use malmoi_nn::positions::{Sinusoid, sinusoids};
 use malmoi_nn::{
-    Activation, AttentionConfig, BlockConfig, FeedForwardConfig, Mask, NormPlace, Sharing,
+    Activation, AttentionConfig, BlockConfig, DropoutPlace, FeedForwardConfig, Mask, NormPlace,
+    Sharing,
 };
 use serde_json::{Value, json};
 
@@ -74,6 +75,8 @@ pub struct EncoderConfig {
     pub norm_eps: f32,
     /// Dropout after embeddings, attention and feed-forward.
     pub dropout: f32,
+    /// Which parts of a block have it on their output.
+    pub dropout_place: DropoutPlace,
     /// Dropout on attention probabilities.
     pub attention_dropout: f32,
     /// Dropout before a classifier.
@@ -317,6 +320,7 @@ impl EncoderConfig {
         let feed_forward = FeedForwardConfig::new(self.d_ff, self.activation);
         BlockConfig {
             dropout: self.dropout,
+            dropout_place: self.dropout_place,
             ..BlockConfig::new(attention, feed_forward, NormPlace::Post, self.norm_eps)
         }
     }
@@ -404,6 +408,7 @@ pub(crate) fn read_bert_keys(
         activation: config_keys::activation(read, "hidden_act", defaults.activation)?,
         norm_eps: read.f64_or("layer_norm_eps", defaults.norm_eps)? as f32,
         dropout,
+        dropout_place: DropoutPlace::Everywhere,
         attention_dropout: config_keys::rate(
             read,
             "attention_probs_dropout_prob",

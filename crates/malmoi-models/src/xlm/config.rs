@@ -1,7 +1,7 @@
 //! Published configuration of XLM.
 
 use malmoi_checkpoint::{ConfigError, ConfigReader};
-use malmoi_nn::{Activation, Mask, Sharing};
+use malmoi_nn::{Activation, DropoutPlace, Mask, Sharing};
 use serde_json::{Value, json};
 
 use crate::config_keys::{self, decimal};
@@ -75,6 +75,7 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
         },
         norm_eps: read.f64_or("layer_norm_eps", 1e-12)? as f32,
         dropout: config_keys::rate(read, "dropout", 0.1)?,
+        dropout_place: DropoutPlace::Everywhere,
         attention_dropout: config_keys::rate(read, "attention_dropout", 0.1)?,
         classifier_dropout,
         choice_dropout: classifier_dropout,
