@@ -139,6 +139,11 @@ impl FeedForward {
         }
     }
 
+    /// Its shape and behaviour.
+    pub fn config(&self) -> &FeedForwardConfig {
+        &self.config
+    }
+
     /// `x [N, d_model]` → `[N, d_model]`.
     pub fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
         let FeedForwardConfig {
@@ -207,6 +212,11 @@ impl Block {
                 DropoutPlace::Attention => 0.0,
             },
         }
+    }
+
+    /// Where its norms stand.
+    pub fn norm_place(&self) -> NormPlace {
+        self.norm_place
     }
 
     /// `x [N, d_model]` → `[N, d_model]`.
