@@ -8,6 +8,7 @@ use malmoi_checkpoint as checkpoint;
 use malmoi_infer::InferError;
 use malmoi_infer::pipeline::OpenError;
 use malmoi_models::{BatchError, ModelError};
+use malmoi_tasks::TaskError;
 use malmoi_text::TextError;
 use malmoi_train::TrainError;
 
@@ -179,11 +180,22 @@ impl From<OpenError> for Failure {
     }
 }
 
+impl From<TaskError> for Failure {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Text(error) => error.into(),
+            error => Self::from_error(BAD_INPUT, &error),
+        }
+    }
+}
+
 impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::Text(error) => error.into(),
             TrainError::Model(error) => error.into(),
+            TrainError::Task(error) => error.into(),
+            TrainError::Infer(error) => error.into(),
             TrainError::Checkpoint(error) => error.into(),
             TrainError::Io { ref source, .. } => Self::from_error(io_code(source), &error),
             error if error.is_bad_input() => Self::from_error(BAD_INPUT, &error),

@@ -9,7 +9,9 @@ mod model;
 mod output;
 mod profile;
 mod progress;
+mod task;
 mod training;
+mod tuned;
 
 use std::process::ExitCode;
 

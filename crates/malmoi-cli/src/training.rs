@@ -1,12 +1,21 @@
 //! A training run on the screen.
 
 use indicatif::ProgressBar;
-use malmoi_train::pretrain::{Event, StepEvent};
+use malmoi_train::training::{Evaluation, Event, StepEvent};
 
 use crate::{output, progress};
 
 /// Lines that a run without a terminal prints between start and end.
 const LINES: u64 = 20;
+
+/// An evaluation on one line: `loss 1.2345, accuracy 0.9000`.
+pub fn describe(evaluation: &Evaluation) -> String {
+    let numbers: Vec<String> = evaluation
+        .all()
+        .map(|(name, value)| format!("{} {value:.4}", name.replace('_', " ")))
+        .collect();
+    numbers.join(", ")
+}
 
 /// Shows a run: a bar on a terminal, about twenty lines otherwise.
 pub struct Watcher {
@@ -65,10 +74,8 @@ impl Watcher {
                 best,
             } => {
                 self.say(format!(
-                    "step {step}: validation loss {:.4}, perplexity {:.2}, accuracy {:.4}{}",
-                    evaluation.loss,
-                    evaluation.perplexity,
-                    evaluation.accuracy,
+                    "step {step}: validation {}{}",
+                    describe(evaluation),
                     if *best { " (best)" } else { "" }
                 ));
             }

@@ -10,6 +10,7 @@ pub mod generate;
 pub mod masked_accuracy;
 pub mod perplexity;
 pub mod pipeline;
+pub mod predict;
 pub mod sampling;
 mod stop;
 #[cfg(test)]

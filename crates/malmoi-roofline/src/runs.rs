@@ -190,10 +190,9 @@ pub(crate) fn train(
         Example {
             starts: vec![0],
             positions: (0..length as u32).collect(),
-            segments: None,
             targets,
-            next_sentence: None,
             ids,
+            ..Example::default()
         }
     };
     let batch = [MicroBatch::pack(

@@ -67,6 +67,12 @@ pub enum TrainError {
     /// The model.
     #[error(transparent)]
     Model(#[from] malmoi_models::ModelError),
+    /// Using the model.
+    #[error(transparent)]
+    Infer(#[from] malmoi_infer::InferError),
+    /// The data set of a task.
+    #[error(transparent)]
+    Task(#[from] malmoi_tasks::TaskError),
     /// A batch that does not fit the model.
     #[error(transparent)]
     Batch(#[from] malmoi_nn::BatchError),

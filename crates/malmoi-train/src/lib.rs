@@ -7,9 +7,12 @@
 pub mod config;
 pub mod data;
 pub mod error;
+mod files;
+pub mod finetune;
 pub mod log;
 pub mod objectives;
 pub mod optim;
 pub mod pretrain;
+pub mod training;
 
 pub use error::{ConfigProblem, TrainError};

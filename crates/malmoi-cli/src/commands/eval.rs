@@ -8,7 +8,9 @@ use malmoi_text::{CorpusOptions, DocumentMode, documents};
 use serde_json::json;
 
 use crate::arguments::{Global, ModelArguments};
+use crate::commands::eval_task::EvalTask;
 use crate::failure::Result;
+use crate::task::{ClassifyFlags, RegressFlags, Text2textFlags};
 use crate::{model, output, progress};
 
 /// What can be measured.
@@ -16,12 +18,30 @@ use crate::{model, output, progress};
 pub enum Eval {
     /// Language modelling: perplexity of a decoder, masked accuracy of an encoder
     Lm(Lm),
+    /// Classification: accuracy, F1, Matthews correlation
+    #[command(
+        after_help = "Example:\n  malmoi eval classify --model malmoi-sentiment --data data/ko_sentiment_nsmc/valid.tsv --json"
+    )]
+    Classify(EvalTask<ClassifyFlags>),
+    /// Regression: Pearson and Spearman correlation, errors
+    #[command(
+        after_help = "Example:\n  malmoi eval regress --model malmoi-similarity --data sts.tsv --json"
+    )]
+    Regress(EvalTask<RegressFlags>),
+    /// Text from text: BLEU, chrF, exact matches
+    #[command(
+        after_help = "Example:\n  malmoi eval text2text --model malmoi-chat --data chat-valid.tsv --json"
+    )]
+    Text2text(EvalTask<Text2textFlags>),
 }
 
 impl Eval {
     pub fn run(self, global: &Global) -> Result<()> {
         match self {
             Self::Lm(lm) => lm.run(global),
+            Self::Classify(verb) => verb.run(global),
+            Self::Regress(verb) => verb.run(global),
+            Self::Text2text(verb) => verb.run(global),
         }
     }
 }

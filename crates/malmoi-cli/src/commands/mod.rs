@@ -4,11 +4,14 @@ pub mod bench;
 pub mod doctor;
 pub mod embed;
 pub mod eval;
+pub mod eval_task;
 pub mod fill_mask;
+pub mod finetune;
 pub mod generate;
 pub mod help;
 pub mod info;
 pub mod plan;
+pub mod predict;
 pub mod pretrain;
 pub mod quickstart;
 pub mod roofline;
@@ -32,12 +35,18 @@ pub enum Command {
     Tokenizer(TokenizerCommand),
     /// Pretrain a model as a configuration file says
     Pretrain(pretrain::Pretrain),
+    /// Teach a pretrained model a task, from a table of examples
+    #[command(subcommand, disable_help_subcommand = true)]
+    Finetune(finetune::Finetune),
     /// Continue texts with a decoder
     Generate(generate::Generate),
     /// Find the best words for blanks with an encoder
     FillMask(fill_mask::FillMask),
     /// Turn texts into vectors
     Embed(embed::Embed),
+    /// Ask a fine-tuned model
+    #[command(subcommand, disable_help_subcommand = true)]
+    Predict(predict::Predict),
     /// Measure a model on data
     #[command(subcommand, disable_help_subcommand = true)]
     Eval(eval::Eval),
@@ -74,6 +83,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::Tokenizer(TokenizerCommand::Encode(verb)) => verb.run(&global),
         Command::Tokenizer(TokenizerCommand::Inspect(verb)) => verb.run(&global),
         Command::Pretrain(verb) => verb.run(&global),
+        Command::Finetune(verb) => verb.run(&global),
+        Command::Predict(verb) => verb.run(&global),
         Command::Generate(verb) => verb.run(&global),
         Command::FillMask(verb) => verb.run(&global),
         Command::Embed(verb) => verb.run(&global),

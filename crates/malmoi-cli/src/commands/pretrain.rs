@@ -10,7 +10,7 @@ use malmoi_train::pretrain::{self, Event, RunOptions, Silent, StopReason};
 use crate::arguments::Global;
 use crate::failure::{Failure, Result};
 use crate::profile::ProfileArguments;
-use crate::training::Watcher;
+use crate::training::{Watcher, describe};
 use crate::{interrupt, output};
 
 /// Pretrain a model as a configuration file says
@@ -96,10 +96,7 @@ impl Pretrain {
             summary.milliseconds_per_step
         ))?;
         if let Some(found) = &summary.evaluation {
-            output::line(format!(
-                "validation: loss {:.4}, perplexity {:.3}, accuracy {:.4} (most frequent token: {:.4})",
-                found.loss, found.perplexity, found.accuracy, found.baseline
-            ))?;
+            output::line(format!("validation: {}", describe(found)))?;
         }
         let model = summary
             .best_checkpoint

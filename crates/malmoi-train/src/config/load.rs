@@ -1,7 +1,9 @@
 //! Reading, overriding and comparing configurations.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -14,16 +16,7 @@ impl PretrainConfig {
     /// # Errors
     /// [`TrainError::Io`], [`TrainError::Syntax`], [`TrainError::Override`], [`TrainError::Config`].
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, TrainError> {
-        let bytes = std::fs::read(path).map_err(|e| TrainError::io("read", path, e))?;
-        let origin = path.display().to_string();
-        let text = String::from_utf8(bytes).map_err(|e| TrainError::Syntax {
-            origin: origin.clone(),
-            problem: format!(
-                "byte {} isn't UTF-8; expected a TOML file in UTF-8, save it as that",
-                e.utf8_error().valid_up_to()
-            ),
-        })?;
-        Self::parse(&text, &origin, overrides)
+        Self::parse(&text_of(path)?, &path.display().to_string(), overrides)
     }
 
     /// Like [`PretrainConfig::load`], from text. `origin` stands in messages.
@@ -31,20 +24,7 @@ impl PretrainConfig {
     /// # Errors
     /// [`TrainError::Syntax`], [`TrainError::Override`], [`TrainError::Config`].
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, TrainError> {
-        let syntax = |problem: String| TrainError::Syntax {
-            origin: origin.to_string(),
-            problem: problem.trim_end().to_string(),
-        };
-        let config = if overrides.is_empty() {
-            // From the text, so that a message can point at the line.
-            toml::from_str(text).map_err(|e| syntax(e.to_string()))?
-        } else {
-            let mut table: Table = toml::from_str(text).map_err(|e| syntax(e.to_string()))?;
-            for assignment in overrides {
-                set(&mut table, assignment)?;
-            }
-            Self::deserialize(table).map_err(|e| syntax(e.to_string()))?
-        };
+        let config: Self = read(text, origin, overrides)?;
         config.validate()?;
         Ok(config)
     }
@@ -54,60 +34,115 @@ impl PretrainConfig {
     /// # Errors
     /// [`TrainError::Syntax`] when a value has no TOML form (a seed above 2^63).
     pub fn to_toml(&self) -> Result<String, TrainError> {
-        toml::to_string(self).map_err(|e| TrainError::Syntax {
-            origin: "the configuration".into(),
-            problem: e.to_string(),
-        })
+        written(self)
     }
 
     /// Keys in which `other` differs, as "key: was X, now Y". Keys that change nothing about what is computed (`log`,
     /// `checkpoint`, where the data lies) are left out.
     pub fn changes(&self, other: &Self) -> Vec<String> {
-        let (before, now) = (self.flat(), other.flat());
-        let show = |value: Option<&String>| value.map_or("absent".to_string(), Clone::clone);
-        let mut keys: Vec<&String> = before.keys().chain(now.keys()).collect();
-        keys.sort();
-        keys.dedup();
-        keys.into_iter()
-            .filter(|key| before.get(*key) != now.get(*key))
-            .map(|key| {
-                format!(
-                    "{key}: was {}, now {}",
-                    show(before.get(key)),
-                    show(now.get(key))
-                )
-            })
-            .collect()
-    }
-
-    /// Every key that decides what is computed, with its value.
-    fn flat(&self) -> std::collections::BTreeMap<String, String> {
-        let mut flat = std::collections::BTreeMap::new();
         // The corpus is known by its hash, so the place it is read from may change.
-        const FREE: [&str; 5] = ["log", "checkpoint", "data.dir", "data.train", "data.valid"];
-        let Ok(Value::Table(table)) = Value::try_from(self) else {
-            return flat;
-        };
-        let mut open: Vec<(String, Value)> = table.into_iter().collect();
-        while let Some((key, value)) = open.pop() {
-            if FREE.contains(&key.as_str()) {
-                continue;
+        changes(
+            self,
+            other,
+            &["log", "checkpoint", "data.dir", "data.train", "data.valid"],
+        )
+    }
+}
+
+/// The text of a configuration file.
+pub(crate) fn text_of(path: &Path) -> Result<String, TrainError> {
+    let bytes = std::fs::read(path).map_err(|e| TrainError::io("read", path, e))?;
+    String::from_utf8(bytes).map_err(|e| TrainError::Syntax {
+        origin: path.display().to_string(),
+        problem: format!(
+            "byte {} isn't UTF-8; expected a TOML file in UTF-8, save it as that",
+            e.utf8_error().valid_up_to()
+        ),
+    })
+}
+
+/// Reads a configuration from text, with overrides of the form `a.b=c`. `origin` stands in messages.
+pub(crate) fn read<T: DeserializeOwned>(
+    text: &str,
+    origin: &str,
+    overrides: &[String],
+) -> Result<T, TrainError> {
+    if overrides.is_empty() {
+        // From the text, so that a message can point at the line.
+        return toml::from_str(text).map_err(|e| syntax(origin, e));
+    }
+    T::deserialize(table(text, origin, overrides)?).map_err(|e| syntax(origin, e))
+}
+
+/// The table of a text with overrides.
+pub(crate) fn table(text: &str, origin: &str, overrides: &[String]) -> Result<Table, TrainError> {
+    let mut table: Table = toml::from_str(text).map_err(|e| syntax(origin, e))?;
+    for assignment in overrides {
+        set(&mut table, assignment)?;
+    }
+    Ok(table)
+}
+
+/// A configuration that does not have the expected shape.
+pub(crate) fn syntax(origin: &str, problem: toml::de::Error) -> TrainError {
+    TrainError::Syntax {
+        origin: origin.to_string(),
+        problem: problem.to_string().trim_end().to_string(),
+    }
+}
+
+/// A configuration as TOML.
+pub(crate) fn written(config: &impl Serialize) -> Result<String, TrainError> {
+    toml::to_string(config).map_err(|e| TrainError::Syntax {
+        origin: "the configuration".into(),
+        problem: e.to_string(),
+    })
+}
+
+/// Keys in which two configurations differ, as "key: was X, now Y". Keys and sections in `free` are left out.
+pub(crate) fn changes<T: Serialize>(before: &T, now: &T, free: &[&str]) -> Vec<String> {
+    let (before, now) = (flat(before, free), flat(now, free));
+    let show = |value: Option<&String>| value.map_or("absent".to_string(), Clone::clone);
+    let mut keys: Vec<&String> = before.keys().chain(now.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    keys.into_iter()
+        .filter(|key| before.get(*key) != now.get(*key))
+        .map(|key| {
+            format!(
+                "{key}: was {}, now {}",
+                show(before.get(key)),
+                show(now.get(key))
+            )
+        })
+        .collect()
+}
+
+/// Every key with its value, but for those in `free`.
+fn flat(config: &impl Serialize, free: &[&str]) -> BTreeMap<String, String> {
+    let mut flat = BTreeMap::new();
+    let Ok(Value::Table(table)) = Value::try_from(config) else {
+        return flat;
+    };
+    let mut open: Vec<(String, Value)> = table.into_iter().collect();
+    while let Some((key, value)) = open.pop() {
+        if free.contains(&key.as_str()) {
+            continue;
+        }
+        match value {
+            Value::Table(table) => {
+                open.extend(
+                    table
+                        .into_iter()
+                        .map(|(name, value)| (format!("{key}.{name}"), value)),
+                );
             }
-            match value {
-                Value::Table(table) => {
-                    open.extend(
-                        table
-                            .into_iter()
-                            .map(|(name, value)| (format!("{key}.{name}"), value)),
-                    );
-                }
-                other => {
-                    flat.insert(key, other.to_string());
-                }
+            other => {
+                flat.insert(key, other.to_string());
             }
         }
-        flat
     }
+    flat
 }
 
 /// Applies one `a.b=c`. The right side is read as TOML, and as a string when it isn't (`objective.kind=clm`).

@@ -26,18 +26,23 @@
 //! [`PretrainConfig::load`] reads a file, applies `--set a.b=c` overrides and validates; what it returns holds every default,
 //! and [`PretrainConfig::to_toml`] writes it the way the run saves it.
 
-mod load;
+pub(crate) mod load;
+mod objective;
+mod optimizer;
+mod schedule;
 mod sections;
 #[cfg(test)]
 mod tests;
-mod validate;
+pub(crate) mod validate;
 
 use serde::{Deserialize, Serialize};
 
+pub use objective::{Clm, ClmSampling, Mlm, Objective, SpanCorruption, Text2text, TextTask, Tlm};
+pub use optimizer::OptimizerSection;
+pub use schedule::{ScheduleKind, ScheduleSection};
 pub use sections::{
-    Architecture, CheckpointSection, Clm, ClmSampling, DataSection, Documents, EvaluateSection,
-    LogSection, Mlm, ModelSection, Objective, OneOrMany, OptimizerKind, OptimizerSection,
-    ScheduleKind, ScheduleSection, TokenizerKind, TokenizerSection, TrainSection, TrainTokenizer,
+    Architecture, CheckpointSection, DataSection, Documents, EvaluateSection, LogSection,
+    ModelSection, OneOrMany, TokenizerKind, TokenizerSection, TrainSection, TrainTokenizer,
 };
 
 /// The configuration of a pretraining run.

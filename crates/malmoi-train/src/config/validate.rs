@@ -1,7 +1,9 @@
 //! What a configuration must satisfy before anything is read or computed.
 
-use super::{Objective, PretrainConfig, ScheduleKind, TokenizerKind};
+use super::{Mlm, Objective, PretrainConfig, TokenizerKind, TrainSection};
+use crate::data::PairKind;
 use crate::error::ConfigProblem;
+use crate::objectives::span_corruption::SpanRates;
 
 impl PretrainConfig {
     /// Checks values and combinations that the types allow but a run cannot use.
@@ -12,9 +14,10 @@ impl PretrainConfig {
         self.check_model_and_tokenizer()?;
         self.check_data()?;
         self.check_objective()?;
-        self.check_optimizer()?;
-        self.check_schedule()?;
-        self.check_train()?;
+        self.optimizer.validate()?;
+        self.schedule.validate(self.optimizer.lr)?;
+        self.train.validate()?;
+        self.check_early_stop()?;
         at_least_one("checkpoint.keep", self.checkpoint.keep as u64)?;
         at_least_one("log.every", self.log.every)?;
         if let Some(batches) = self.evaluate.batches {
@@ -102,112 +105,76 @@ impl PretrainConfig {
     fn check_objective(&self) -> Result<(), ConfigProblem> {
         match &self.objective {
             Objective::Clm(clm) => {
-                if let Some(context) = clm.context {
-                    at_least_one("objective.context", context as u64)?;
-                }
+                at_least_one("objective.context", clm.context.unwrap_or(1) as u64)
             }
-            Objective::Mlm(mlm) => {
-                let needed = if mlm.next_sentence { 5 } else { 3 };
-                if let Some(max_len) = mlm.max_len.filter(|&length| length < needed) {
-                    return Err(ConfigProblem::new(
-                        "objective.max_len",
-                        format!("at least {needed}, to hold the special tokens and some text"),
-                        max_len,
-                        "raise it",
-                    ));
+            Objective::Mlm(mlm) => check_masking(mlm),
+            Objective::Tlm(tlm) => {
+                length_of("objective.max_len", tlm.max_len, 6)?;
+                share("objective.pairs", tlm.pairs)?;
+                chosen("objective.probability", tlm.probability)
+            }
+            Objective::SpanCorruption(spans) => {
+                length_of("objective.max_len", spans.max_len, 4)?;
+                for task in &spans.tasks {
+                    length_of(
+                        "objective.tasks.max_target_len",
+                        Some(task.max_target_len),
+                        2,
+                    )?;
                 }
-                if !(mlm.probability > 0.0 && mlm.probability <= 1.0) {
-                    return Err(ConfigProblem::new(
-                        "objective.probability",
-                        "a share above 0, at most 1",
-                        mlm.probability,
-                        "the published value is 0.15",
-                    ));
-                }
-                for (key, share) in [
-                    ("objective.mask", mlm.mask),
-                    ("objective.random", mlm.random),
-                    ("objective.keep", mlm.keep),
-                ] {
-                    if !(0.0..=1.0).contains(&share) {
-                        return Err(ConfigProblem::new(
-                            key,
-                            "a share from 0 to 1",
-                            share,
-                            "correct it",
-                        ));
-                    }
-                }
-                let sum = mlm.mask + mlm.random + mlm.keep;
-                if (sum - 1.0).abs() > 1e-9 {
-                    return Err(ConfigProblem::new(
-                        "objective.mask",
-                        "mask + random + keep = 1",
-                        format!("a sum of {sum}"),
-                        "the published values are 0.8, 0.1 and 0.1",
-                    ));
-                }
+                positive("objective.temperature", spans.temperature)?;
+                at_least_one("objective.limit", spans.limit.unwrap_or(1))?;
+                let rates = SpanRates {
+                    density: spans.density,
+                    mean_span: spans.mean_span,
+                };
+                rates
+                    .raw_length(spans.max_len.unwrap_or(512))
+                    .map(drop)
+                    .map_err(|error| {
+                        ConfigProblem::new(
+                            "objective",
+                            "a density above 0 and below 1 and a mean span of 1 or more",
+                            error,
+                            "the published values are 0.15 and 3",
+                        )
+                    })
+            }
+            Objective::Text2text(task) => {
+                length_of("objective.max_len", task.max_len, 2)?;
+                length_of("objective.max_target_len", Some(task.max_target_len), 2)
             }
         }
-        Ok(())
     }
 
-    fn check_optimizer(&self) -> Result<(), ConfigProblem> {
-        let optimizer = &self.optimizer;
-        positive("optimizer.lr", optimizer.lr)?;
-        positive("optimizer.eps", optimizer.eps)?;
-        not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
-        for beta in optimizer.betas {
-            if !(0.0..1.0).contains(&beta) {
+    fn check_early_stop(&self) -> Result<(), ConfigProblem> {
+        if let Some(patience) = self.train.early_stop {
+            at_least_one("train.early_stop", patience)?;
+            if self.data.valid.is_none() {
                 return Err(ConfigProblem::new(
-                    "optimizer.betas",
-                    "two numbers from 0 to below 1",
-                    beta,
-                    "the usual values are [0.9, 0.999]",
+                    "train.early_stop",
+                    "a validation text to judge by",
+                    "no data.valid",
+                    "add data.valid, or remove train.early_stop",
+                ));
+            }
+            if self.evaluate.every == 0 {
+                return Err(ConfigProblem::new(
+                    "train.early_stop",
+                    "evaluations during training",
+                    "evaluate.every = 0",
+                    "set evaluate.every, or remove train.early_stop",
                 ));
             }
         }
         Ok(())
     }
+}
 
-    fn check_schedule(&self) -> Result<(), ConfigProblem> {
-        let schedule = &self.schedule;
-        not_negative("schedule.min_lr", schedule.min_lr)?;
-        if schedule.min_lr > self.optimizer.lr {
-            return Err(ConfigProblem::new(
-                "schedule.min_lr",
-                format!("at most optimizer.lr, {}", self.optimizer.lr),
-                schedule.min_lr,
-                "lower it",
-            ));
-        }
-        let shape = schedule.kind;
-        if schedule.min_lr > 0.0
-            && matches!(
-                shape,
-                ScheduleKind::Constant | ScheduleKind::InverseSquareRoot
-            )
-        {
-            return Err(ConfigProblem::new(
-                "schedule.min_lr",
-                "0 with a constant or inverse-square-root schedule, which have no end value",
-                schedule.min_lr,
-                "remove it, or take a linear, cosine or trapezoid schedule",
-            ));
-        }
-        match schedule.decay_steps {
-            Some(_) if shape != ScheduleKind::Trapezoid => Err(ConfigProblem::new(
-                "schedule.decay_steps",
-                "nothing, except with a trapezoid schedule",
-                "a number",
-                "remove it, or set schedule.kind = \"trapezoid\"",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_train(&self) -> Result<(), ConfigProblem> {
-        let train = &self.train;
+impl TrainSection {
+    /// Checks the settings of a section on their own.
+    pub(crate) fn validate(&self) -> Result<(), ConfigProblem> {
+        let train = self;
         at_least_one("train.batch_size", train.batch_size as u64)?;
         at_least_one("train.accumulation", train.accumulation as u64)?;
         not_negative("train.clip_norm", train.clip_norm)?;
@@ -246,37 +213,83 @@ impl PretrainConfig {
                 "this version trains in f32 only; set train.precision = \"f32\"",
             ));
         }
-        if let Some(patience) = train.early_stop {
-            at_least_one("train.early_stop", patience)?;
-            if self.data.valid.is_none() {
-                return Err(ConfigProblem::new(
-                    "train.early_stop",
-                    "a validation text to judge by",
-                    "no data.valid",
-                    "add data.valid, or remove train.early_stop",
-                ));
-            }
-            if self.evaluate.every == 0 {
-                return Err(ConfigProblem::new(
-                    "train.early_stop",
-                    "evaluations during training",
-                    "evaluate.every = 0",
-                    "set evaluate.every, or remove train.early_stop",
-                ));
-            }
-        }
         Ok(())
     }
 }
 
-fn at_least_one(key: &str, value: u64) -> Result<(), ConfigProblem> {
+/// The settings of masked language modelling.
+fn check_masking(mlm: &Mlm) -> Result<(), ConfigProblem> {
+    let needed = if mlm.pairs() == PairKind::None { 3 } else { 5 };
+    length_of("objective.max_len", mlm.max_len, needed)?;
+    if mlm.next_sentence && mlm.sentence_order {
+        return Err(ConfigProblem::new(
+            "objective.sentence_order",
+            "one of `next_sentence` and `sentence_order`",
+            "both",
+            "remove one of them",
+        ));
+    }
+    at_least_one("objective.max_ngram", mlm.max_ngram as u64)?;
+    chosen("objective.probability", mlm.probability)?;
+    share("objective.mask", mlm.mask)?;
+    share("objective.random", mlm.random)?;
+    share("objective.keep", mlm.keep)?;
+    let sum = mlm.mask + mlm.random + mlm.keep;
+    if (sum - 1.0).abs() > 1e-9 {
+        return Err(ConfigProblem::new(
+            "objective.mask",
+            "mask + random + keep = 1",
+            format!("a sum of {sum}"),
+            "the published values are 0.8, 0.1 and 0.1",
+        ));
+    }
+    Ok(())
+}
+
+fn length_of(key: &str, length: Option<usize>, needed: usize) -> Result<(), ConfigProblem> {
+    match length.filter(|&length| length < needed) {
+        None => Ok(()),
+        Some(found) => Err(ConfigProblem::new(
+            key,
+            format!("at least {needed}, to hold the special tokens and some text"),
+            found,
+            "raise it",
+        )),
+    }
+}
+
+fn chosen(key: &str, rate: f64) -> Result<(), ConfigProblem> {
+    if rate > 0.0 && rate <= 1.0 {
+        return Ok(());
+    }
+    Err(ConfigProblem::new(
+        key,
+        "a share above 0, at most 1",
+        rate,
+        "the published value is 0.15",
+    ))
+}
+
+fn share(key: &str, share: f64) -> Result<(), ConfigProblem> {
+    if (0.0..=1.0).contains(&share) {
+        return Ok(());
+    }
+    Err(ConfigProblem::new(
+        key,
+        "a share from 0 to 1",
+        share,
+        "correct it",
+    ))
+}
+
+pub(crate) fn at_least_one(key: &str, value: u64) -> Result<(), ConfigProblem> {
     match value {
         0 => Err(ConfigProblem::new(key, "at least 1", 0, "raise it")),
         _ => Ok(()),
     }
 }
 
-fn positive(key: &str, value: f64) -> Result<(), ConfigProblem> {
+pub(crate) fn positive(key: &str, value: f64) -> Result<(), ConfigProblem> {
     if value > 0.0 && value.is_finite() {
         return Ok(());
     }
@@ -288,7 +301,7 @@ fn positive(key: &str, value: f64) -> Result<(), ConfigProblem> {
     ))
 }
 
-fn not_negative(key: &str, value: f64) -> Result<(), ConfigProblem> {
+pub(crate) fn not_negative(key: &str, value: f64) -> Result<(), ConfigProblem> {
     if value >= 0.0 && value.is_finite() {
         return Ok(());
     }

@@ -179,9 +179,8 @@ impl ClmData {
             ids: stream[..n].to_vec(),
             starts,
             positions,
-            segments: None,
             targets,
-            next_sentence: None,
+            ..Example::default()
         }
     }
 }

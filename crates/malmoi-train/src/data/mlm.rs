@@ -5,12 +5,12 @@ use std::sync::Arc;
 use malmoi_kernels::random::{Key, Purpose};
 use malmoi_text::Tokenizer;
 
+use super::hide::{Hider, Units, targets};
 use super::order::EpochOrder;
 use super::{Draws, Example, Examples, Tokens};
 use crate::error::TrainError;
-use crate::objectives::IGNORED;
-use crate::objectives::masked::{Masked, Masker, MaskingRates};
-use crate::objectives::pairs::{PackedPair, pack_pair, pack_single};
+use crate::objectives::masked::MaskingRates;
+use crate::objectives::pairs::{PackedPair, pack_pair, pack_single, sentence_order};
 
 /// Special tokens that the objective writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,6 @@ pub struct SpecialIds {
     pub cls: u32,
     /// `[SEP]`.
     pub sep: u32,
-    /// `[MASK]`.
-    pub mask: u32,
 }
 
 impl SpecialIds {
@@ -38,7 +36,6 @@ impl SpecialIds {
         Ok(Self {
             cls: need(special.cls, "[CLS]")?,
             sep: need(special.sep, "[SEP]")?,
-            mask: need(special.mask, "[MASK]")?,
         })
     }
 }
@@ -50,10 +47,21 @@ pub struct MlmOptions {
     pub max_len: usize,
     /// How much is hidden.
     pub rates: MaskingRates,
-    /// Hide whole words.
-    pub whole_word: bool,
-    /// Make pairs of segments.
-    pub next_sentence: bool,
+    /// What is hidden together.
+    pub units: Units,
+    /// Pairs of segments.
+    pub pairs: PairKind,
+}
+
+/// What is predicted about two segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairKind {
+    /// There is one segment and nothing to predict.
+    None,
+    /// Whether the second follows the first (0) or comes from another document (1).
+    NextSentence,
+    /// Whether two that follow each other stand in their order (0) or are swapped (1).
+    SentenceOrder,
 }
 
 /// A run of sentences of one document.
@@ -69,12 +77,11 @@ struct Piece {
 ///
 /// Without next-sentence prediction a sequence is `[CLS] text [SEP]` with as many whole sentences as fit; a longer sentence is
 /// cut into several. With it, sentences are gathered until they fill the sequence, then cut at a random sentence end into A and
-/// B; for half of the examples B is replaced by text of another document.
+/// B; for half of the examples B is replaced by text of another document. For sentence order, half are swapped instead.
 pub struct MlmData {
     tokens: Arc<dyn Tokens>,
-    tokenizer: Tokenizer,
     special: SpecialIds,
-    masker: Masker,
+    hider: Hider,
     options: MlmOptions,
     pieces: Vec<Piece>,
     /// Documents with text, from which strangers are drawn.
@@ -94,20 +101,16 @@ impl MlmData {
         name: &str,
         options: MlmOptions,
     ) -> Result<Self, TrainError> {
-        options.rates.validate()?;
         let special = SpecialIds::of(&tokenizer)?;
-        let masker = Masker {
-            rates: options.rates,
-            mask_id: special.mask,
-            vocab_size: tokenizer.vocab_size() as u32,
-        };
+        let hider = Hider::new(tokenizer, options.rates, options.units)?;
+        let paired = options.pairs != PairKind::None;
         let filled: Vec<u32> = (0..tokens.n_documents())
             .filter(|&d| !tokens.document(d).is_empty())
             .map(|d| d as u32)
             .collect();
         let mut pieces = Vec::new();
         for &document in &filled {
-            if options.next_sentence {
+            if paired {
                 pair_pieces(
                     &*tokens,
                     document,
@@ -127,22 +130,27 @@ impl MlmData {
             corpus: name.to_string(),
             problem: problem.to_string(),
         };
-        if pieces.is_empty() && !options.next_sentence {
+        if pieces.is_empty() && !paired {
             return Err(problem("no tokens, expected text; add some"));
         }
-        if pieces.is_empty() || options.next_sentence && filled.len() < 2 {
-            return Err(problem(
-                "next-sentence prediction needs at least two documents and one of them with two sentences; \
-                 separate documents by an empty line, put one sentence on a line (data.documents = \"blank-line\"), \
-                 or set objective.next_sentence = false",
-            ));
+        let strangers = options.pairs == PairKind::NextSentence;
+        if pieces.is_empty() || strangers && filled.len() < 2 {
+            return Err(problem(&format!(
+                "pairs of segments need {} with two sentences; separate documents by an empty line, put one sentence on a line \
+                 (data.documents = \"blank-line\"), or set objective.next_sentence and objective.sentence_order to false",
+                if strangers {
+                    "at least two documents, one of them"
+                } else {
+                    "a document"
+                }
+            )));
         }
         if u32::try_from(pieces.len()).is_err() {
             return Err(problem("more than 2^32 sequences; split the corpus"));
         }
         let mut total = 0;
         for piece in &pieces {
-            let (length, added) = if options.next_sentence {
+            let (length, added) = if paired {
                 (
                     tokens.sentences(piece.document as usize, piece.start..piece.end),
                     3,
@@ -156,9 +164,8 @@ impl MlmData {
             mean_tokens: total as f64 / pieces.len() as f64,
             order: EpochOrder::new(pieces.len()),
             tokens,
-            tokenizer,
             special,
-            masker,
+            hider,
             options,
             pieces,
             filled,
@@ -166,7 +173,7 @@ impl MlmData {
     }
 
     fn example(&self, piece: Piece, draws: Draws, n: u64) -> Result<Example, TrainError> {
-        let (pair, next_sentence) = if self.options.next_sentence {
+        let (pair, next_sentence) = if self.options.pairs != PairKind::None {
             let (pair, label) = self.pair(piece, draws.key(Purpose::Pairing, n))?;
             (pair, Some(label))
         } else {
@@ -174,21 +181,15 @@ impl MlmData {
             let SpecialIds { cls, sep, .. } = self.special;
             (pack_single(&text, self.options.max_len, cls, sep)?, None)
         };
-        let masked = self.hide(&pair.ids, draws.key(Purpose::Masking, n))?;
-        let targets = masked
-            .labels
-            .iter()
-            .enumerate()
-            .filter(|(_, label)| **label != IGNORED)
-            .map(|(place, &label)| (place, label as u32))
-            .collect();
+        let masked = self.hider.hide(&pair.ids, draws.key(Purpose::Masking, n))?;
         Ok(Example {
             positions: (0..pair.ids.len() as u32).collect(),
+            targets: targets(&masked),
             ids: masked.ids,
             starts: vec![0],
             segments: Some(pair.segments),
-            targets,
             next_sentence,
+            ..Example::default()
         })
     }
 
@@ -198,14 +199,23 @@ impl MlmData {
         out
     }
 
-    /// Segments A and B of a piece, and whether B comes from elsewhere (1) or follows (0).
+    /// Segments A and B of a piece, and what is to be said about them: whether B comes from elsewhere, or the two are swapped (1), or
+    /// neither (0).
     fn pair(&self, piece: Piece, key: Key) -> Result<(PackedPair, u32), TrainError> {
         let document = piece.document as usize;
         let room = self.options.max_len.saturating_sub(3);
         // A ends before the last sentence of the piece.
         let cut = piece.start + 1 + key.below_at(0, piece.end - piece.start - 1);
         let a = self.read(self.tokens.sentences(document, piece.start..cut));
-        let stranger = key.below_at(1, 2) == 1;
+        let other = key.below_at(1, 2) == 1;
+        let SpecialIds { cls, sep, .. } = self.special;
+        if self.options.pairs == PairKind::SentenceOrder {
+            let b = self.read(self.tokens.sentences(document, cut..piece.end));
+            let (first, second, label) = sentence_order(&a, &b, other);
+            let pair = pack_pair(first, second, self.options.max_len, cls, sep)?;
+            return Ok((pair, label));
+        }
+        let stranger = other;
         let b = if stranger {
             // One of the others: those from the document itself on move up by one.
             let own = self.filled.partition_point(|&d| d < piece.document) as u64;
@@ -220,43 +230,8 @@ impl MlmData {
         } else {
             self.read(self.tokens.sentences(document, cut..piece.end))
         };
-        let SpecialIds { cls, sep, .. } = self.special;
         let pair = pack_pair(&a, &b, self.options.max_len, cls, sep)?;
         Ok((pair, u32::from(stranger)))
-    }
-
-    /// Hides tokens. Every sequence that has text gets at least one hidden token (as in the published data preparation), so
-    /// that short ones are not wasted.
-    fn hide(&self, ids: &[u32], key: Key) -> Result<Masked, TrainError> {
-        let special: Vec<bool> = ids
-            .iter()
-            .map(|&id| self.tokenizer.is_special(id))
-            .collect();
-        let words: Option<Vec<Vec<usize>>> = self.options.whole_word.then(|| {
-            self.tokenizer
-                .whole_words(ids)
-                .into_iter()
-                .map(Iterator::collect)
-                .collect()
-        });
-        let mut masked = self.masker.mask(ids, &special, words.as_deref(), key)?;
-        if masked.labels.iter().all(|&label| label == IGNORED) {
-            let units: Vec<Vec<usize>> = words.unwrap_or_else(|| {
-                (0..ids.len())
-                    .filter(|&i| !special[i])
-                    .map(|i| vec![i])
-                    .collect()
-            });
-            if !units.is_empty() {
-                // Streams 0 to 2 of the key are the masker's.
-                let unit = key.fold(3).below_at(0, units.len() as u64) as usize;
-                for &place in &units[unit] {
-                    masked.labels[place] = i64::from(ids[place]);
-                    masked.ids[place] = self.masker.mask_id;
-                }
-            }
-        }
-        Ok(masked)
     }
 }
 

@@ -6,8 +6,14 @@
 
 mod clm;
 mod corpus;
+mod hide;
+mod mixed;
 mod mlm;
+#[cfg(test)]
+mod objective_tests;
 mod order;
+mod parallel;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -17,12 +23,17 @@ use malmoi_nn::PackedBatch;
 
 pub use clm::{ClmData, ClmOptions};
 pub use corpus::{Corpus, Tokens};
-pub use mlm::{MlmData, MlmOptions, SpecialIds};
+pub use hide::Units;
+pub use mixed::Mixed;
+pub use mlm::{MlmData, MlmOptions, PairKind, SpecialIds};
+pub(crate) use order::EpochOrder;
+pub use parallel::{TextPairs, TranslationData, TranslationOptions};
+pub use spans::{Sentinels, SpanData, SpanOptions, sentinel};
 
 use crate::error::TrainError;
 
 /// One training example as the model sees it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Example {
     /// Tokens, with hidden ones replaced.
     pub ids: Vec<u32>,
@@ -32,10 +43,18 @@ pub struct Example {
     pub positions: Vec<u32>,
     /// Segment of each token, for models that have segments.
     pub segments: Option<Vec<u32>>,
+    /// Language of each token, for models that tell languages apart.
+    pub languages: Option<Vec<u32>>,
     /// What is predicted: place in the example and the token to predict there.
     pub targets: Vec<(usize, u32)>,
     /// 0: the second segment follows the first; 1: it comes from another document.
     pub next_sentence: Option<u32>,
+    /// The class of the example.
+    pub class: Option<u32>,
+    /// The value of the example.
+    pub value: Option<f32>,
+    /// What a decoder beside the encoder writes, the end token included.
+    pub decoder: Option<Vec<u32>>,
 }
 
 /// Whose draws an example is made with.
@@ -96,6 +115,10 @@ pub struct MicroBatch {
     pub targets: Vec<u32>,
     /// Next-sentence labels, one an example; empty without that objective.
     pub next_sentence: Vec<u32>,
+    /// Classes, one an example; empty unless examples have classes.
+    pub classes: Vec<u32>,
+    /// Values, one an example; empty unless examples have values.
+    pub values: Vec<f32>,
 }
 
 impl MicroBatch {
@@ -104,6 +127,7 @@ impl MicroBatch {
         let mut sequences: Vec<&[u32]> = Vec::new();
         let (mut positions, mut segments) = (Vec::new(), Vec::new());
         let (mut rows, mut targets, mut next_sentence) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut classes, mut values) = (Vec::new(), Vec::new());
         let mut base = 0;
         for example in examples {
             let ends = example.starts[1..]
@@ -118,7 +142,12 @@ impl MicroBatch {
                     .map(|(&start, end)| &example.ids[start..end]),
             );
             positions.extend_from_slice(&example.positions);
-            segments.extend(example.segments.iter().flatten());
+            match &example.segments {
+                Some(own) => segments.extend_from_slice(own),
+                None => segments.resize(segments.len() + example.ids.len(), 0),
+            }
+            classes.extend(example.class);
+            values.extend(example.value);
             rows.extend(
                 example
                     .targets
@@ -130,7 +159,7 @@ impl MicroBatch {
             base += example.ids.len();
         }
         let mut batch = PackedBatch::from_sequences(&sequences).with_positions(positions);
-        if !segments.is_empty() {
+        if examples.iter().any(|example| example.segments.is_some()) {
             batch = batch.with_segments(segments);
         }
         Self {
@@ -138,6 +167,8 @@ impl MicroBatch {
             rows,
             targets,
             next_sentence,
+            classes,
+            values,
         }
     }
 
@@ -145,6 +176,15 @@ impl MicroBatch {
     /// add up to the mean over all of them.
     pub fn labels(&self, counts: Counts) -> Labels {
         let share = |count: usize| (1.0 / count.max(1) as f64) as f32;
+        if !self.classes.is_empty() {
+            return Labels::Classes(ClassTargets {
+                targets: self.classes.clone().into(),
+                weights: vec![share(counts.rows); self.classes.len()].into(),
+            });
+        }
+        if !self.values.is_empty() {
+            return Labels::Values(self.values.clone().into());
+        }
         let vocabulary = VocabularyTargets {
             rows: self.rows.clone().into(),
             targets: self.targets.clone().into(),
@@ -162,6 +202,20 @@ impl MicroBatch {
             next_sentence,
         }
     }
+
+    /// Whether there is anything to learn from it.
+    pub fn has_labels(&self) -> bool {
+        !(self.targets.is_empty() && self.classes.is_empty() && self.values.is_empty())
+    }
+
+    /// Factor on the loss of this micro-batch in a step that counts `counts` targets: 1 where the labels carry weights, the
+    /// share of its rows where the model takes a plain mean.
+    pub fn share(&self, counts: Counts) -> f64 {
+        match self.values.len() {
+            0 => 1.0,
+            n => n as f64 / counts.rows.max(1) as f64,
+        }
+    }
 }
 
 /// How many targets a step counts.
@@ -171,6 +225,8 @@ pub struct Counts {
     pub targets: usize,
     /// Next-sentence labels.
     pub pairs: usize,
+    /// Rows with a class or a value.
+    pub rows: usize,
     /// Tokens in all.
     pub tokens: usize,
 }
@@ -183,6 +239,7 @@ impl Counts {
             .fold(Self::default(), |sum, micro| Self {
                 targets: sum.targets + micro.targets.len(),
                 pairs: sum.pairs + micro.next_sentence.len(),
+                rows: sum.rows + micro.classes.len() + micro.values.len(),
                 tokens: sum.tokens + micro.batch.n_tokens(),
             })
     }

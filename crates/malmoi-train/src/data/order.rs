@@ -6,7 +6,7 @@ use malmoi_kernels::random::{Key, Purpose};
 
 /// A fresh random order of `0..n` for every epoch. The orders of the two epochs used last are remembered.
 #[derive(Debug)]
-pub(super) struct EpochOrder {
+pub(crate) struct EpochOrder {
     n: usize,
     recent: Mutex<Vec<(SeedAndEpoch, Arc<[u32]>)>>,
 }
@@ -14,7 +14,7 @@ pub(super) struct EpochOrder {
 type SeedAndEpoch = (u64, u64);
 
 impl EpochOrder {
-    pub(super) fn new(n: usize) -> Self {
+    pub(crate) fn new(n: usize) -> Self {
         Self {
             n,
             recent: Mutex::new(Vec::new()),
@@ -22,7 +22,7 @@ impl EpochOrder {
     }
 
     /// Epoch of example `number` and its place in the text.
-    pub(super) fn place(&self, seed: u64, number: u64) -> (u64, usize) {
+    pub(crate) fn place(&self, seed: u64, number: u64) -> (u64, usize) {
         let (epoch, at) = (number / self.n as u64, (number % self.n as u64) as usize);
         // A panic elsewhere leaves the list as it was, so a poisoned lock is still good.
         let mut recent = self

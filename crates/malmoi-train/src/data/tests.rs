@@ -11,7 +11,7 @@ use crate::config::ClmSampling;
 use crate::objectives::masked::MaskingRates;
 
 /// Documents of sentences in memory.
-struct Memory {
+pub(super) struct Memory {
     tokens: Vec<u32>,
     /// End of each sentence, in tokens.
     sentences: Vec<u64>,
@@ -20,7 +20,7 @@ struct Memory {
 }
 
 impl Memory {
-    fn new(documents: &[Vec<Vec<u32>>]) -> Arc<Self> {
+    pub(super) fn new(documents: &[Vec<Vec<u32>>]) -> Arc<Self> {
         let mut this = Self {
             tokens: Vec::new(),
             sentences: Vec::new(),
@@ -251,7 +251,7 @@ fn micro_batches_hold_the_examples_of_the_whole_batch() {
 }
 
 /// A WordPiece tokenizer over words of two syllables, and its text as a corpus: `documents` documents of `sentences` sentences.
-fn korean(documents: usize, sentences: usize) -> (Tokenizer, Vec<Vec<Vec<u32>>>) {
+pub(super) fn korean(documents: usize, sentences: usize) -> (Tokenizer, Vec<Vec<Vec<u32>>>) {
     let syllables: Vec<char> = "가나다라마바사아자차카타파하거너더러머버".chars().collect();
     let key = Key::new(1, Purpose::Other(7), 0);
     let mut draw = 0;
@@ -288,17 +288,17 @@ fn korean(documents: usize, sentences: usize) -> (Tokenizer, Vec<Vec<Vec<u32>>>)
     (tokenizer, ids)
 }
 
-fn mlm_options() -> MlmOptions {
+pub(super) fn mlm_options() -> MlmOptions {
     MlmOptions {
         max_len: 32,
         rates: MaskingRates::default(),
-        whole_word: false,
-        next_sentence: false,
+        units: Units::Tokens,
+        pairs: PairKind::None,
     }
 }
 
 /// The example with its hidden tokens put back.
-fn original(example: &Example) -> Vec<u32> {
+pub(super) fn original(example: &Example) -> Vec<u32> {
     let mut ids = example.ids.clone();
     example
         .targets
@@ -338,7 +338,7 @@ fn a_sentence_longer_than_the_sequence_is_cut_into_several() {
 #[test]
 fn masking_follows_the_rates_and_changes_with_every_pass() {
     let (tokenizer, documents) = korean(60, 12);
-    let special = SpecialIds::of(&tokenizer).unwrap();
+    let mask = tokenizer.special().mask.unwrap();
     let data = MlmData::new(Memory::new(&documents), tokenizer, "test", mlm_options()).unwrap();
     let (mut tokens, mut chosen, mut masked, mut kept) = (0.0, 0.0, 0.0, 0.0);
     for n in 0..10 * data.per_epoch() {
@@ -350,7 +350,7 @@ fn masking_follows_the_rates_and_changes_with_every_pass() {
         );
         for &(place, target) in &example.targets {
             chosen += 1.0;
-            masked += f64::from(u8::from(example.ids[place] == special.mask));
+            masked += f64::from(u8::from(example.ids[place] == mask));
             kept += f64::from(u8::from(example.ids[place] == target));
         }
     }
@@ -385,7 +385,7 @@ fn masking_follows_the_rates_and_changes_with_every_pass() {
 fn whole_words_are_hidden_together() {
     let (tokenizer, documents) = korean(40, 12);
     let options = MlmOptions {
-        whole_word: true,
+        units: Units::Words,
         ..mlm_options()
     };
     let data = MlmData::new(Memory::new(&documents), tokenizer.clone(), "test", options).unwrap();
@@ -414,7 +414,7 @@ fn half_of_the_pairs_follow_each_other_and_half_come_from_another_document() {
             .position(|window| window == part)
     };
     let options = MlmOptions {
-        next_sentence: true,
+        pairs: PairKind::NextSentence,
         ..mlm_options()
     };
     let data = MlmData::new(Memory::new(&documents), tokenizer, "test", options).unwrap();
@@ -462,7 +462,7 @@ fn half_of_the_pairs_follow_each_other_and_half_come_from_another_document() {
 fn pairs_need_two_documents_with_sentences() {
     let (tokenizer, _) = korean(2, 4);
     let options = MlmOptions {
-        next_sentence: true,
+        pairs: PairKind::NextSentence,
         ..mlm_options()
     };
     for documents in [

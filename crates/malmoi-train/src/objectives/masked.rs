@@ -3,7 +3,7 @@
 
 use malmoi_kernels::random::Key;
 
-use super::{IGNORED, ObjectiveError, same_length};
+use super::{IGNORED, ObjectiveError, ngram, same_length};
 
 /// How often what happens.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -118,11 +118,25 @@ pub fn mask_tokens(
             }
         }
     }
+    for (chosen, &special) in chosen.iter_mut().zip(special) {
+        *chosen &= !special;
+    }
+    Ok(hide_chosen(ids, &chosen, mask_id, rates, draws))
+}
+
+/// Replaces chosen tokens: each becomes the mask, a random token or stays, by its own action draw. All lists have one entry a token.
+fn hide_chosen(
+    ids: &[u32],
+    chosen: &[bool],
+    mask_id: u32,
+    rates: MaskingRates,
+    draws: MaskingDraws<'_>,
+) -> Masked {
     let mut masked = Masked {
         ids: ids.to_vec(),
         labels: vec![IGNORED; ids.len()],
     };
-    for i in (0..ids.len()).filter(|&i| chosen[i] && !special[i]) {
+    for i in (0..ids.len()).filter(|&i| chosen[i]) {
         masked.labels[i] = i64::from(ids[i]);
         if draws.action[i] < rates.mask {
             masked.ids[i] = mask_id;
@@ -130,7 +144,7 @@ pub fn mask_tokens(
             masked.ids[i] = draws.random_ids[i];
         }
     }
-    Ok(masked)
+    masked
 }
 
 /// Hides tokens with draws from the generator.
@@ -159,22 +173,50 @@ impl Masker {
         words: Option<&[Vec<usize>]>,
         key: Key,
     ) -> Result<Masked, ObjectiveError> {
+        let (select, action, random_ids) = self.draws(ids.len(), key);
+        let draws = MaskingDraws {
+            select: &select,
+            action: &action,
+            random_ids: &random_ids,
+        };
+        mask_tokens(ids, special, self.mask_id, self.rates, draws, words)
+    }
+
+    /// Hides runs of up to `longest` words ([`super::ngram`]); words hold no special tokens.
+    ///
+    /// # Panics
+    /// When `vocab_size` is 0.
+    pub fn mask_ngrams(
+        &self,
+        ids: &[u32],
+        words: &[Vec<usize>],
+        longest: usize,
+        key: Key,
+    ) -> Masked {
+        let (select, action, random_ids) = self.draws(ids.len(), key);
+        let draws = MaskingDraws {
+            select: &select,
+            action: &action,
+            random_ids: &random_ids,
+        };
+        // Stream 0 selects; here the selection has draws of its own beneath it.
+        let chosen = ngram::sample(words, longest, self.rates.chosen, ids.len(), key.fold(0));
+        hide_chosen(ids, &chosen, self.mask_id, self.rates, draws)
+    }
+
+    /// Selection draws, action draws and random tokens of a sequence.
+    fn draws(&self, length: usize, key: Key) -> (Vec<f64>, Vec<f64>, Vec<u32>) {
         let uniform = |stream: u64| -> Vec<f64> {
             let key = key.fold(stream);
-            (0..ids.len() as u64)
+            (0..length as u64)
                 .map(|position| key.uniform_f64_at(position))
                 .collect()
         };
         let random = key.fold(2);
-        let random_ids: Vec<u32> = (0..ids.len() as u64)
+        let random_ids = (0..length as u64)
             .map(|position| random.below_at(position, u64::from(self.vocab_size)) as u32)
             .collect();
-        let draws = MaskingDraws {
-            select: &uniform(0),
-            action: &uniform(1),
-            random_ids: &random_ids,
-        };
-        mask_tokens(ids, special, self.mask_id, self.rates, draws, words)
+        (uniform(0), uniform(1), random_ids)
     }
 }
 

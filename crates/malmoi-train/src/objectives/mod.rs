@@ -7,6 +7,8 @@
 pub mod causal;
 pub mod infilling;
 pub mod masked;
+pub mod mixing;
+pub mod ngram;
 pub mod pairs;
 pub mod patterns;
 pub mod permutation;

@@ -3,7 +3,7 @@
 use malmoi_checkpoint::ModelCard;
 use malmoi_models::{Head, Model};
 
-use super::state::TrainerState;
+use crate::training::TrainerState;
 
 /// The card of a model, from what the run knows about it.
 pub(super) fn card(model: &Model, state: &TrainerState) -> String {
@@ -20,16 +20,10 @@ pub(super) fn card(model: &Model, state: &TrainerState) -> String {
         ("Training tokens".to_string(), state.tokens.to_string()),
     ];
     if let Some(last) = &state.last_evaluation {
-        let found = last.evaluation();
-        results.push(("Validation loss".into(), format!("{:.4}", found.loss)));
-        results.push((
-            "Validation perplexity".into(),
-            format!("{:.2}", found.perplexity),
-        ));
-        results.push((
-            "Validation accuracy".into(),
-            format!("{:.4}", found.accuracy),
-        ));
+        let found = &last.found;
+        for (name, value) in found.all() {
+            results.push((format!("Validation {name}"), format!("{value:.4}")));
+        }
     }
     ModelCard {
         name: format!("{} pretrained from scratch", model.config().architecture_name(model.head())),

@@ -6,27 +6,12 @@ use malmoi_models::Model;
 
 use crate::data::{Counts, Examples, MicroBatch};
 use crate::error::TrainError;
-
-/// What an evaluation found. Means are over targets, so they do not depend on how examples were batched.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Evaluation {
-    /// Mean loss of the predicted tokens plus, with next-sentence prediction, that of the pairs: what training minimises.
-    pub loss: f64,
-    /// Mean loss of the predicted tokens.
-    pub token_loss: f64,
-    /// `exp` of the mean loss of the predicted tokens.
-    pub perplexity: f64,
-    /// Share of the predicted tokens that came out on top.
-    pub accuracy: f64,
-    /// What always predicting the most frequent target would score.
-    pub baseline: f64,
-    /// Share of the pairs that were told right, where there are pairs.
-    pub pair_accuracy: Option<f64>,
-    /// Number of predicted tokens.
-    pub targets: u64,
-}
+use crate::training::Evaluation;
 
 /// Measures on `batches` batches spread evenly over the examples, or on all examples.
+///
+/// Beside the loss (tokens plus pairs, what training minimises) there are `perplexity` (of the tokens), `accuracy` of the predicted tokens, `baseline_accuracy` (what always predicting the most frequent one would score) and, where there are pairs of
+/// segments, `token_loss` and `pair_accuracy`.
 ///
 /// # Errors
 /// Those of the model and of the examples, and [`TrainError::Corpus`] when there is nothing to predict.
@@ -83,18 +68,19 @@ pub fn evaluate(
     }
     let token_loss = token_loss / targets as f64;
     let most_frequent = frequency.values().max().copied().unwrap_or(0);
-    Ok(Evaluation {
-        loss: token_loss
-            + if pairs > 0 {
-                pair_loss / pairs as f64
-            } else {
-                0.0
-            },
-        token_loss,
-        perplexity: token_loss.exp(),
-        accuracy: correct / targets as f64,
-        baseline: most_frequent as f64 / targets as f64,
-        pair_accuracy: (pairs > 0).then(|| pairs_right / pairs as f64),
-        targets,
-    })
+    let pair_loss = if pairs > 0 {
+        pair_loss / pairs as f64
+    } else {
+        0.0
+    };
+    let mut metrics = vec![
+        ("perplexity", token_loss.exp()),
+        ("accuracy", correct / targets as f64),
+        ("baseline_accuracy", most_frequent as f64 / targets as f64),
+    ];
+    if pairs > 0 {
+        metrics.push(("token_loss", token_loss));
+        metrics.push(("pair_accuracy", pairs_right / pairs as f64));
+    }
+    Ok(Evaluation::new(token_loss + pair_loss, targets, &metrics))
 }

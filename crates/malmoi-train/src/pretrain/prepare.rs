@@ -1,60 +1,81 @@
-//! Tokenizer and tokenised text of a run, made once and kept in its directory.
+//! Tokenizer and examples of a run, made once and kept in its directory.
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use malmoi_models::ModelConfig;
-use malmoi_text::{
-    BuildOptions, CorpusOptions, DocumentMode, ReadOptions, TokenCorpus, Tokenizer,
-    build_token_corpus,
-};
+use malmoi_models::{Head, Mode, Model, ModelConfig};
+use malmoi_text::Tokenizer;
 
-use super::event::{Event, Observer};
-use super::state::DataIdentity;
-use super::{setup, tokenizer};
-use crate::config::{Documents, Objective, OneOrMany, PretrainConfig};
-use crate::data::{Corpus, Examples};
+use super::card::card;
+use super::corpus::{self, Role, Source};
+use super::evaluate::evaluate;
+use super::{objective, setup, tokenizer};
+use crate::config::PretrainConfig;
+use crate::data::Examples;
 use crate::error::TrainError;
+use crate::files::{TOKENIZER, files_in, save_tokenizer};
+use crate::training::{DataIdentity, Evaluation, Judge, Observer, TrainerState, Work};
 
-/// Directory of the tokenizer in a run directory.
-const TOKENIZER: &str = "tokenizer";
-/// Directory of tokenised text in a run directory.
-const CORPUS: &str = "corpus";
-
-/// What a run reads.
+/// What a run reads and trains.
 pub(super) struct Prepared {
     pub(super) tokenizer: Tokenizer,
-    pub(super) model: ModelConfig,
     pub(super) train: Box<dyn Examples>,
-    pub(super) valid: Option<Box<dyn Examples>>,
-    pub(super) train_tokens: u64,
-    pub(super) valid_tokens: Option<u64>,
+    config: PretrainConfig,
+    model: ModelConfig,
+    valid: Option<Box<dyn Examples>>,
+    train_tokens: u64,
+    valid_tokens: Option<u64>,
     identity: DataIdentity,
     /// Where the tokenizer's files are.
     tokenizer_dir: PathBuf,
 }
 
-impl Prepared {
-    /// What the data is known by.
-    pub(super) fn identity(&self) -> DataIdentity {
+impl Work for Prepared {
+    fn examples(&self) -> &dyn Examples {
+        &*self.train
+    }
+
+    fn tokens(&self) -> (u64, Option<u64>) {
+        (self.train_tokens, self.valid_tokens)
+    }
+
+    fn identity(&self) -> DataIdentity {
         self.identity.clone()
     }
 
-    /// Name and path of the tokenizer's files, which go into every checkpoint.
-    pub(super) fn tokenizer_files(&self) -> Result<Vec<(String, PathBuf)>, TrainError> {
-        let dir = &self.tokenizer_dir;
-        let mut files = Vec::new();
-        for entry in fs::read_dir(dir).map_err(|e| TrainError::io("list", dir, e))? {
-            let entry = entry.map_err(|e| TrainError::io("list", dir, e))?;
-            files.push((
-                entry.file_name().to_string_lossy().into_owned(),
-                entry.path(),
-            ));
-        }
-        files.sort();
-        Ok(files)
+    fn start(&self) -> Result<Model, TrainError> {
+        let (model, seed) = (self.model.clone(), self.config.seed);
+        Ok(Model::initialise(model, self.head(), seed, Mode::Training))
+    }
+
+    fn head(&self) -> Head {
+        objective::head(&self.config.objective, &self.model)
+    }
+
+    fn evaluate(&self, model: &Model) -> Result<Evaluation, TrainError> {
+        let valid = self.valid.as_ref().ok_or_else(|| TrainError::Corpus {
+            corpus: "data.valid".into(),
+            problem: "no validation text to measure on; name a file".into(),
+        })?;
+        let (size, batches) = (self.config.train.batch_size, self.config.evaluate.batches);
+        evaluate(model, &**valid, size, batches)
+    }
+
+    fn intervals(&self) -> (u64, u64) {
+        (self.config.evaluate.every, self.config.checkpoint.every)
+    }
+
+    fn judge(&self) -> Judge {
+        Judge::loss()
+    }
+
+    fn files(&self) -> Result<Vec<(String, PathBuf)>, TrainError> {
+        files_in(&self.tokenizer_dir)
+    }
+
+    fn card(&self, model: &Model, state: &TrainerState) -> String {
+        card(model, state)
     }
 }
 
@@ -64,158 +85,69 @@ pub(super) fn prepare(
     out: &Path,
     observer: &mut dyn Observer,
 ) -> Result<Prepared, TrainError> {
-    let train_files = setup::files(&config.data, &config.data.train);
-    let valid_files = config
-        .data
-        .valid
-        .as_ref()
-        .map(|list| setup::files(&config.data, list));
-    for file in train_files.iter().chain(valid_files.iter().flatten()) {
+    let train = corpus::sources(config, Role::Train);
+    let valid = corpus::sources(config, Role::Valid);
+    for file in train.iter().chain(&valid).flat_map(|source| &source.files) {
         // Said before an hour of tokenizer training, not after it.
         fs::metadata(file).map_err(|e| TrainError::io("read", file, e))?;
     }
-    let corpus_options = corpus_options(config);
     let tokenizer_dir = out.join(TOKENIZER);
     let tokenizer = match (&config.tokenizer.path, &config.tokenizer.train) {
         (Some(path), _) => Tokenizer::load(path)?,
         (None, Some(_)) if tokenizer_dir.is_dir() => Tokenizer::load(&tokenizer_dir)?,
-        (None, train) => {
-            let Some(train) = train else {
+        (None, section) => {
+            let Some(section) = section else {
                 unreachable!("validated: a path or a training")
             };
-            tokenizer::train(
-                train,
-                &config.objective,
-                &train_files,
-                &corpus_options,
-                observer,
-            )?
+            tokenizer::train(section, &config.objective, &train, observer)?
         }
     };
     let model = setup::model_config(config, &tokenizer)?;
     if !tokenizer_dir.is_dir() {
         save_tokenizer(&tokenizer, &tokenizer_dir, model.max_len())?;
     }
-    let options = BuildOptions {
-        corpus: corpus_options,
-        keep_line_breaks: matches!(config.objective, Objective::Clm(_)),
+    let length = objective::sequence_length(&config.objective, model.max_len())?;
+    let mut built = |role: Role, sources: &[Source]| -> Result<Built, TrainError> {
+        let mut corpora = Vec::new();
+        let (mut names, mut tokens) = (Vec::new(), 0);
+        for (number, source) in sources.iter().enumerate() {
+            let (corpus, name) = corpus::build(role, number, source, &tokenizer, out, observer)?;
+            tokens += corpus.0.totals().tokens;
+            corpora.push(Arc::new(corpus));
+            names.push(name);
+        }
+        Ok(Built {
+            examples: objective::examples(config, &tokenizer, &corpora, role, length)?,
+            tokens,
+            name: names.join("+"),
+        })
     };
-    let (train, train_name) = corpus(
-        "train",
-        &config.data.train,
-        config,
-        &options,
-        &tokenizer,
-        out,
-        observer,
-    )?;
-    let train_tokens = train.0.totals().tokens;
-    let length = setup::sequence_length(&config.objective, model.max_len())?;
-    let examples =
-        |corpus, name| setup::examples(config, &tokenizer, Arc::new(corpus), name, length);
-    let train = examples(train, "the training text")?;
-    let (mut valid, mut valid_name, mut valid_tokens) = (None, None, None);
-    if let Some(list) = &config.data.valid {
-        let (corpus, name) = corpus("valid", list, config, &options, &tokenizer, out, observer)?;
-        valid_tokens = Some(corpus.0.totals().tokens);
-        valid = Some(examples(corpus, "the validation text")?);
-        valid_name = Some(name);
-    }
+    let train = built(Role::Train, &train)?;
+    let valid = match valid.is_empty() {
+        true => None,
+        false => Some(built(Role::Valid, &valid)?),
+    };
     let identity = DataIdentity {
-        train: train_name,
-        valid: valid_name,
+        train: train.name,
+        valid: valid.as_ref().map(|valid| valid.name.clone()),
         vocabulary: format!("{:016x}", tokenizer.vocabulary_hash()),
     };
     Ok(Prepared {
+        config: config.clone(),
         tokenizer,
         model,
-        train,
-        valid,
-        train_tokens,
-        valid_tokens,
+        train: train.examples,
+        train_tokens: train.tokens,
+        valid_tokens: valid.as_ref().map(|valid| valid.tokens),
+        valid: valid.map(|valid| valid.examples),
         identity,
         tokenizer_dir,
     })
 }
 
-/// How the text is read.
-fn corpus_options(config: &PretrainConfig) -> CorpusOptions {
-    CorpusOptions {
-        mode: match config.data.documents {
-            Documents::Auto => DocumentMode::Auto,
-            Documents::Line => DocumentMode::Lines,
-            Documents::BlankLine => DocumentMode::Paragraphs,
-            Documents::File => DocumentMode::File,
-        },
-        field: config.data.column.clone(),
-        split_sentences: config.data.split_sentences,
-        read: ReadOptions {
-            encoding: Some(config.data.encoding.clone()),
-            ..ReadOptions::default()
-        },
-    }
-}
-
-/// Writes the tokenizer under a temporary name, so that the directory is complete or absent.
-fn save_tokenizer(tokenizer: &Tokenizer, dir: &Path, max_len: usize) -> Result<(), TrainError> {
-    let temporary = dir.with_file_name(format!(".tmp-{TOKENIZER}"));
-    if temporary.is_dir() {
-        fs::remove_dir_all(&temporary).map_err(|e| TrainError::io("remove", &temporary, e))?;
-    }
-    fs::create_dir_all(&temporary).map_err(|e| TrainError::io("create", &temporary, e))?;
-    tokenizer.save(&temporary, Some(max_len))?;
-    fs::rename(&temporary, dir).map_err(|e| TrainError::io("rename into", dir, e))
-}
-
-/// The tokenised text of some files and the name it is known by. It is made once; its file name holds checksums of the text and
-/// of the vocabulary, so that other text is never taken for it.
-fn corpus(
-    role: &str,
-    list: &OneOrMany,
-    config: &PretrainConfig,
-    options: &BuildOptions,
-    tokenizer: &Tokenizer,
-    out: &Path,
-    observer: &mut dyn Observer,
-) -> Result<(Corpus, String), TrainError> {
-    let files = setup::files(&config.data, list);
-    let name = checksum(&files)?;
-    let dir = out.join(CORPUS);
-    fs::create_dir_all(&dir).map_err(|e| TrainError::io("create", &dir, e))?;
-    let hash = tokenizer.vocabulary_hash();
-    let path = dir.join(format!("{role}-{name}-{hash:016x}.tokens"));
-    if !path.is_file() {
-        let names: Vec<String> = files
-            .iter()
-            .map(|file| file.display().to_string())
-            .collect();
-        observer.event(&Event::Preparing(&format!(
-            "tokenizing {}",
-            names.join(", ")
-        )));
-        build_token_corpus(&files, &path, tokenizer, options, &mut |_| ())?;
-    }
-    Ok((Corpus(TokenCorpus::open(&path, Some(hash))?), name))
-}
-
-/// CRC-32C and length of the content of some files, one after another.
-fn checksum(files: &[PathBuf]) -> Result<String, TrainError> {
-    let (mut sum, mut length) = (0, 0_u64);
-    let mut buffer = vec![0; 1 << 20];
-    for path in files {
-        let mut file = fs::File::open(path).map_err(|e| TrainError::io("open", path, e))?;
-        loop {
-            match file
-                .read(&mut buffer)
-                .map_err(|e| TrainError::io("read", path, e))?
-            {
-                0 => break,
-                n => {
-                    sum = crc32c::crc32c_append(sum, &buffer[..n]);
-                    length += n as u64;
-                }
-            }
-        }
-    }
-    Ok(format!("{sum:08x}-{length}"))
+/// The examples of training or validation.
+struct Built {
+    examples: Box<dyn Examples>,
+    tokens: u64,
+    name: String,
 }

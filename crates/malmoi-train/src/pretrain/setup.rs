@@ -1,27 +1,13 @@
 //! From a configuration to what a run needs: tokenizer, corpora, model shape, optimiser.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use malmoi_models::{Head, ModelConfig, Sizes, SpecialTokens};
+use malmoi_models::{ModelConfig, Sizes, SpecialTokens};
 use malmoi_text::Tokenizer;
 
-use crate::config::{
-    Architecture, DataSection, ModelSection, Objective, PretrainConfig, ScheduleKind,
-};
-use crate::data::{ClmData, ClmOptions, Corpus, Examples, MlmData, MlmOptions, Tokens};
+use super::objective;
+use crate::config::{Architecture, DataSection, ModelSection, PretrainConfig};
 use crate::error::{ConfigProblem, TrainError};
-use crate::objectives::masked::MaskingRates;
-use crate::optim::{Adam, LearningRate, Optimizer, Rule, Schedule};
-
-/// The head that an objective trains.
-pub(super) fn head(objective: &Objective) -> Head {
-    match objective {
-        Objective::Clm(_) => Head::CausalLm,
-        Objective::Mlm(mlm) if mlm.next_sentence => Head::Pretraining,
-        Objective::Mlm(_) => Head::MaskedLm,
-    }
-}
 
 /// The shape of the model for a tokenizer.
 ///
@@ -51,39 +37,8 @@ pub fn model_config(
     if let Some(rate) = config.train.dropout {
         model = model.with_dropout(rate as f32);
     }
-    let (wants_causal, name) = match &config.objective {
-        Objective::Clm(_) => (true, "clm"),
-        Objective::Mlm(_) => (false, "mlm"),
-    };
-    if model.is_causal() != wants_causal {
-        let (expected, fix) = if wants_causal {
-            (
-                "an objective of an encoder (mlm)",
-                "set objective.kind = \"mlm\", or train a gpt1 or gpt2",
-            )
-        } else {
-            (
-                "an objective of a decoder (clm)",
-                "set objective.kind = \"clm\", or train a bert",
-            )
-        };
-        return Err(
-            ConfigProblem::new("objective.kind", expected, format!("{name:?}"), fix).into(),
-        );
-    }
-    if let Objective::Mlm(mlm) = &config.objective
-        && mlm.next_sentence
-        && model.n_segments() < 2
-    {
-        return Err(ConfigProblem::new(
-            "objective.next_sentence",
-            "false for a model with one segment",
-            true,
-            "take a model with two segments",
-        )
-        .into());
-    }
-    sequence_length(&config.objective, model.max_len())?;
+    objective::check_fit(&config.objective, &model)?;
+    objective::sequence_length(&config.objective, model.max_len())?;
     Ok(model)
 }
 
@@ -154,72 +109,6 @@ fn sizes(section: &ModelSection) -> Result<ModelConfig, TrainError> {
     })
 }
 
-/// Tokens of a sequence: what the objective says, or all positions.
-pub(super) fn sequence_length(objective: &Objective, max_len: usize) -> Result<usize, TrainError> {
-    let (key, length) = match objective {
-        Objective::Clm(clm) => ("objective.context", clm.context),
-        Objective::Mlm(mlm) => ("objective.max_len", mlm.max_len),
-    };
-    let length = length.unwrap_or(max_len);
-    if length > max_len {
-        return Err(TrainError::TooLong {
-            key,
-            length,
-            max_len,
-        });
-    }
-    Ok(length)
-}
-
-/// Examples of a corpus under the objective of the configuration.
-pub(super) fn examples(
-    config: &PretrainConfig,
-    tokenizer: &Tokenizer,
-    corpus: Arc<Corpus>,
-    name: &str,
-    length: usize,
-) -> Result<Box<dyn Examples>, TrainError> {
-    let tokens: Arc<dyn Tokens> = corpus;
-    Ok(match &config.objective {
-        Objective::Clm(clm) => {
-            let separator = match clm.separator.as_deref() {
-                None => tokenizer.special().eos,
-                Some("") => None,
-                Some(token) => {
-                    Some(
-                        tokenizer
-                            .token_to_id(token)
-                            .ok_or_else(|| TrainError::NoToken {
-                                token: token.to_string(),
-                            })?,
-                    )
-                }
-            };
-            let options = ClmOptions {
-                context: length,
-                separator,
-                reset_positions: clm.reset_positions,
-                cross_document_attention: clm.cross_document_attention,
-                sampling: clm.sampling,
-            };
-            Box::new(ClmData::new(tokens, name, options)?)
-        }
-        Objective::Mlm(mlm) => {
-            let options = MlmOptions {
-                max_len: length,
-                rates: MaskingRates {
-                    chosen: mlm.probability,
-                    mask: mlm.mask,
-                    random: mlm.random,
-                },
-                whole_word: mlm.whole_word,
-                next_sentence: mlm.next_sentence,
-            };
-            Box::new(MlmData::new(tokens, tokenizer.clone(), name, options)?)
-        }
-    })
-}
-
 /// Files of a section of the data, with their directory.
 pub(super) fn files(
     data: &DataSection,
@@ -230,51 +119,4 @@ pub(super) fn files(
         .into_iter()
         .map(|path| dir.join(path))
         .collect()
-}
-
-/// Steps of the whole run.
-pub(super) fn total_steps(config: &PretrainConfig, examples: &dyn Examples) -> u64 {
-    let per_step = (config.train.batch_size * config.train.accumulation) as f64;
-    let steps = match (config.train.steps, config.train.epochs, config.train.tokens) {
-        (Some(steps), ..) => return steps,
-        (None, Some(epochs), _) => epochs * examples.per_epoch() as f64 / per_step,
-        (None, None, tokens) => tokens.unwrap_or(0) as f64 / (examples.mean_tokens() * per_step),
-    };
-    (steps.ceil() as u64).max(1)
-}
-
-/// The learning rate over a run of `steps` steps.
-pub fn schedule(config: &PretrainConfig, steps: u64) -> LearningRate {
-    let section = &config.schedule;
-    let end = section.min_lr / config.optimizer.lr;
-    let schedule = match section.kind {
-        ScheduleKind::Constant => Schedule::Constant,
-        ScheduleKind::Linear => Schedule::Linear { end },
-        ScheduleKind::Cosine => Schedule::Cosine { end },
-        ScheduleKind::InverseSquareRoot => Schedule::InverseSqrt { timescale: None },
-        ScheduleKind::Trapezoid => Schedule::Trapezoid {
-            decay: section.decay_steps.unwrap_or(steps / 5),
-            end,
-        },
-    };
-    LearningRate {
-        schedule,
-        warmup: section.warmup_steps,
-        total: steps,
-    }
-}
-
-/// The optimiser, without state.
-///
-/// # Errors
-/// A setting that is out of range.
-pub fn optimizer(config: &PretrainConfig) -> Result<Optimizer, TrainError> {
-    let section = &config.optimizer;
-    let rule = Rule::AdamW(Adam {
-        beta1: section.betas[0],
-        beta2: section.betas[1],
-        eps: section.eps,
-        weight_decay: section.weight_decay,
-    });
-    Ok(Optimizer::new(rule)?)
 }

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use malmoi_text::Tokenizer;
 
-use super::event::Observer;
 use super::prepare::prepare;
 use super::tokenizer::Scratch;
 use crate::config::{Objective, PretrainConfig};
-use crate::data::Example;
+use crate::data::{Example, PairKind};
 use crate::error::TrainError;
+use crate::training::Observer;
 
 /// Renders the first `n` training examples. `out` is the run directory, whose tokenizer and tokenised text are used where they
 /// exist; otherwise they are made in a temporary directory.
@@ -18,7 +18,8 @@ use crate::error::TrainError;
 /// Each piece is written as readable text. What is predicted stands in brackets: `[seen→target]`, so `[[MASK]→영화]` is a hidden
 /// word, and `[가→영화]` one that was replaced. For causal models, whose every piece is predicted from those before it, the
 /// text is shown with `│` between pieces, `¶` for a line end and `‖` where a sequence of its own begins. Byte-level pieces that
-/// only together make a character are shown as that character with their number: `좋(2)`.
+/// only together make a character are shown as that character with their number: `좋(2)`. For an encoder with a decoder, input and
+/// target stand on a line each, with sentinels where spans are hidden.
 ///
 /// # Errors
 /// As [`super::run`] before its first step.
@@ -37,9 +38,16 @@ pub fn show(
     (0..n)
         .map(|number| {
             let example = prepared.train.training(config.seed, number)?;
-            Ok(match config.objective {
-                Objective::Clm(_) => causal(&example, &prepared.tokenizer),
-                Objective::Mlm(_) => masked(&example, &prepared.tokenizer),
+            let tokenizer = &prepared.tokenizer;
+            Ok(match &config.objective {
+                Objective::Clm(_) => causal(&example, tokenizer),
+                Objective::Mlm(mlm) => {
+                    masked(&example, pair_kind(&example, mlm.pairs()), tokenizer)
+                }
+                Objective::Tlm(_) => masked(&example, "", tokenizer),
+                Objective::SpanCorruption(_) | Objective::Text2text(_) => {
+                    text_to_text(&example, tokenizer)
+                }
             })
         })
         .collect()
@@ -63,15 +71,41 @@ fn piece(tokenizer: &Tokenizer, id: u32) -> String {
     text.replace('\n', "¶")
 }
 
-fn masked(example: &Example, tokenizer: &Tokenizer) -> String {
+/// What is to be said about the two segments.
+fn pair_kind(example: &Example, kind: PairKind) -> &'static str {
+    match (kind, example.next_sentence) {
+        (PairKind::None, _) | (_, None) => "",
+        (PairKind::NextSentence, Some(0)) => "; the second segment follows the first",
+        (PairKind::NextSentence, Some(_)) => "; the second segment comes from another document",
+        (PairKind::SentenceOrder, Some(0)) => "; the segments stand in their order",
+        (PairKind::SentenceOrder, Some(_)) => "; the segments are swapped",
+    }
+}
+
+/// Source and target of an encoder with a decoder; both as the model sees them, piece by piece.
+fn text_to_text(example: &Example, tokenizer: &Tokenizer) -> String {
+    let target = example.decoder.as_deref().unwrap_or_default();
+    let line = |ids: &[u32]| -> String {
+        let pieces: Vec<String> = ids.iter().map(|&id| piece(tokenizer, id)).collect();
+        pieces.join(" ")
+    };
+    format!(
+        "{} tokens in, {} out\n    in:  {}\n    out: {}",
+        example.ids.len(),
+        target.len(),
+        line(&example.ids),
+        line(target)
+    )
+}
+
+fn masked(example: &Example, kind: &str, tokenizer: &Tokenizer) -> String {
     let mut text = String::new();
     let mut targets = example.targets.iter().peekable();
+    // Segments, or languages where the two texts are told apart by them, stand on lines of their own.
+    let parts = example.segments.as_ref().or(example.languages.as_ref());
     let mut segment = 0;
     for (place, &id) in example.ids.iter().enumerate() {
-        let now = example
-            .segments
-            .as_ref()
-            .map_or(0, |segments| segments[place]);
+        let now = parts.map_or(0, |parts| parts[place]);
         if place > 0 {
             text.push_str(if now == segment { " " } else { "\n    " });
         }
@@ -89,11 +123,6 @@ fn masked(example: &Example, tokenizer: &Tokenizer) -> String {
             None => text.push_str(&piece(tokenizer, id)),
         }
     }
-    let kind = match example.next_sentence {
-        Some(0) => "; the second segment follows the first",
-        Some(_) => "; the second segment comes from another document",
-        None => "",
-    };
     format!(
         "{} tokens, {} predicted{kind}\n    {text}",
         example.ids.len(),

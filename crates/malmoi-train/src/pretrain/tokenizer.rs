@@ -2,18 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use malmoi_text::{Algorithm, CorpusOptions, HangulSafe, Layout, Tokenizer, TrainOptions};
+use malmoi_text::{Algorithm, HangulSafe, Layout, Tokenizer, TrainOptions, train_from_iter};
 
-use super::event::{Event, Observer};
+use super::corpus::Source;
+
 use crate::config::{Objective, TokenizerKind, TrainTokenizer};
+use crate::data::sentinel;
 use crate::error::{ConfigProblem, TrainError};
+use crate::training::{Event, Observer};
+
+/// Sentinels of a tokenizer for span corruption, as published (Raffel et al. 2020).
+const SENTINELS: usize = 100;
 
 /// Trains a tokenizer on the training text, with the special tokens that the objective needs.
 pub(super) fn train(
     section: &TrainTokenizer,
     objective: &Objective,
-    files: &[PathBuf],
-    corpus: &CorpusOptions,
+    sources: &[Source],
     observer: &mut dyn Observer,
 ) -> Result<Tokenizer, TrainError> {
     let (algorithm, least) = match section.kind {
@@ -30,10 +35,16 @@ pub(super) fn train(
         },
         min_frequency: section.min_frequency.unwrap_or(least),
         layout: Some(match (objective, section.kind) {
-            (Objective::Mlm(_), _) => Layout::Bert,
+            (Objective::Mlm(_) | Objective::Tlm(_), _) => Layout::Bert,
             (Objective::Clm(_), TokenizerKind::Char) => Layout::None,
             (Objective::Clm(_), _) => Layout::Gpt,
+            (Objective::SpanCorruption(_) | Objective::Text2text(_), _) => Layout::T5,
         }),
+        extra_special: match objective {
+            // The first sentinel has the largest id.
+            Objective::SpanCorruption(_) => (0..SENTINELS).rev().map(sentinel).collect(),
+            _ => Vec::new(),
+        },
         normalizer: section.lowercase.then(|| HangulSafe {
             lowercase: true,
             ..HangulSafe::default()
@@ -41,12 +52,17 @@ pub(super) fn train(
         ..TrainOptions::new(algorithm, 0)
     };
     let mut stage = "";
-    let mut corpus = corpus.clone();
-    if section.kind == TokenizerKind::Char && matches!(objective, Objective::Clm(_)) {
-        // Line ends are characters that the model sees.
-        corpus.mode = malmoi_text::DocumentMode::File;
-    }
-    let trained = malmoi_text::train(files, &corpus, &options, &mut |progress| {
+    // Line ends are characters that a causal model sees.
+    let whole = section.kind == TokenizerKind::Char && matches!(objective, Objective::Clm(_));
+    let sources: Vec<Source> = sources
+        .iter()
+        .map(|source| match whole {
+            true => source.clone().with_whole_files(),
+            false => source.clone(),
+        })
+        .collect();
+    let texts = sources.iter().flat_map(Source::texts);
+    let trained = train_from_iter(texts, &options, &mut |progress| {
         if progress.stage != stage {
             stage = progress.stage;
             observer.event(&Event::Preparing(&format!(

@@ -159,7 +159,8 @@ impl<'a> Recipe<'a> {
         match &summary.evaluation {
             Some(found) => output::line(format!(
                 "   unseen text: loss {:.3}, perplexity {:.1}",
-                found.token_loss, found.perplexity
+                found.get("token_loss").unwrap_or(found.loss),
+                found.get("perplexity").unwrap_or(f64::NAN)
             )),
             None => Ok(()),
         }

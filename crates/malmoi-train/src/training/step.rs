@@ -106,7 +106,7 @@ impl Trainer {
     /// Those of the model; [`TrainError::Corpus`] when there is nothing to predict.
     pub fn gradients(&self, micro_batches: &[MicroBatch]) -> Result<Accumulated, TrainError> {
         let counts = Counts::of(micro_batches);
-        if counts.targets == 0 {
+        if counts.targets + counts.rows == 0 {
             return Err(TrainError::Corpus {
                 corpus: "the training text".into(),
                 problem: format!(
@@ -120,28 +120,34 @@ impl Trainer {
         for (index, micro) in micro_batches
             .iter()
             .enumerate()
-            .filter(|(_, micro)| !micro.targets.is_empty())
+            .filter(|(_, micro)| micro.has_labels())
         {
             let pass = Pass::training(dropout.fold(index as u64));
-            let (report, gradients) =
+            let (report, mut gradients) =
                 self.model()
                     .loss_and_gradients(&micro.batch, &micro.labels(counts), &pass)?;
+            let share = micro.share(counts);
+            if share != 1.0 {
+                let scaled = gradients.iter_mut().filter_map(|(_, g)| g.as_mut());
+                scaled.for_each(|gradient| optim::scale_in_place(gradient, share as f32));
+            }
             let parts = report
                 .parts
                 .iter()
-                .map(|part| (part.name, part.loss))
+                .map(|part| (part.name, share * part.loss))
                 .collect();
             let correct = report.parts.first().map_or(0.0, |part| part.correct);
+            let loss = share * report.loss;
             match &mut sum {
                 None => {
                     sum = Some(Accumulated {
-                        loss: report.loss,
+                        loss,
                         parts,
                         accuracy: correct,
                         gradients,
                     })
                 }
-                Some(sum) => sum.add(report.loss, &parts, correct, gradients),
+                Some(sum) => sum.add(loss, &parts, correct, gradients),
             }
         }
         Ok(sum.expect("a step with targets has a micro-batch with targets"))

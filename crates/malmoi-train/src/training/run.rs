@@ -8,21 +8,19 @@ use std::time::{Duration, Instant};
 use malmoi_checkpoint::run::{Checkpoint, RunDirectory};
 use malmoi_checkpoint::{ExtraContent, ExtraFile};
 use malmoi_kernels::{cpu, threads};
-use malmoi_models::{Head, Mode, Model, OpenOptions, SaveOptions};
+use malmoi_models::{Mode, Model, OpenOptions, SaveOptions};
 use serde_json::{Map, Value, json};
 
-use super::card::card;
-use super::evaluate::{Evaluation, evaluate};
+use super::evaluation::{Evaluation, Judge};
 use super::event::{Event, Observer, Started, StepEvent, StopReason};
+use super::job::{Job, Sections, Work, total_steps};
 use super::pace::Pace;
-use super::prepare::{Prepared, prepare};
-use super::setup;
 use super::state::{Best, SavedEvaluation, TrainerState};
 use super::step::{StepOptions, StepReport, Trainer};
-use crate::config::PretrainConfig;
 use crate::data::step_batches;
 use crate::error::TrainError;
 use crate::log::tensorboard::EventFile;
+use crate::optim::Optimizer;
 
 /// File of the resolved configuration in a run directory.
 const CONFIG: &str = "config.toml";
@@ -57,7 +55,7 @@ pub struct Summary {
     pub last_loss: Option<f64>,
     /// The last evaluation.
     pub evaluation: Option<Evaluation>,
-    /// Step and validation loss of the best evaluation.
+    /// Step of the best evaluation, and the number that makes it the best.
     pub best: Option<(u64, f64)>,
     /// The last checkpoint, a model directory.
     pub last_checkpoint: PathBuf,
@@ -69,25 +67,22 @@ pub struct Summary {
     pub seconds: f64,
 }
 
-/// Trains a model as the configuration says. Everything that happens is told to `observer`.
-///
-/// # Errors
-/// [`TrainError`]; what was complete before stays. A new run that fails before its first step leaves no directory behind.
-pub fn run(
-    config: &PretrainConfig,
+/// Makes or continues a run. Everything that happens is told to `observer`. A new run that fails before its first step leaves no
+/// directory behind.
+pub(crate) fn run(
+    job: &dyn Job,
     options: &RunOptions,
     observer: &mut dyn Observer,
 ) -> Result<Summary, TrainError> {
-    config.validate()?;
     if options.resume {
-        return resume(config, options, observer);
+        return resume(job, options, observer);
     }
     let existed = options.out.exists();
     let dir = RunDirectory::create(&options.out)?;
     let started = dir
-        .write_file(CONFIG, config.to_toml()?.as_bytes())
+        .write_file(CONFIG, job.to_toml()?.as_bytes())
         .map_err(TrainError::from)
-        .and_then(|()| Run::start(config, options, dir, None, observer));
+        .and_then(|()| Run::start(job, options, dir, None, observer));
     match started {
         Ok(mut run) => run.train(observer),
         Err(error) => {
@@ -99,7 +94,7 @@ pub fn run(
 }
 
 fn resume(
-    config: &PretrainConfig,
+    job: &dyn Job,
     options: &RunOptions,
     observer: &mut dyn Observer,
 ) -> Result<Summary, TrainError> {
@@ -107,12 +102,12 @@ fn resume(
     let path = options.out.join(CONFIG);
     if path.is_file() {
         // Without a file the run never came to its first step.
-        let keys = PretrainConfig::load(&path, &[])?.changes(config);
+        let keys = job.changed_keys(&path)?;
         if !keys.is_empty() {
             return Err(TrainError::ConfigChanged { keys });
         }
     }
-    dir.write_file(CONFIG, config.to_toml()?.as_bytes())?;
+    dir.write_file(CONFIG, job.to_toml()?.as_bytes())?;
     let checkpoint = dir.latest()?;
     dir.cut_metrics_back(checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step))?;
     if checkpoint.is_none() {
@@ -120,7 +115,7 @@ fn resume(
             "the run has no checkpoint yet; it starts from its first step",
         ));
     }
-    Run::start(config, options, dir, checkpoint, observer)?.train(observer)
+    Run::start(job, options, dir, checkpoint, observer)?.train(observer)
 }
 
 /// Removes what a start that failed has made.
@@ -140,10 +135,11 @@ fn discard(out: &Path, existed: bool) {
 
 /// A run that is ready for its next step.
 struct Run<'a> {
-    config: &'a PretrainConfig,
+    sections: Sections<'a>,
     options: &'a RunOptions,
     dir: RunDirectory,
-    prepared: Prepared,
+    work: Box<dyn Work>,
+    judge: Judge,
     trainer: Trainer,
     state: TrainerState,
     steps: u64,
@@ -155,25 +151,21 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn start(
-        config: &'a PretrainConfig,
+        job: &'a dyn Job,
         options: &'a RunOptions,
         dir: RunDirectory,
         checkpoint: Option<Checkpoint>,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
-        let prepared = prepare(config, &options.out, observer)?;
-        let mut optimizer = setup::optimizer(config)?;
-        let head = setup::head(&config.objective);
-        let identity = prepared.identity();
+        let sections = job.sections();
+        let work = job.prepare(&options.out, observer)?;
+        let mut optimizer = Optimizer::new(sections.optimizer.rule.clone())?;
+        let identity = work.identity();
         let (model, state) = match &checkpoint {
-            None => {
-                let model =
-                    Model::initialise(prepared.model.clone(), head, config.seed, Mode::Training);
-                (model, TrainerState::new(config.seed, identity))
-            }
+            None => (work.start()?, TrainerState::new(sections.seed, identity)),
             Some(checkpoint) => {
                 let open = OpenOptions {
-                    head: Some(head),
+                    head: Some(work.head()),
                     mode: Mode::Training,
                     ..OpenOptions::default()
                 };
@@ -197,15 +189,19 @@ impl<'a> Run<'a> {
                 dir.set_best(checkpoint)?;
             }
         }
-        let steps = setup::total_steps(config, &*prepared.train);
+        let steps = total_steps(sections.train, work.examples());
         let step_options = StepOptions {
-            seed: config.seed,
-            lr: config.optimizer.lr,
-            schedule: setup::schedule(config, steps),
-            clip_norm: config.train.clip_norm,
-            decay_all: config.optimizer.decay_all,
+            seed: sections.seed,
+            lr: sections.optimizer.lr,
+            schedule: sections.schedule.over(
+                steps,
+                sections.optimizer.lr,
+                model.config().d_model(),
+            ),
+            clip_norm: sections.train.clip_norm,
+            decay_all: sections.optimizer.decay_all,
         };
-        let events = if config.log.tensorboard {
+        let events = if sections.log.tensorboard {
             Some(EventFile::create(
                 &options.out.join("tensorboard"),
                 state.step,
@@ -214,41 +210,43 @@ impl<'a> Run<'a> {
             None
         };
         let run = Self {
-            config,
+            sections,
             options,
             dir,
             steps,
+            judge: work.judge(),
             events,
             trainer: Trainer::new(model, optimizer, state.step, step_options),
-            prepared,
+            work,
             last_checkpoint: checkpoint,
             began: Instant::now(),
             seconds_before: state.seconds,
             state,
         };
-        observer.event(&Event::Started(&run.started(head)));
+        observer.event(&Event::Started(&run.started()));
         Ok(run)
     }
 
-    fn started(&self, head: Head) -> Started {
-        let per_step = (self.config.train.batch_size * self.config.train.accumulation) as f64;
+    fn started(&self) -> Started {
+        let per_step = (self.sections.train.batch_size * self.sections.train.accumulation) as f64;
         let model = self.trainer.model();
+        let (train_tokens, valid_tokens) = self.work.tokens();
         Started {
             out: self.options.out.clone(),
-            architecture: model.config().architecture_name(head),
+            architecture: model.config().architecture_name(model.head()),
             parameters: model
                 .parameters()
                 .iter()
                 .map(|info| info.len() as u64)
                 .sum(),
             vocab_size: model.config().vocab_size(),
-            train_tokens: self.prepared.train_tokens,
-            valid_tokens: self.prepared.valid_tokens,
-            examples_per_epoch: self.prepared.train.per_epoch(),
-            tokens_per_step: self.prepared.train.mean_tokens() * per_step,
+            train_tokens,
+            valid_tokens,
+            examples_per_epoch: self.work.examples().per_epoch(),
+            tokens_per_step: self.work.examples().mean_tokens() * per_step,
             steps: self.steps,
             done: self.state.step,
-            seed: self.config.seed,
+            seed: self.sections.seed,
             threads: threads::count(),
             instruction_set: cpu::isa().name(),
         }
@@ -321,8 +319,8 @@ impl<'a> Run<'a> {
                 .state
                 .last_evaluation
                 .as_ref()
-                .map(SavedEvaluation::evaluation),
-            best: self.state.best.map(|best| (best.step, best.loss)),
+                .map(|last| last.found.clone()),
+            best: self.state.best.map(|best| (best.step, best.value)),
             last_checkpoint: last_checkpoint
                 .ok_or_else(|| TrainError::NoCheckpoint(self.options.out.clone()))?,
             best_checkpoint: self.dir.best()?.map(|checkpoint| checkpoint.path),
@@ -332,15 +330,15 @@ impl<'a> Run<'a> {
     }
 
     fn patience_is_over(&self) -> bool {
-        let patience = self.config.train.early_stop;
+        let patience = self.sections.train.early_stop;
         patience.is_some_and(|patience| self.state.without_improvement >= patience)
     }
 
     fn one_step(&mut self, step: u64) -> Result<StepReport, TrainError> {
-        let train = &self.config.train;
+        let train = &self.sections.train;
         let batches = step_batches(
-            &*self.prepared.train,
-            self.config.seed,
+            self.work.examples(),
+            self.sections.seed,
             step,
             train.accumulation,
             train.batch_size,
@@ -386,7 +384,7 @@ impl<'a> Run<'a> {
             milliseconds,
             eta: Duration::from_secs_f64(remaining.clamp(0.0, 1e9)),
         }));
-        let due = step.is_multiple_of(self.config.log.every) || step == 1 || step == self.steps;
+        let due = step.is_multiple_of(self.sections.log.every) || step == 1 || step == self.steps;
         if !due {
             return Ok(());
         }
@@ -434,8 +432,9 @@ impl<'a> Run<'a> {
     fn after_step(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let step = self.state.step;
         let due = |every: u64| every > 0 && step.is_multiple_of(every);
-        let best = due(self.config.evaluate.every) && self.evaluate(observer)?;
-        if best || due(self.config.checkpoint.every) {
+        let (evaluation, checkpoint) = self.work.intervals();
+        let best = due(evaluation) && self.evaluate(observer)?;
+        if best || due(checkpoint) {
             self.checkpoint(best, observer)?;
         }
         Ok(())
@@ -443,14 +442,13 @@ impl<'a> Run<'a> {
 
     /// Evaluates, where there is a validation text, and says whether it is the best so far.
     fn evaluate(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
-        let Some(valid) = &self.prepared.valid else {
+        if self.work.tokens().1.is_none() {
             return Ok(false);
-        };
+        }
         let step = self.state.step;
         observer.event(&Event::Evaluating(step));
-        let model = self.trainer.model();
-        let (batch_size, batches) = (self.config.train.batch_size, self.config.evaluate.batches);
-        let found = evaluate(model, &**valid, batch_size, batches)?;
+        let (model, work) = (self.trainer.model(), &*self.work);
+        let found = work.evaluate(model)?;
         if !found.loss.is_finite() {
             return Err(TrainError::NotFinite {
                 what: "the validation loss".into(),
@@ -461,31 +459,38 @@ impl<'a> Run<'a> {
                     .map(|checkpoint| checkpoint.path.clone()),
             });
         }
-        let best = self.state.best.is_none_or(|best| found.loss < best.loss);
+        let value = found.get(&self.judge.metric).unwrap_or(found.loss);
+        let best = self
+            .state
+            .best
+            .is_none_or(|best| self.judge.prefers(value, best.value));
         if best {
-            self.state.best = Some(Best {
-                step,
-                loss: found.loss,
-            });
+            self.state.best = Some(Best { step, value });
             self.state.without_improvement = 0;
         } else {
             self.state.without_improvement += 1;
         }
-        self.state.last_evaluation = Some(SavedEvaluation::new(step, &found));
-        let mut fields = object(json!({
-            "kind": "valid", "loss": found.loss, "token_loss": found.token_loss, "perplexity": found.perplexity,
-            "accuracy": found.accuracy, "baseline_accuracy": found.baseline, "targets": found.targets, "best": best,
-        }));
-        if let Some(accuracy) = found.pair_accuracy {
-            fields.insert("next_sentence_accuracy".into(), json!(accuracy));
-        }
+        self.state.last_evaluation = Some(SavedEvaluation {
+            step,
+            found: found.clone(),
+        });
+        let mut fields = object(json!({ "kind": "valid" }));
+        fields.extend(
+            found
+                .all()
+                .map(|(name, value)| (name.to_string(), json!(value))),
+        );
+        fields.extend(object(json!({ "targets": found.targets, "best": best })));
         self.dir.metrics().append(step, &fields)?;
         if let Some(events) = &mut self.events {
-            let values = [
-                ("valid/loss", found.loss),
-                ("valid/perplexity", found.perplexity),
-                ("valid/accuracy", found.accuracy),
-            ];
+            let names: Vec<(String, f64)> = found
+                .all()
+                .map(|(name, value)| (format!("valid/{name}"), value))
+                .collect();
+            let values: Vec<(&str, f64)> = names
+                .iter()
+                .map(|(name, value)| (name.as_str(), *value))
+                .collect();
             events.scalars(step, &values)?;
         }
         observer.event(&Event::Evaluated {
@@ -499,7 +504,7 @@ impl<'a> Run<'a> {
     fn checkpoint(&mut self, best: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let step = self.state.step;
         let pending = self.dir.begin_checkpoint(step)?;
-        let extra: Vec<(String, PathBuf)> = self.prepared.tokenizer_files()?;
+        let extra: Vec<(String, PathBuf)> = self.work.files()?;
         let extra: Vec<ExtraFile<'_>> = extra
             .iter()
             .map(|(name, path)| ExtraFile {
@@ -507,7 +512,7 @@ impl<'a> Run<'a> {
                 content: ExtraContent::CopyOf(path),
             })
             .collect();
-        let card = card(self.trainer.model(), &self.state);
+        let card = self.work.card(self.trainer.model(), &self.state);
         let model = self.trainer.model();
         let save = SaveOptions {
             extra: &extra,
@@ -520,7 +525,7 @@ impl<'a> Run<'a> {
         if best {
             self.dir.set_best(&checkpoint)?;
         }
-        self.dir.rotate(self.config.checkpoint.keep)?;
+        self.dir.rotate(self.sections.keep)?;
         observer.event(&Event::Checkpointed {
             step,
             path: &checkpoint.path,

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::evaluate::Evaluation;
+use super::evaluation::Evaluation;
 
 /// Why a run ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
     /// All steps are done.
     Finished,
-    /// The validation loss has not fallen for `train.early_stop` evaluations.
+    /// The validation has not improved for `train.early_stop` evaluations.
     EarlyStop,
     /// The caller asked for it (a signal).
     Interrupted,
@@ -23,7 +23,7 @@ impl StopReason {
     pub fn describe(self) -> &'static str {
         match self {
             Self::Finished => "finished",
-            Self::EarlyStop => "stopped early: the validation loss no longer falls",
+            Self::EarlyStop => "stopped early: the validation no longer improves",
             Self::Interrupted => "interrupted; continue with --resume",
             Self::TimeLimit => "out of time; continue with --resume",
         }
@@ -106,7 +106,7 @@ pub enum Event<'a> {
         step: u64,
         /// What came out.
         evaluation: &'a Evaluation,
-        /// Whether its loss is the lowest so far.
+        /// Whether it is the best so far.
         best: bool,
     },
     /// A checkpoint is complete.

@@ -6,7 +6,7 @@ use malmoi_checkpoint::{NamedTensor, Tensors, read_json, write_json, write_safet
 use malmoi_models::Model;
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::Evaluation;
+use super::evaluation::Evaluation;
 use crate::error::TrainError;
 use crate::optim::{Optimizer, OptimizerState};
 
@@ -15,25 +15,25 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 /// File of the trainer's numbers.
 const TRAINER: &str = "trainer_state.json";
 /// Version of both.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// The trainer's numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct TrainerState {
+pub(crate) struct TrainerState {
     pub(super) version: u64,
     /// Steps done.
-    pub(super) step: u64,
+    pub(crate) step: u64,
     /// Seed of the run.
-    pub(super) seed: u64,
+    pub(crate) seed: u64,
     /// Tokens trained on so far.
-    pub(super) tokens: u64,
+    pub(crate) tokens: u64,
     /// Seconds of training so far, over all processes.
     pub(super) seconds: f64,
     /// The best evaluation.
     pub(super) best: Option<Best>,
     /// The last evaluation.
-    pub(super) last_evaluation: Option<SavedEvaluation>,
+    pub(crate) last_evaluation: Option<SavedEvaluation>,
     /// Evaluations since the best one.
     pub(super) without_improvement: u64,
     /// Identity of the data: (training text, validation text, vocabulary).
@@ -47,57 +47,27 @@ pub(super) struct TrainerState {
 /// The best evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Best {
-    pub(super) step: u64,
-    pub(super) loss: f64,
+pub(crate) struct Best {
+    pub(crate) step: u64,
+    /// The number that makes it the best.
+    pub(super) value: f64,
 }
 
-/// An evaluation as it is saved.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// An evaluation and when it was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct SavedEvaluation {
-    pub(super) step: u64,
-    pub(super) loss: f64,
-    pub(super) token_loss: f64,
-    pub(super) accuracy: f64,
-    pub(super) baseline: f64,
-    pub(super) pair_accuracy: Option<f64>,
-    pub(super) targets: u64,
-}
-
-impl SavedEvaluation {
-    pub(super) fn new(step: u64, found: &Evaluation) -> Self {
-        Self {
-            step,
-            loss: found.loss,
-            token_loss: found.token_loss,
-            accuracy: found.accuracy,
-            baseline: found.baseline,
-            pair_accuracy: found.pair_accuracy,
-            targets: found.targets,
-        }
-    }
-
-    pub(super) fn evaluation(&self) -> Evaluation {
-        Evaluation {
-            loss: self.loss,
-            token_loss: self.token_loss,
-            perplexity: self.token_loss.exp(),
-            accuracy: self.accuracy,
-            baseline: self.baseline,
-            pair_accuracy: self.pair_accuracy,
-            targets: self.targets,
-        }
-    }
+pub(crate) struct SavedEvaluation {
+    pub(crate) step: u64,
+    pub(crate) found: Evaluation,
 }
 
 /// Checksums that tell whether a resumed run sees the data it began with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DataIdentity {
-    pub(super) train: String,
-    pub(super) valid: Option<String>,
-    pub(super) vocabulary: String,
+pub(crate) struct DataIdentity {
+    pub(crate) train: String,
+    pub(crate) valid: Option<String>,
+    pub(crate) vocabulary: String,
 }
 
 impl DataIdentity {

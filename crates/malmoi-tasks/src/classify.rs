@@ -1,0 +1,182 @@
+//! Classification of a text, or of a pair of texts.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::error::TaskError;
+use crate::metrics::classification::Confusion;
+use crate::records::Record;
+use crate::task::{Case, Encoder, OutputKind, Prediction, Task, TextColumns, Truth, probabilities};
+
+/// One class a row.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Classify(pub TextColumns);
+
+impl Task for Classify {
+    fn name(&self) -> &'static str {
+        "classify"
+    }
+
+    fn output(&self) -> OutputKind {
+        OutputKind::Classes
+    }
+
+    fn inputs(&self) -> Vec<&str> {
+        self.0.inputs()
+    }
+
+    fn targets(&self) -> Vec<&str> {
+        vec![&self.0.label_column]
+    }
+
+    /// The distinct labels: in the order of their numbers when all are whole numbers, else in the order of their code points.
+    fn labels(&self, records: &[Record]) -> Result<Vec<String>, TaskError> {
+        let mut labels = records
+            .iter()
+            .map(|record| record.text(&self.0.label_column))
+            .collect::<Result<Vec<_>, _>>()?;
+        labels.sort_unstable();
+        labels.dedup();
+        if labels.iter().all(|label| label.parse::<i64>().is_ok()) {
+            labels.sort_by_key(|label| label.parse::<i64>().unwrap_or_default());
+        }
+        match labels.as_slice() {
+            [only] => Err(TaskError::OneLabel(only.clone())),
+            _ => Ok(labels),
+        }
+    }
+
+    fn case(
+        &self,
+        record: &Record,
+        labels: Option<&[String]>,
+        encoder: &Encoder<'_>,
+    ) -> Result<Case, TaskError> {
+        let (input, truncated) = self.0.encode(record, encoder)?;
+        let class = |labels: &[String]| {
+            let label = record.text(&self.0.label_column)?;
+            let place = labels.iter().position(|known| *known == label);
+            place
+                .map(|class| Truth::Class(class as u32))
+                .ok_or_else(|| TaskError::UnknownLabel {
+                    place: record.place().to_owned(),
+                    label,
+                    known: labels.join(", "),
+                })
+        };
+        Ok(Case {
+            input,
+            truth: labels.map(class).transpose()?,
+            truncated,
+        })
+    }
+
+    fn decode(&self, logits: &[f32]) -> Prediction {
+        Prediction::Classes(probabilities(logits))
+    }
+
+    /// `loss` (mean cross-entropy), `accuracy`, `f1` (plain mean over the classes), `matthews`, and `majority`: the accuracy of always
+    /// saying the most frequent class.
+    fn score(&self, truths: &[Truth], predictions: &[Prediction]) -> Vec<(&'static str, f64)> {
+        let (mut right, mut said, mut loss) = (Vec::new(), Vec::new(), 0.0);
+        for pair in truths.iter().zip(predictions) {
+            if let (Truth::Class(class), Prediction::Classes(probabilities)) = pair {
+                right.push(i64::from(*class));
+                said.push(best(probabilities) as i64);
+                // The smallest positive number bounds what a confident mistake costs.
+                let given = probabilities.get(*class as usize).copied();
+                loss -= given.unwrap_or(0.0).max(f64::MIN_POSITIVE).ln();
+            }
+        }
+        let n = right.len().max(1) as f64;
+        let confusion = Confusion::new(&right, &said);
+        let most = confusion.support().into_iter().max().unwrap_or(0);
+        vec![
+            ("loss", loss / n),
+            ("accuracy", confusion.accuracy()),
+            ("f1", confusion.macro_average().f1),
+            ("matthews", confusion.matthews()),
+            ("majority", most as f64 / n),
+        ]
+    }
+
+    fn judged_by(&self) -> (&'static str, bool) {
+        ("accuracy", true)
+    }
+
+    fn show(&self, prediction: &Prediction, labels: &[String]) -> Value {
+        let Prediction::Classes(probabilities) = prediction else {
+            return Value::Null;
+        };
+        let class = best(probabilities);
+        let all: Map<String, Value> = labels
+            .iter()
+            .zip(probabilities)
+            .map(|(label, &p)| (label.clone(), json!(p)))
+            .collect();
+        json!({ "label": labels.get(class), "probability": probabilities.get(class), "probabilities": all })
+    }
+}
+
+/// The first of the largest.
+fn best(values: &[f64]) -> usize {
+    let first = (0, f64::NEG_INFINITY);
+    let best = values.iter().enumerate().fold(
+        first,
+        |best, (i, &v)| if v > best.1 { (i, v) } else { best },
+    );
+    best.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(labels: &[&str]) -> Vec<Record> {
+        labels
+            .iter()
+            .enumerate()
+            .map(|(i, label)| {
+                Record::new(format!("f: line {i}"), &[("text", "글"), ("label", label)])
+            })
+            .collect()
+    }
+
+    #[test]
+    fn labels_are_ordered_by_number_or_by_name() {
+        let task = Classify::default();
+        let labels = |list: &[&str]| task.labels(&records(list)).unwrap();
+        assert_eq!(labels(&["10", "9", "10", "-1"]), ["-1", "9", "10"]);
+        assert_eq!(labels(&["긍정", "부정", "긍정"]), ["긍정", "부정"]);
+        assert_eq!(labels(&["10", "9", "a"]), ["10", "9", "a"]);
+        let error = task.labels(&records(&["1", "1"])).unwrap_err();
+        assert!(error.to_string().contains("at least two"), "{error}");
+    }
+
+    #[test]
+    fn metrics_are_those_worked_out_by_hand() {
+        let task = Classify::default();
+        let truths = [0, 0, 0, 1].map(Truth::Class);
+        let said = [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]]
+            .map(|p| Prediction::Classes(p.to_vec()));
+        let scores = task.score(&truths, &said);
+        let get = |name| scores.iter().find(|(n, _)| *n == name).unwrap().1;
+        assert_eq!(get("accuracy"), 0.75);
+        assert_eq!(get("majority"), 0.75);
+        // Class 0: precision 1, recall 2/3; class 1: precision 1/2, recall 1.
+        assert!((get("f1") - (0.8 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
+        let expected = -(0.9_f64.ln() + 0.6_f64.ln() + 0.2_f64.ln() + 0.7_f64.ln()) / 4.0;
+        assert!((get("loss") - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_prediction_names_its_label() {
+        let task = Classify::default();
+        let prediction = task.decode(&[0.0, 3.0_f32.ln()]);
+        let shown = task.show(&prediction, &["부정".into(), "긍정".into()]);
+        assert_eq!(shown["label"], "긍정");
+        assert!((shown["probability"].as_f64().unwrap() - 0.75).abs() < 1e-6);
+        assert!((shown["probabilities"]["부정"].as_f64().unwrap() - 0.25).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,251 @@
+//! Models for tasks: opening a pretrained one with a new head, and measuring one that is fine-tuned.
+
+use std::path::{Path, PathBuf};
+
+use malmoi_checkpoint::{Error as CheckpointError, ModelDirectory, read_json};
+use malmoi_infer::predict::predict;
+use malmoi_models::{Head, Mode, Model, ModelConfig, ModelError, OpenOptions};
+use malmoi_tasks::{Case, Encoder, OutputKind, Task, TaskError, TaskSpec, Truth, read_records};
+use malmoi_text::Tokenizer;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::data::example;
+use crate::data::{Counts, MicroBatch};
+use crate::error::{ConfigProblem, TrainError};
+use crate::training::Evaluation;
+
+/// File of a fine-tuned model that says what it was made for.
+const FILE: &str = "malmoi_task.json";
+/// Rows that go through the model together when a loss is measured.
+const ROWS_PER_BATCH: usize = 32;
+
+/// What a fine-tuned model was made for; it lies beside its weights, so that evaluation and prediction read rows as training did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedTask {
+    /// The task.
+    pub task: TaskSpec,
+    /// Tokens of an input.
+    pub max_len: usize,
+}
+
+impl SavedTask {
+    /// Reads it from a model directory; `None` where there is none.
+    ///
+    /// # Errors
+    /// A file that cannot be read or does not have this shape.
+    pub fn load(dir: &Path) -> Result<Option<Self>, TrainError> {
+        let path = dir.join(FILE);
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let value = read_json(&path)?;
+        serde_json::from_value(value)
+            .map(Some)
+            .map_err(|error| TrainError::Syntax {
+                origin: path.display().to_string(),
+                problem: error.to_string(),
+            })
+    }
+
+    /// Writes it into a directory and gives its name and path there.
+    pub(super) fn save(&self, dir: &Path) -> Result<(String, PathBuf), TrainError> {
+        let path = dir.join(FILE);
+        let value = serde_json::to_value(self).map_err(|error| TrainError::Syntax {
+            origin: FILE.into(),
+            problem: error.to_string(),
+        })?;
+        malmoi_checkpoint::write_json(&path, &value)?;
+        Ok((FILE.to_owned(), path))
+    }
+}
+
+/// How texts become tokens for a model.
+pub fn encoder<'a>(model: &ModelConfig, tokenizer: &'a Tokenizer, max_len: usize) -> Encoder<'a> {
+    let segments = !model.is_causal() && model.n_segments() > 1;
+    Encoder {
+        tokenizer,
+        max_len: max_len.min(model.max_len()),
+        segments,
+        decoder_only: model.is_causal(),
+    }
+}
+
+/// Reads the rows of a table as cases: with their truth when `labels` are given.
+///
+/// # Errors
+/// Those of the file, its columns and its cells.
+pub fn read_cases(
+    path: &Path,
+    task: &dyn Task,
+    labels: Option<&[String]>,
+    encoder: &Encoder<'_>,
+    encoding: &str,
+) -> Result<Vec<Case>, TaskError> {
+    let mut columns = task.inputs();
+    if labels.is_some() {
+        columns.extend(task.targets());
+    }
+    read_records(path, &columns, encoding)?
+        .iter()
+        .map(|record| task.case(record, labels, encoder))
+        .collect()
+}
+
+/// The head that a task trains on a model.
+pub(super) fn head(task: &dyn Task, model: &ModelConfig) -> Result<Head, TrainError> {
+    let wanted = match task.output() {
+        OutputKind::Classes | OutputKind::Value => Head::SequenceClassification,
+        OutputKind::Text => Head::CausalLm,
+    };
+    let heads = model.architecture_names();
+    if heads.iter().any(|(head, _)| *head == wanted) {
+        return Ok(wanted);
+    }
+    let known: Vec<&str> = heads.iter().map(|(_, name)| *name).collect();
+    Err(ConfigProblem::new(
+        "task.kind",
+        format!("a task that {} models have a head for", model.model_type()),
+        format!("{:?}", task.name()),
+        format!(
+            "take another model; this architecture has {}",
+            known.join(", ")
+        ),
+    )
+    .into())
+}
+
+/// Opens a pretrained model with the head of a task; a head that the files lack gets initial values. Returns the model and the names
+/// of the tensors that are new.
+pub(super) fn open(
+    path: &Path,
+    task: &dyn Task,
+    labels: &[String],
+    options: &OpenOptions,
+) -> Result<(Model, Vec<String>), TrainError> {
+    let config = ModelConfig::from_json(
+        &ModelDirectory::open(path)?.config,
+        options.accept_unknown_config,
+    )?;
+    let options = OpenOptions {
+        head: Some(head(task, &config)?),
+        accept_unused: true,
+        ..*options
+    };
+    let directory = || -> Result<ModelDirectory, TrainError> {
+        let mut directory = ModelDirectory::open(path)?;
+        write_labels(&mut directory.config, task.output(), labels);
+        Ok(directory)
+    };
+    let missing = match Model::from_directory(directory()?, &options) {
+        Ok(model) => return Ok((model, Vec::new())),
+        Err(ModelError::Checkpoint(CheckpointError::Names(mismatch)))
+            if mismatch.wrong_shape.is_empty() =>
+        {
+            let missing = mismatch.missing.clone();
+            // A body that is incomplete is a damaged file, not a new head.
+            let body = body(&config);
+            let of_body = |name: &&String| body.iter().any(|end| name.ends_with(end.as_str()));
+            if missing.iter().any(|name| of_body(&name)) {
+                return Err(ModelError::Checkpoint(CheckpointError::Names(mismatch)).into());
+            }
+            missing
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let accepting = OpenOptions {
+        accept_missing: true,
+        ..options
+    };
+    Ok((Model::from_directory(directory()?, &accepting)?, missing))
+}
+
+/// Published names of the tensors that every use of an architecture shares. A pooler belongs to heads.
+fn body(config: &ModelConfig) -> Vec<String> {
+    Model::blank(config.clone(), Head::None)
+        .published_tensors()
+        .into_iter()
+        .map(|(name, _, _)| name)
+        .filter(|name| !name.contains("pooler"))
+        .collect()
+}
+
+/// Writes names and kind of the labels into a published configuration.
+fn write_labels(config: &mut Value, output: OutputKind, labels: &[String]) {
+    let Some(config) = config.as_object_mut() else {
+        return;
+    };
+    let (labels, problem) = match output {
+        OutputKind::Classes => (labels.to_vec(), "single_label_classification"),
+        OutputKind::Value => (vec!["LABEL_0".to_owned()], "regression"),
+        OutputKind::Text => return,
+    };
+    let by_id: Map<String, Value> = labels
+        .iter()
+        .enumerate()
+        .map(|(id, label)| (id.to_string(), json!(label)))
+        .collect();
+    let by_label: Map<String, Value> = labels
+        .iter()
+        .enumerate()
+        .map(|(id, label)| (label.clone(), json!(id)))
+        .collect();
+    config.remove("num_labels");
+    config.insert("id2label".into(), Value::Object(by_id));
+    config.insert("label2id".into(), Value::Object(by_label));
+    config.insert("problem_type".into(), json!(problem));
+}
+
+/// The same model with another dropout.
+pub(super) fn with_dropout(model: Model, rate: f64, mode: Mode) -> Model {
+    let config = model.config().clone().with_dropout(rate as f32);
+    let mut values = Vec::new();
+    model.read(|_, parameter| values.push(parameter.to_vec()));
+    let mut values = values.into_iter();
+    let filled = Model::blank(config, model.head()).fill(mode, |_| {
+        Ok::<_, std::convert::Infallible>(values.next().expect("one a parameter"))
+    });
+    filled.unwrap_or_else(|never| match never {})
+}
+
+/// Measures a model on cases with their truth: the metrics of the task, and the loss.
+///
+/// # Errors
+/// Those of the model.
+pub fn evaluate(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    spec: &TaskSpec,
+    cases: &[Case],
+    progress: &mut dyn FnMut(usize),
+) -> Result<Evaluation, TrainError> {
+    let task = spec.task();
+    let max_new_tokens = match spec {
+        TaskSpec::Text2text(task) => task.max_target_len,
+        _ => 1,
+    };
+    let predictions = predict(model, tokenizer, task, cases, max_new_tokens, progress)?;
+    let truths: Vec<Truth> = cases.iter().filter_map(|case| case.truth.clone()).collect();
+    let mut metrics = task.score(&truths, &predictions);
+    let loss = match metrics.iter().position(|(name, _)| *name == "loss") {
+        Some(place) => metrics.remove(place).1,
+        None => token_loss(model, cases)?,
+    };
+    Ok(Evaluation::new(loss, cases.len() as u64, &metrics))
+}
+
+/// Mean loss of the target tokens.
+fn token_loss(model: &Model, cases: &[Case]) -> Result<f64, TrainError> {
+    let decoder_only = model.config().is_causal();
+    let (mut sum, mut count) = (0.0, 0);
+    for cases in cases.chunks(ROWS_PER_BATCH) {
+        let examples: Vec<_> = cases.iter().map(|c| example(c, decoder_only)).collect();
+        let micro = MicroBatch::pack(&examples);
+        let counts = Counts::of(std::slice::from_ref(&micro));
+        let report = model.loss(&micro.batch, &micro.labels(counts))?;
+        sum += report.loss * counts.targets as f64;
+        count += counts.targets;
+    }
+    Ok(sum / count.max(1) as f64)
+}
