@@ -38,6 +38,8 @@ pub struct Cost {
     pub flops: u64,
     /// Bytes of every operand read once and every result written once.
     pub bytes: u64,
+    /// Those among them that were touched last a whole pass ago: weights, caches, what was kept for the backward pass.
+    pub far_bytes: u64,
 }
 
 /// What an operation is.
@@ -191,6 +193,7 @@ mod tests {
             cost: Cost {
                 flops: 12,
                 bytes: 24,
+                far_bytes: 0,
             },
         }
     }

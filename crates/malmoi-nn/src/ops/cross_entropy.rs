@@ -165,6 +165,7 @@ impl FusedOp for LinearCrossEntropy {
                 Cost {
                     flops: once.flops + gradients.flops,
                     bytes: once.bytes + gradients.bytes,
+                    far_bytes: once.far_bytes + gradients.far_bytes,
                 }
             }
         }

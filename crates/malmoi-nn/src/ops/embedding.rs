@@ -9,6 +9,7 @@ use malmoi_kernels::profile::{Cost, Direction};
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
 use crate::buffers;
+use crate::profile::WIDTH;
 
 /// Rows `ids` of `table [V, D]` → `[ids.len(), D]`.
 ///
@@ -110,7 +111,8 @@ impl FusedOp for Gather {
         };
         Cost {
             flops: rows * d,
-            bytes: values * size_of::<f32>() as u64,
+            bytes: values * WIDTH,
+            far_bytes: (values - output * d) * WIDTH,
         }
     }
 }
