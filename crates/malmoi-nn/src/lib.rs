@@ -18,6 +18,7 @@ pub mod pass;
 pub mod positions;
 mod profile;
 pub mod stack;
+pub mod weights;
 
 pub use attention::{AttentionConfig, Biases, Memory, MultiHeadAttention, Surroundings};
 pub use batch::{BatchError, KeyRows, PackedBatch};

@@ -172,7 +172,7 @@ struct Probe {
 fn levels(caches: &[(u8, u64)], threads: usize) -> (Vec<Level>, Vec<ReadPoint>) {
     let largest = caches.last().map_or(64 << 20, |cache| 2 * cache.1);
     let quarter = available_memory().map_or(MOST / 4, |bytes| bytes / 4);
-    let most = largest.max(256 << 20).min(MOST).min(quarter);
+    let most = largest.clamp(256 << 20, MOST).min(quarter);
     let mut probes = Vec::new();
     let mut below = 0;
     for &(level, size) in caches {

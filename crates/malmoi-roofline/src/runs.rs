@@ -5,7 +5,11 @@ use std::time::Instant;
 
 use malmoi_kernels::profile;
 use malmoi_kernels::random::{Key, Purpose};
+<<<<<<< HEAD
 use malmoi_models::{Direction, Mode, Model, ModelConfig, PackedBatch};
+=======
+use malmoi_models::{Head, Mode, Model, ModelConfig, PackedBatch, Precision};
+>>>>>>> main
 use malmoi_train::data::{Example, MicroBatch};
 use malmoi_train::optim::{Adam, LearningRate, Optimizer, Rule, Schedule};
 use malmoi_train::pretrain::{StepOptions, Trainer};
@@ -55,19 +59,31 @@ pub(crate) fn preset(name: &str) -> ModelConfig {
     ModelConfig::preset(name).expect("a preset of this program")
 }
 
+<<<<<<< HEAD
 /// A model that writes, with its projection to the vocabulary.
 pub(crate) fn writer(config: &ModelConfig) -> Model {
     Model::initialise(config.clone(), config.usual_head(), 0, Mode::Inference)
+=======
+/// A decoder with its projection to the vocabulary.
+pub(crate) fn decoder(config: &ModelConfig, precision: Precision) -> Model {
+    Model::initialise(config.clone(), Head::CausalLm, 0, Mode::Inference).with_precision(precision)
+>>>>>>> main
 }
 
 /// Hidden states of an encoder for batches of sequences of these lengths; the time of all batches together.
 pub(crate) fn encode(
     config: &ModelConfig,
+    precision: Precision,
     batches: &[&[usize]],
     runs: usize,
     warm: usize,
 ) -> Result<Times, BenchError> {
+<<<<<<< HEAD
     let model = Model::initialise(config.clone(), config.usual_head(), 0, Mode::Inference);
+=======
+    let model =
+        Model::initialise(config.clone(), Head::None, 0, Mode::Inference).with_precision(precision);
+>>>>>>> main
     let vocab_size = model.config().vocab_size();
     let mut stream = 0;
     let mut pack = |lengths: &&[usize]| {
@@ -98,11 +114,16 @@ pub(crate) fn encode(
 /// its decoder takes one token.
 pub(crate) fn prefill(
     config: &ModelConfig,
+    precision: Precision,
     sequences: usize,
     length: usize,
     runs: usize,
 ) -> Result<Times, BenchError> {
+<<<<<<< HEAD
     let model = writer(config);
+=======
+    let model = decoder(config, precision);
+>>>>>>> main
     let batch = prompts(&model, sequences, length);
     timed(runs, 2, || {
         let (mut cache, first) = match config.direction() {
@@ -130,13 +151,20 @@ fn last_rows(batch: &PackedBatch) -> Vec<u32> {
 /// Single steps whose caches hold `past` tokens in the middle of the measurement, behind a source of as many.
 fn decode(
     config: &ModelConfig,
+    precision: Precision,
     sequences: usize,
     past: usize,
     runs: usize,
 ) -> Result<Times, BenchError> {
+<<<<<<< HEAD
     let model = writer(config);
     let limit = config.position_limit();
     let after = (runs / 2).min(limit - 1 - past);
+=======
+    let model = decoder(config, precision);
+    let room = config.max_len() - 1 - past;
+    let after = (runs / 2).min(room);
+>>>>>>> main
     // One step to warm up, then steps around the length asked for.
     let first = past.saturating_sub(runs - after).max(1);
     let mut cache = match config.direction() {
@@ -163,6 +191,7 @@ fn decode(
 /// A training step with the model's own dropout, without clipping: every next token, or 15 % hidden ones.
 pub(crate) fn train(
     config: &ModelConfig,
+    precision: Precision,
     sequences: usize,
     length: usize,
     runs: usize,
@@ -174,7 +203,8 @@ pub(crate) fn train(
     }
     let (vocab_size, causal) = (config.vocab_size(), config.is_causal());
     let head = crate::cost::head_for(config, Phase::Train);
-    let model = Model::initialise(config.clone(), head, 0, Mode::Training);
+    let model =
+        Model::initialise(config.clone(), head, 0, Mode::Training).with_precision(precision);
     let chosen = Key::new(0, Purpose::Masking, 0);
     let example = |row: usize| {
         let ids = ids(row as u64, length, vocab_size);
@@ -235,10 +265,16 @@ pub fn measure(config: &ModelConfig, work: &Work, runs: usize) -> Result<f64, Be
         ..
     } = *work;
     let (_, median) = match phase {
-        Phase::Train => train(config, batch, tokens, runs)?,
-        Phase::Encode => encode(config, &[vec![tokens; batch].as_slice()], runs, 1)?,
-        Phase::Prefill => prefill(config, batch, tokens, runs)?,
-        Phase::Decode => decode(config, batch, tokens, 4 * runs)?,
+        Phase::Train => train(config, Precision::F32, batch, tokens, runs)?,
+        Phase::Encode => encode(
+            config,
+            Precision::F32,
+            &[vec![tokens; batch].as_slice()],
+            runs,
+            1,
+        )?,
+        Phase::Prefill => prefill(config, Precision::F32, batch, tokens, runs)?,
+        Phase::Decode => decode(config, Precision::F32, batch, tokens, 4 * runs)?,
     };
     Ok(median)
 }
