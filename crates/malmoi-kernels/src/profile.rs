@@ -42,6 +42,18 @@ pub struct Cost {
     pub far_bytes: u64,
 }
 
+impl std::ops::Add for Cost {
+    type Output = Cost;
+
+    fn add(self, other: Cost) -> Cost {
+        Cost {
+            flops: self.flops + other.flops,
+            bytes: self.bytes + other.bytes,
+            far_bytes: self.far_bytes + other.far_bytes,
+        }
+    }
+}
+
 /// What an operation is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {

@@ -333,6 +333,7 @@ fn run(op: &dyn FusedOp, inputs: &[FlexTensor], track: bool) -> (FlexTensor, Sav
         || shapes.iter().map(Vec::as_slice).collect(),
         Direction::Forward,
         track,
+        inputs[0].dtype().size() as u64,
     );
     if inputs.iter().any(is_bf16) {
         let operands: Vec<MixedOperand<'_>> = inputs
@@ -483,7 +484,12 @@ impl State {
             .take()
             .expect("a graph is walked backwards once");
         let shapes = || self.shapes.iter().map(Vec::as_slice).collect();
-        let _span = profile::span(&*self.op, shapes, Direction::Backward, true);
+        let width = if matches!(saved, Saved::Mixed(_)) {
+            2
+        } else {
+            4
+        };
+        let _span = profile::span(&*self.op, shapes, Direction::Backward, true, width);
         match saved {
             Saved::Plain(saved) => self.in_f32(grad, needs, saved),
             Saved::Mixed(saved) => self.op.backward_mixed(MixedBackward {

@@ -76,20 +76,26 @@ pub(crate) fn attention(
     }
 }
 
-/// A span of an operation of the bridge, while something records.
+/// A span of an operation of the bridge whose values take `width` bytes, while something records.
 pub(crate) fn span<'a>(
     op: &dyn FusedOp,
     shapes: impl FnOnce() -> Vec<&'a [usize]>,
     direction: Direction,
     track: bool,
+    width: u64,
 ) -> Option<Span> {
     profile::span(|| {
         let shapes = shapes();
+        let cost = op.cost(&shapes, direction, track);
         Label {
             name: op.name(),
             direction,
             shape: describe(&shapes),
-            cost: op.cost(&shapes, direction, track),
+            cost: Cost {
+                bytes: cost.bytes / WIDTH * width,
+                far_bytes: cost.far_bytes / WIDTH * width,
+                ..cost
+            },
         }
     })
 }

@@ -243,14 +243,17 @@ pub fn run(workload: Workload, options: &BenchOptions) -> Result<Measurement, Be
             "tokens/s",
             runs::prefill(&runs::preset("gpt2"), precision, 1, 1024, runs)?,
         ),
-<<<<<<< HEAD
-        Workload::Decode => (64.0, "tokens/s", decode("gpt2", 1, 32, runs)?),
-        Workload::DecodeBatch => (8.0 * 64.0, "tokens/s", decode("gpt2", 8, 32, runs)?),
-        Workload::Seq2Seq => (64.0, "tokens/s", decode("t5-base", 1, 256, runs)?),
-=======
-        Workload::Decode => (64.0, "tokens/s", decode(precision, 1, runs)?),
-        Workload::DecodeBatch => (8.0 * 64.0, "tokens/s", decode(precision, 8, runs)?),
->>>>>>> main
+        Workload::Decode => (64.0, "tokens/s", decode(precision, "gpt2", 1, 32, runs)?),
+        Workload::DecodeBatch => (
+            8.0 * 64.0,
+            "tokens/s",
+            decode(precision, "gpt2", 8, 32, runs)?,
+        ),
+        Workload::Seq2Seq => (
+            64.0,
+            "tokens/s",
+            decode(precision, "t5-base", 1, 256, runs)?,
+        ),
     };
     let value = if unit == "ms" {
         median_s * 1e3
@@ -345,14 +348,15 @@ fn train(
     runs::train(&runs::preset(name), precision, sequences, length, runs)
 }
 
-<<<<<<< HEAD
 /// 64 greedy tokens behind prompts (or sources) of `length` tokens.
-fn decode(name: &str, sequences: usize, length: usize, runs: usize) -> Result<Times, BenchError> {
-    let model = runs::writer(&runs::preset(name));
-=======
-fn decode(precision: Precision, sequences: usize, runs: usize) -> Result<Times, BenchError> {
-    let model = runs::decoder(&runs::preset("gpt2"), precision);
->>>>>>> main
+fn decode(
+    precision: Precision,
+    name: &str,
+    sequences: usize,
+    length: usize,
+    runs: usize,
+) -> Result<Times, BenchError> {
+    let model = runs::writer(&runs::preset(name), precision);
     let prompts: Vec<Vec<u32>> = (0..sequences)
         .map(|row| runs::ids(row as u64, length, model.config().vocab_size()))
         .collect();

@@ -5,11 +5,7 @@ use std::time::Instant;
 
 use malmoi_kernels::profile;
 use malmoi_kernels::random::{Key, Purpose};
-<<<<<<< HEAD
-use malmoi_models::{Direction, Mode, Model, ModelConfig, PackedBatch};
-=======
-use malmoi_models::{Head, Mode, Model, ModelConfig, PackedBatch, Precision};
->>>>>>> main
+use malmoi_models::{Direction, Mode, Model, ModelConfig, PackedBatch, Precision};
 use malmoi_train::data::{Example, MicroBatch};
 use malmoi_train::optim::{Adam, LearningRate, Optimizer, Rule, Schedule};
 use malmoi_train::pretrain::{StepOptions, Trainer};
@@ -59,15 +55,10 @@ pub(crate) fn preset(name: &str) -> ModelConfig {
     ModelConfig::preset(name).expect("a preset of this program")
 }
 
-<<<<<<< HEAD
 /// A model that writes, with its projection to the vocabulary.
-pub(crate) fn writer(config: &ModelConfig) -> Model {
+pub(crate) fn writer(config: &ModelConfig, precision: Precision) -> Model {
     Model::initialise(config.clone(), config.usual_head(), 0, Mode::Inference)
-=======
-/// A decoder with its projection to the vocabulary.
-pub(crate) fn decoder(config: &ModelConfig, precision: Precision) -> Model {
-    Model::initialise(config.clone(), Head::CausalLm, 0, Mode::Inference).with_precision(precision)
->>>>>>> main
+        .with_precision(precision)
 }
 
 /// Hidden states of an encoder for batches of sequences of these lengths; the time of all batches together.
@@ -78,12 +69,8 @@ pub(crate) fn encode(
     runs: usize,
     warm: usize,
 ) -> Result<Times, BenchError> {
-<<<<<<< HEAD
-    let model = Model::initialise(config.clone(), config.usual_head(), 0, Mode::Inference);
-=======
-    let model =
-        Model::initialise(config.clone(), Head::None, 0, Mode::Inference).with_precision(precision);
->>>>>>> main
+    // The bare encoder, or the pair.
+    let model = writer(config, precision);
     let vocab_size = model.config().vocab_size();
     let mut stream = 0;
     let mut pack = |lengths: &&[usize]| {
@@ -119,11 +106,7 @@ pub(crate) fn prefill(
     length: usize,
     runs: usize,
 ) -> Result<Times, BenchError> {
-<<<<<<< HEAD
-    let model = writer(config);
-=======
-    let model = decoder(config, precision);
->>>>>>> main
+    let model = writer(config, precision);
     let batch = prompts(&model, sequences, length);
     timed(runs, 2, || {
         let (mut cache, first) = match config.direction() {
@@ -156,15 +139,9 @@ fn decode(
     past: usize,
     runs: usize,
 ) -> Result<Times, BenchError> {
-<<<<<<< HEAD
-    let model = writer(config);
+    let model = writer(config, precision);
     let limit = config.position_limit();
     let after = (runs / 2).min(limit - 1 - past);
-=======
-    let model = decoder(config, precision);
-    let room = config.max_len() - 1 - past;
-    let after = (runs / 2).min(room);
->>>>>>> main
     // One step to warm up, then steps around the length asked for.
     let first = past.saturating_sub(runs - after).max(1);
     let mut cache = match config.direction() {
@@ -257,7 +234,12 @@ pub(crate) fn train(
 ///
 /// # Errors
 /// What the model or the training refuses.
-pub fn measure(config: &ModelConfig, work: &Work, runs: usize) -> Result<f64, BenchError> {
+pub fn measure(
+    config: &ModelConfig,
+    work: &Work,
+    precision: Precision,
+    runs: usize,
+) -> Result<f64, BenchError> {
     let Work {
         phase,
         batch,
@@ -265,16 +247,16 @@ pub fn measure(config: &ModelConfig, work: &Work, runs: usize) -> Result<f64, Be
         ..
     } = *work;
     let (_, median) = match phase {
-        Phase::Train => train(config, Precision::F32, batch, tokens, runs)?,
+        Phase::Train => train(config, precision, batch, tokens, runs)?,
         Phase::Encode => encode(
             config,
-            Precision::F32,
+            precision,
             &[vec![tokens; batch].as_slice()],
             runs,
             1,
         )?,
-        Phase::Prefill => prefill(config, Precision::F32, batch, tokens, runs)?,
-        Phase::Decode => decode(config, Precision::F32, batch, tokens, 4 * runs)?,
+        Phase::Prefill => prefill(config, precision, batch, tokens, runs)?,
+        Phase::Decode => decode(config, precision, batch, tokens, 4 * runs)?,
     };
     Ok(median)
 }
@@ -324,8 +306,13 @@ mod tests {
         ] {
             let config = ModelConfig::from_json(config, false).expect("a valid configuration");
             // The shortest and the longest texts that there is room for.
-            for tokens in [2, 23] {
-                let seconds = measure(&config, &Work::new(phase, 2, tokens), 2).expect("runs");
+            for (tokens, precision) in [
+                (2, Precision::F32),
+                (23, Precision::F32),
+                (9, Precision::Bf16),
+            ] {
+                let work = Work::new(phase, 2, tokens);
+                let seconds = measure(&config, &work, precision, 2).expect("runs");
                 assert!(seconds > 0.0 && seconds < 60.0, "{phase:?} {tokens}");
             }
         }

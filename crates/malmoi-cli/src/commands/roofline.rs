@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use malmoi_kernels::probe::Arithmetic;
-use malmoi_models::{Direction, ModelConfig};
+use malmoi_models::{Direction, ModelConfig, Precision};
 use malmoi_roofline::bench::BenchError;
 use malmoi_roofline::chart;
 use malmoi_roofline::cost::{Phase, Work};
@@ -69,12 +69,7 @@ const CLASSIC: &[(&str, &[Phase])] = &[
 impl Roofline {
     pub fn run(self, global: &Global) -> Result<()> {
         let arithmetic = Arithmetic::named(&self.precision).unwrap_or(Arithmetic::F32);
-        if arithmetic != Arithmetic::F32 && !self.predict {
-            return Err(Failure::input(format!(
-                "models do not run in {} yet; --predict shows what to expect",
-                arithmetic.name()
-            )));
-        }
+        let precision: Precision = self.precision.parse().map_err(Failure::input)?;
         let work = self.work(global)?;
         let spinner = progress::spinner(global.quiet, "measuring the machine");
         let machine = Machine::measure();
@@ -96,7 +91,7 @@ impl Roofline {
             }
             let what = format!("{name}: {} of {}", work.phase.name(), work.batch);
             let spinner = progress::spinner(global.quiet, &what);
-            let measured = runs::measure(config, work, self.runs as usize);
+            let measured = runs::measure(config, work, precision, self.runs as usize);
             spinner.finish_and_clear();
             match measured {
                 Ok(seconds) => entry.measured(seconds),
