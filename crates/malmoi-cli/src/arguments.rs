@@ -1,6 +1,7 @@
 //! What can be written after `malmoi`.
 
 use clap::{Args, Parser, Subcommand};
+use malmoi_models::Precision;
 
 use crate::commands;
 
@@ -43,6 +44,9 @@ pub struct ModelArguments {
     /// Accept a tokenizer that has fewer tokens than the model
     #[arg(long)]
     pub accept_smaller_tokenizer: bool,
+    /// Arithmetic: f32, or bf16 (faster on processors with a tile unit)
+    #[arg(long, value_name = "P", default_value = "f32")]
+    pub precision: Precision,
 }
 
 /// Verbs that group others.

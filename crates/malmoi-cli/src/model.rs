@@ -77,6 +77,7 @@ pub fn pipeline(arguments: &ModelArguments, global: &Global) -> Result<Pipeline>
         head: None,
         accept_unknown_config: arguments.accept_unknown_config,
         accept_smaller_tokenizer: arguments.accept_smaller_tokenizer,
+        precision: arguments.precision,
     };
     Ok(Pipeline::open(&dir, &options)?)
 }

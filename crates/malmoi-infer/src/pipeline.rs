@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use malmoi_models::{Direction, Head, Mode, Model, ModelError, OpenOptions};
+use malmoi_models::{Direction, Head, Mode, Model, ModelError, OpenOptions, Precision};
 use malmoi_text::{EncodeOptions, Tokenizer, Truncation};
 use serde::Serialize;
 
@@ -52,6 +52,8 @@ pub struct PipelineOptions {
     pub accept_unknown_config: bool,
     /// Accept a tokenizer with fewer tokens than the model's vocabulary, beyond rounding up.
     pub accept_smaller_tokenizer: bool,
+    /// Arithmetic of the model.
+    pub precision: Precision,
 }
 
 /// A continued text.
@@ -108,6 +110,7 @@ impl Pipeline {
             head: options.head,
             mode: Mode::Inference,
             accept_unknown_config: options.accept_unknown_config,
+            precision: options.precision,
             ..Default::default()
         };
         let model = Model::open(dir, &open)?;

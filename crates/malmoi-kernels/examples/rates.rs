@@ -14,7 +14,9 @@ use malmoi_kernels::gemm::{Epilogue, Mat, PackedMat, gemm, gemm_packed};
 use malmoi_kernels::linear::{
     linear_backward_bias, linear_backward_input, linear_backward_weight, linear_forward,
 };
-use malmoi_kernels::loss::{LinearCrossEntropy, LinearCrossEntropyGradients, linear_cross_entropy};
+use malmoi_kernels::loss::{
+    LinearCrossEntropy, LinearCrossEntropyGradients, Products, linear_cross_entropy,
+};
 use malmoi_kernels::norm::{
     LayerNorm, LayerNormOut, NormGradients, layer_norm_backward, layer_norm_forward,
 };
@@ -331,6 +333,7 @@ fn losses(report: &Report) {
             targets: &targets,
             weights: &weights,
             d,
+            products: Products::F32,
         };
         let flops = 2.0 * (m * d * vocab) as f64;
         report.line(

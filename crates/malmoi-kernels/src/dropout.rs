@@ -65,6 +65,26 @@ const CHUNK: usize = 16_384;
 /// Philox blocks drawn at once; four words each.
 const BLOCKS: usize = 16;
 
+/// Elements `first ..` (a multiple of 4) of a longer array; on the calling thread.
+pub(crate) fn apply_from(
+    x: &[f32],
+    residual: Option<&[f32]>,
+    p: f32,
+    key: Key,
+    first: usize,
+    y: &mut [f32],
+) {
+    check_probability(p);
+    debug_assert!(first.is_multiple_of(4) && x.len() == y.len());
+    let draws = Draws {
+        key,
+        block: (first / 4) as u64,
+        limit: threshold(p),
+        scale: survivor_scale(p),
+    };
+    chunk(x, residual, draws, y);
+}
+
 fn apply(x: &[f32], residual: Option<&[f32]>, p: f32, key: Key, y: &mut [f32]) {
     let out = SharedMut::new(y);
     for_each(x.len().div_ceil(CHUNK), CHUNK * 4, |index| {

@@ -3,7 +3,7 @@
 mod rows;
 
 use crate::gemm::{Epilogue, Mat, gemm};
-use crate::linear::linear_forward;
+use crate::mixed;
 
 #[cfg(test)]
 mod tests;
@@ -90,6 +90,34 @@ pub struct LinearCrossEntropy<'a> {
     pub weights: &'a [f32],
     /// Width of the hidden states.
     pub d: usize,
+    /// How the products are computed.
+    pub products: Products,
+}
+
+/// The arithmetic of products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Products {
+    /// In f32.
+    #[default]
+    F32,
+    /// Of operands rounded to bf16, with f32 sums; see [`crate::mixed`].
+    Bf16,
+}
+
+impl Products {
+    /// `c = a · b + bias`, or added to `c`.
+    fn multiply(self, a: Mat, b: Mat, bias: Option<&[f32]>, c: &mut [f32], accumulate: bool) {
+        match self {
+            Products::F32 => gemm(a, b, c, accumulate, Epilogue::bias(bias)),
+            Products::Bf16 => mixed::product(
+                a.into(),
+                mixed::Right::Plain(b.into()),
+                mixed::ValuesMut::F32(c),
+                accumulate,
+                mixed::Finish::bias(bias),
+            ),
+        }
+    }
 }
 
 /// Where [`linear_cross_entropy`] puts gradients of the summed loss.
@@ -119,6 +147,7 @@ pub fn linear_cross_entropy(
         targets,
         weights,
         d,
+        products,
     } = input;
     assert!(
         d > 0 && w.len().is_multiple_of(d),
@@ -170,7 +199,7 @@ pub fn linear_cross_entropy(
         let n = rows.min(m - first);
         let logits = &mut logits[..n * vocab];
         let x = &x[first * d..][..n * d];
-        linear_forward(x, w, bias, d, vocab, logits);
+        products.multiply(Mat::row_major(x, n, d), w_mat.t(), bias, logits, false);
         let (targets, weights) = (&targets[first..][..n], &weights[first..][..n]);
         let Some(g) = &mut gradients else {
             total += rows::cross_entropy(logits, vocab, targets, weights);
@@ -178,21 +207,10 @@ pub fn linear_cross_entropy(
         };
         total += rows::cross_entropy_in_place(logits, vocab, targets, weights);
         let dlogits = Mat::row_major(logits, n, vocab);
-        gemm(
-            dlogits,
-            w_mat,
-            &mut g.dx[first * d..][..n * d],
-            false,
-            Epilogue::NONE,
-        );
+        let dx = &mut g.dx[first * d..][..n * d];
+        products.multiply(dlogits, w_mat, None, dx, false);
         if let Some(dw) = g.dw.as_deref_mut() {
-            gemm(
-                dlogits.t(),
-                Mat::row_major(x, n, d),
-                dw,
-                true,
-                Epilogue::NONE,
-            );
+            products.multiply(dlogits.t(), Mat::row_major(x, n, d), None, dw, true);
         }
         if let Some(dbias) = g.dbias.as_deref_mut() {
             crate::reduce::sum_rows(logits, dbias, true);

@@ -5,6 +5,7 @@
 //! gives the same results but for the order of sums.
 
 mod convert;
+mod rows;
 
 pub use half::bf16;
 
@@ -13,7 +14,8 @@ use crate::cpu::{Isa, isa};
 use crate::gemm::{Epilogue, Mat, gemm};
 use crate::scratch::scratch;
 use crate::threads::SharedMut;
-pub use convert::{round_to_bf16, to_bf16, to_f32};
+pub use convert::{add_in_place, round_to_bf16, to_bf16, to_f32};
+pub use rows::{Norm, NormOut, NormSaved, add_dropout, norm_backward, norm_forward, sum_rows};
 
 #[cfg(test)]
 mod tests;
@@ -118,6 +120,12 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// Number of rows.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// The transpose: the same elements, rows and columns exchanged. Nothing moves.
     #[must_use]
     pub fn t(self) -> Matrix<'a> {
@@ -127,6 +135,29 @@ impl<'a> Matrix<'a> {
             cols: self.rows,
             row_stride: self.col_stride,
             col_stride: self.row_stride,
+        }
+    }
+}
+
+impl<'a> From<Mat<'a>> for Matrix<'a> {
+    fn from(mat: Mat<'a>) -> Matrix<'a> {
+        let Mat {
+            data,
+            rows,
+            cols,
+            row_stride,
+            col_stride,
+        } = mat;
+        assert!(
+            row_stride == 1 || col_stride == 1,
+            "rows or columns of a matrix in tiles are contiguous"
+        );
+        Matrix {
+            values: Values::F32(data),
+            rows,
+            cols,
+            row_stride,
+            col_stride,
         }
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use burn::tensor::Tensor;
 use malmoi_checkpoint::{AcceptNames, ModelDirectory, Tensors, match_names};
 use malmoi_nn::parameters::{Mode, ParameterInfo};
-use malmoi_nn::{BatchError, Key, KvCache, Memory, PackedBatch, Pass, Purpose, host, ops};
+use malmoi_nn::weights::WeightCache;
+use malmoi_nn::{BatchError, Key, KvCache, Memory, PackedBatch, Pass, Purpose, bridge, host, ops};
 use serde_json::Value;
 
 use crate::architecture::Network;
@@ -15,6 +16,7 @@ use crate::electra::files;
 use crate::error::ModelError;
 use crate::head::Head;
 use crate::names::{self, NameTable};
+use crate::precision::Precision;
 
 /// How to open a model directory.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,8 @@ pub struct OpenOptions {
     pub accept_unused: bool,
     /// Seed of the initial values of missing tensors.
     pub seed: u64,
+    /// Arithmetic.
+    pub precision: Precision,
 }
 
 impl Default for OpenOptions {
@@ -42,6 +46,7 @@ impl Default for OpenOptions {
             accept_missing: false,
             accept_unused: false,
             seed: 0,
+            precision: Precision::F32,
         }
     }
 }
@@ -53,6 +58,9 @@ pub struct Model {
     pub(crate) config: ModelConfig,
     pub(crate) head: Head,
     mode: Mode,
+    precision: Precision,
+    /// The vocabulary projection in the order that products read it in.
+    packed_projection: WeightCache,
 }
 
 impl Model {
@@ -63,6 +71,8 @@ impl Model {
             config,
             head,
             mode: Mode::Inference,
+            precision: Precision::F32,
+            packed_projection: WeightCache::default(),
         }
     }
 
@@ -120,7 +130,7 @@ impl Model {
             }
         })?;
         config.get_mut().settle(&tensors);
-        let model = Self::blank(config, head);
+        let model = Self::blank(config, head).with_precision(options.precision);
         let table = model.table(&tensors);
         // Of tied tensors a file may hold either name, or both with the same values.
         let copies: Vec<(String, &str)> = model
@@ -201,6 +211,17 @@ impl Model {
         &self.config
     }
 
+    /// The same model with another arithmetic; its parameters stay as they are.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// The arithmetic.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// The head.
     pub fn head(&self) -> Head {
         self.head
@@ -264,6 +285,8 @@ impl Model {
             config: self.config.clone(),
             head: self.head,
             mode: Mode::Inference,
+            precision: self.precision,
+            packed_projection: self.packed_projection.clone(),
         })
     }
 
@@ -343,7 +366,7 @@ impl Model {
         let mut inputs = Vec::new();
         let stack = self.net.stack();
         stack.forward(
-            self.net.embed(batch, &pass),
+            self.embed(batch, &pass),
             batch,
             memory.clone(),
             &pass,
@@ -456,10 +479,22 @@ impl Model {
             _ => {}
         }
         let pass = Pass::inference();
-        let x = self.net.embed(batch, &pass);
+        let x = self.embed(batch, &pass);
         let hidden = self.net.stack().forward_cached(x, batch, cache);
         let hidden = self.net.finish(hidden, &pass);
         self.project(ops::gather_rows(hidden, rows.into()))
+    }
+
+    fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
+        self.in_precision(self.net.embed(batch, pass))
+    }
+
+    /// Every operation behind the embeddings follows the format of what comes in.
+    pub(crate) fn in_precision(&self, x: Tensor<2>) -> Tensor<2> {
+        match self.precision {
+            Precision::F32 => x,
+            Precision::Bf16 => bridge::narrowed(x),
+        }
     }
 
     /// From tokens to the last hidden states; `keep` sees the input of each block and the last block's output.
@@ -470,7 +505,7 @@ impl Model {
         keep: &mut dyn FnMut(&Tensor<2>),
     ) -> Result<Tensor<2>, BatchError> {
         let memory = self.encode(batch, pass, &mut |_| ())?;
-        let x = self.net.embed(batch, pass);
+        let x = self.embed(batch, pass);
         let x = self.net.stack().forward(x, batch, memory, pass, keep);
         Ok(self.net.finish(x, pass))
     }
@@ -500,7 +535,7 @@ impl Model {
         pass: &Pass,
         keep: &mut dyn FnMut(&Tensor<2>),
     ) -> Option<Memory> {
-        let x = self.net.embed_source(source, pass)?;
+        let x = self.in_precision(self.net.embed_source(source, pass)?);
         let x = (self.net.source_stack()?).forward(x, source, None, pass, keep);
         Some(Memory {
             states: self.net.finish_source(x, pass),
@@ -527,11 +562,12 @@ impl Model {
     fn project(&self, rows: Tensor<2>) -> Result<Vec<f32>, ModelError> {
         let projection = self.projection("vocabulary logits")?;
         let input = self.net.vocabulary_input(rows);
-        Ok(host::values(ops::linear(
-            input,
-            projection.weight,
-            projection.bias,
-        )))
+        let layer = ops::Dense {
+            weight: projection.weight,
+            bias: projection.bias,
+            cache: Some(self.packed_projection.clone()),
+        };
+        Ok(host::values(ops::dense(input, layer)))
     }
 
     pub(crate) fn projection(&self, work: &'static str) -> Result<ops::Projection, ModelError> {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use malmoi_models::{
     DETECTION_FACTOR, GENERATOR_FOLDER, Head, Labels, Mode, Model, ModelConfig, ModelError,
-    ModelInfo, OpenOptions, PackedBatch, Pass, ReplacedTokens, SaveOptions, VocabularyTargets,
+    ModelInfo, OpenOptions, PackedBatch, Pass, Precision, ReplacedTokens, SaveOptions,
+    VocabularyTargets,
 };
 use malmoi_nn::{Key, Purpose};
 use serde_json::{Value, json};
@@ -433,6 +434,23 @@ fn both_networks_learn_from_one_loss_and_nothing_passes_the_sampling() {
         parts,
         "another key draws other tokens"
     );
+}
+
+#[test]
+fn both_networks_run_in_bf16() {
+    let model = Model::initialise(pair_config(), Head::ReplacedTokens, 5, Mode::Training);
+    let (_, exact, _) = joint(&model, hidden_tokens(1, DETECTION_FACTOR));
+    let (_, rounded, gradients) = joint(
+        &model.with_precision(Precision::Bf16),
+        hidden_tokens(1, DETECTION_FACTOR),
+    );
+    assert_ne!(exact, rounded, "bf16 rounds");
+    // Eight bits of mantissa through one and two blocks of width 8 and 16.
+    assert!(
+        (exact[0].0 - rounded[0].0).abs() < 0.05 * exact[0].0,
+        "{exact:?} {rounded:?}"
+    );
+    assert!(gradients.values().flatten().all(|x| x.is_finite()));
 }
 
 #[test]

@@ -148,6 +148,12 @@ impl FeedForward {
             dropout,
             ..
         } = self.config;
+        // Dropout in the middle and biases on one side keep the parts apart.
+        let whole = self.up.bias.is_some() == self.down.bias.is_some() && dropout == 0.0;
+        if self.gate.is_none() && whole {
+            let (up, down) = (self.up.parameters(), self.down.parameters());
+            return ops::feed_forward(x, up, down, activation);
+        }
         let wide = match &self.gate {
             Some(gate) => ops::gated(gate.forward(x.clone()), self.up.forward(x), activation),
             None => ops::activation(self.up.forward(x), activation),

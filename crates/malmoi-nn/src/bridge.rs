@@ -4,6 +4,9 @@
 //! `f32` slices. [`apply`] runs it on tensors of the CPU device, with or without autodiff, and does all the graph
 //! keeping. No operation needs more glue than its two functions.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +19,7 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Bytes, DType, Shape, Tensor};
+use malmoi_kernels::mixed::{self, Values, bf16, to_bf16, to_f32};
 use malmoi_kernels::profile::{Cost, Direction};
 
 use crate::profile;
@@ -29,6 +33,73 @@ pub struct Operand<'a> {
     pub data: &'a [f32],
     /// Shape, outermost dimension first.
     pub shape: &'a [usize],
+}
+
+/// One input of an operation in mixed precision: activations in bf16, parameters in f32.
+#[derive(Clone, Copy, Debug)]
+pub struct MixedOperand<'a> {
+    /// Values in row-major order.
+    pub values: Values<'a>,
+    /// Shape, outermost dimension first.
+    pub shape: &'a [usize],
+}
+
+impl<'a> MixedOperand<'a> {
+    /// The values of a parameter.
+    ///
+    /// # Panics
+    /// When they are in bf16.
+    pub fn f32(&self) -> &'a [f32] {
+        match self.values {
+            Values::F32(values) => values,
+            Values::Bf16(_) => panic!("parameters are kept in f32"),
+        }
+    }
+}
+
+/// Values of either format.
+#[derive(Debug)]
+pub enum Data {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// bf16.
+    Bf16(Vec<bf16>),
+}
+
+impl Data {
+    /// For a kernel to read.
+    pub fn values(&self) -> Values<'_> {
+        match self {
+            Data::F32(values) => Values::F32(values),
+            Data::Bf16(values) => Values::Bf16(values),
+        }
+    }
+}
+
+/// What a forward pass in mixed precision returns.
+#[derive(Debug)]
+pub struct MixedForward {
+    /// The output, row-major.
+    pub data: Data,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// What the backward pass needs beside inputs and output; left empty when nothing is tracked.
+    pub saved: Vec<Data>,
+}
+
+/// What a backward pass in mixed precision gets; compare [`BackwardPass`].
+#[derive(Debug)]
+pub struct MixedBackward<'a> {
+    /// Inputs that were kept; the others are empty.
+    pub inputs: Vec<MixedOperand<'a>>,
+    /// The output's values, if asked for.
+    pub output: Values<'a>,
+    /// What the forward pass saved, to be consumed.
+    pub saved: Vec<Data>,
+    /// Gradient of the loss with respect to the output, in the output's format.
+    pub grad: Values<'a>,
+    /// Which inputs need a gradient.
+    pub needs: Vec<bool>,
 }
 
 /// What a forward pass returns.
@@ -77,6 +148,17 @@ pub struct Keep {
     pub output: bool,
 }
 
+/// See [`FusedOp::output_format`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// That of the first input.
+    LikeFirstInput,
+    /// f32 always.
+    F32,
+    /// bf16 always.
+    Bf16,
+}
+
 /// Which gradient an input gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
@@ -98,6 +180,31 @@ pub trait FusedOp: Debug + Send + Sync + 'static {
 
     /// Gradients of the inputs, in order; `None` where not needed or shared.
     fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>>;
+
+    /// Computes the output where an input is in bf16; `None` when there is no such kernel: then the inputs are widened,
+    /// [`FusedOp::forward`] and [`FusedOp::backward`] run in f32, and what stands in for bf16 is rounded.
+    fn forward_mixed(&self, inputs: &[MixedOperand<'_>], track: bool) -> Option<MixedForward> {
+        let _ = (inputs, track);
+        None
+    }
+
+    /// The backward pass of [`FusedOp::forward_mixed`]: gradients in the format of their inputs.
+    fn backward_mixed(&self, pass: MixedBackward<'_>) -> Vec<Option<Data>> {
+        let _ = pass;
+        unreachable!(
+            "an operation with a forward pass in mixed precision has the backward pass as well"
+        )
+    }
+
+    /// Which values live until [`FusedOp::backward_mixed`].
+    fn keep_mixed(&self) -> Keep {
+        self.keep()
+    }
+
+    /// In which format the output is when the first input is in bf16: losses stay in f32.
+    fn output_format(&self) -> OutputFormat {
+        OutputFormat::LikeFirstInput
+    }
 
     /// Name in profiles.
     fn name(&self) -> &'static str {
@@ -181,19 +288,23 @@ pub fn apply<const N: usize, const D: usize>(
     {
         OpsKind::Tracked(prepared) => {
             let (output, saved) = run(&op, &tensors, true);
-            let keep = op.keep();
+            let keep = match &saved {
+                Saved::Plain(_) => op.keep(),
+                Saved::Mixed(_) => op.keep_mixed(),
+            };
             let state = State {
                 shapes: tensors
                     .iter()
                     .map(|tensor| tensor.layout().shape().to_vec())
                     .collect(),
+                narrow: tensors.iter().map(is_bf16).collect(),
                 inputs: tensors
                     .into_iter()
                     .enumerate()
                     .map(|(i, tensor)| keep_or_recycle(tensor, keep.inputs.contains(&i)))
                     .collect(),
                 output: keep.output.then(|| output.clone()),
-                saved: Arc::new(Mutex::new(saved)),
+                saved: Arc::new(Mutex::new(Some(saved))),
                 op: Arc::new(op),
             };
             prepared.finish(state, output)
@@ -203,63 +314,142 @@ pub fn apply<const N: usize, const D: usize>(
     Tensor::from_primitive::<Autodiff<Flex>>(output)
 }
 
-fn run(op: &dyn FusedOp, inputs: &[FlexTensor], track: bool) -> (FlexTensor, Vec<Vec<f32>>) {
+/// What a forward pass left for the backward pass.
+#[derive(Debug)]
+enum Saved {
+    /// By [`FusedOp::forward`].
+    Plain(Vec<Vec<f32>>),
+    /// By [`FusedOp::forward_mixed`].
+    Mixed(Vec<Data>),
+}
+
+fn run(op: &dyn FusedOp, inputs: &[FlexTensor], track: bool) -> (FlexTensor, Saved) {
     let shapes: Vec<Vec<usize>> = inputs
         .iter()
         .map(|tensor| tensor.layout().shape().to_vec())
         .collect();
-    let operands: Vec<Operand<'_>> = inputs
-        .iter()
-        .zip(&shapes)
-        .map(|(tensor, shape)| Operand {
-            data: values(tensor),
-            shape,
-        })
-        .collect();
     let span = profile::span(
         op,
-        || operands.iter().map(|o| o.shape).collect(),
+        || shapes.iter().map(Vec::as_slice).collect(),
         Direction::Forward,
         track,
     );
+    if inputs.iter().any(is_bf16) {
+        let operands: Vec<MixedOperand<'_>> = inputs
+            .iter()
+            .zip(&shapes)
+            .map(|(tensor, shape)| MixedOperand {
+                values: values(tensor),
+                shape,
+            })
+            .collect();
+        if let Some(MixedForward { data, shape, saved }) = op.forward_mixed(&operands, track) {
+            drop(span);
+            return (tensor(data, &shape), Saved::Mixed(saved));
+        }
+    }
+    let widened: Vec<Cow<'_, [f32]>> = inputs.iter().map(widen).collect();
+    let operands: Vec<Operand<'_>> = (widened.iter().zip(&shapes))
+        .map(|(data, shape)| Operand { data, shape })
+        .collect();
     let Forward { data, shape, saved } = op.forward(&operands, track);
+    let narrow = match op.output_format() {
+        OutputFormat::LikeFirstInput => is_bf16(&inputs[0]),
+        OutputFormat::F32 => false,
+        OutputFormat::Bf16 => true,
+    };
+    widened.into_iter().for_each(give_widened);
+    let output = tensor(in_format(data, narrow), &shape);
     drop(span);
-    (tensor(data, &shape), saved)
+    (output, Saved::Plain(saved))
+}
+
+fn is_bf16(tensor: &FlexTensor) -> bool {
+    tensor.dtype() == DType::BF16
 }
 
 /// Values of a contiguous tensor.
-fn values(tensor: &FlexTensor) -> &[f32] {
-    tensor.as_slice::<f32>().expect("a contiguous f32 tensor")
+fn values(tensor: &FlexTensor) -> Values<'_> {
+    if is_bf16(tensor) {
+        Values::Bf16(tensor.as_slice().expect("a contiguous bf16 tensor"))
+    } else {
+        Values::F32(tensor.as_slice().expect("a contiguous f32 tensor"))
+    }
+}
+
+/// The same values in f32.
+fn widen(tensor: &FlexTensor) -> Cow<'_, [f32]> {
+    match values(tensor) {
+        Values::F32(values) => Cow::Borrowed(values),
+        Values::Bf16(values) => {
+            let mut wide = buffers::take(values.len());
+            to_f32(values, &mut wide);
+            Cow::Owned(wide)
+        }
+    }
+}
+
+fn give_widened(values: Cow<'_, [f32]>) {
+    if let Cow::Owned(values) = values {
+        buffers::give(values);
+    }
+}
+
+/// `data`, rounded to bf16 when asked.
+fn in_format(data: Vec<f32>, narrow: bool) -> Data {
+    if narrow {
+        narrowed_data(data)
+    } else {
+        Data::F32(data)
+    }
+}
+
+/// `data` in bf16.
+pub(crate) fn narrowed_data(data: Vec<f32>) -> Data {
+    let mut rounded = buffers::take(data.len());
+    to_bf16(&data, &mut rounded);
+    buffers::give(data);
+    Data::Bf16(rounded)
 }
 
 fn contiguous(tensor: FlexTensor) -> FlexTensor {
-    if tensor.as_slice::<f32>().is_some() {
+    if tensor.as_slice::<f32>().is_some() || tensor.as_slice::<bf16>().is_some() {
         tensor
     } else {
         tensor.to_contiguous()
     }
 }
 
-fn tensor(data: Vec<f32>, shape: &[usize]) -> FlexTensor {
+fn tensor(data: Data, shape: &[usize]) -> FlexTensor {
     debug_assert_eq!(
-        data.len(),
+        data.values().len(),
         shape.iter().product::<usize>(),
         "values fill the shape {shape:?}"
     );
-    FlexTensor::new(
-        Bytes::from_elems(data),
-        Layout::contiguous(Shape::from(shape.to_vec())),
-        DType::F32,
-    )
+    let layout = Layout::contiguous(Shape::from(shape.to_vec()));
+    match data {
+        Data::F32(values) => FlexTensor::new(Bytes::from_elems(values), layout, DType::F32),
+        Data::Bf16(values) => FlexTensor::new(Bytes::from_elems(values), layout, DType::BF16),
+    }
 }
 
 /// Keeps the memory of a tensor that nobody else holds for the next output.
 fn recycle(tensor: FlexTensor) {
-    if tensor.is_unique()
-        && tensor.dtype() == DType::F32
-        && let Ok(values) = tensor.into_data().try_into_vec()
-    {
-        buffers::give(values);
+    if !tensor.is_unique() {
+        return;
+    }
+    match tensor.dtype() {
+        DType::F32 => {
+            if let Ok(values) = tensor.into_data().try_into_vec::<f32>() {
+                buffers::give(values);
+            }
+        }
+        DType::BF16 => {
+            if let Ok(values) = tensor.into_data().try_into_vec::<bf16>() {
+                buffers::give(values);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -276,9 +466,93 @@ fn keep_or_recycle(tensor: FlexTensor, keep: bool) -> Option<FlexTensor> {
 struct State {
     op: Arc<dyn FusedOp>,
     shapes: Vec<Vec<usize>>,
+    /// Which inputs are in bf16, and so will their gradients be.
+    narrow: Vec<bool>,
     inputs: Vec<Option<FlexTensor>>,
     output: Option<FlexTensor>,
-    saved: Arc<Mutex<Vec<Vec<f32>>>>,
+    saved: Arc<Mutex<Option<Saved>>>,
+}
+
+impl State {
+    /// Gradients of the inputs, before sharing.
+    fn gradients(&self, grad: &FlexTensor, needs: Vec<bool>) -> Vec<Option<Data>> {
+        let saved = self
+            .saved
+            .lock()
+            .expect("no thread panicked while it held the lock")
+            .take()
+            .expect("a graph is walked backwards once");
+        let shapes = || self.shapes.iter().map(Vec::as_slice).collect();
+        let _span = profile::span(&*self.op, shapes, Direction::Backward, true);
+        match saved {
+            Saved::Plain(saved) => self.in_f32(grad, needs, saved),
+            Saved::Mixed(saved) => self.op.backward_mixed(MixedBackward {
+                inputs: (self.inputs.iter().zip(&self.shapes))
+                    .map(|(tensor, shape)| MixedOperand {
+                        values: tensor.as_ref().map_or(Values::F32(&[]), values),
+                        shape,
+                    })
+                    .collect(),
+                output: self.output.as_ref().map_or(Values::F32(&[]), values),
+                saved,
+                grad: values(grad),
+                needs,
+            }),
+        }
+    }
+
+    fn in_f32(
+        &self,
+        grad: &FlexTensor,
+        needs: Vec<bool>,
+        saved: Vec<Vec<f32>>,
+    ) -> Vec<Option<Data>> {
+        let inputs: Vec<Cow<'_, [f32]>> = (self.inputs.iter())
+            .map(|tensor| tensor.as_ref().map_or(Cow::Borrowed(&[][..]), widen))
+            .collect();
+        let output = self.output.as_ref().map_or(Cow::Borrowed(&[][..]), widen);
+        let grad = widen(grad);
+        let gradients = self.op.backward(BackwardPass {
+            inputs: (inputs.iter().zip(&self.shapes))
+                .map(|(data, shape)| Operand { data, shape })
+                .collect(),
+            output: &output,
+            saved,
+            grad: &grad,
+            needs,
+        });
+        inputs
+            .into_iter()
+            .chain([output, grad])
+            .for_each(give_widened);
+        (gradients.into_iter().zip(&self.narrow))
+            .map(|(gradient, &narrow)| gradient.map(|gradient| in_format(gradient, narrow)))
+            .collect()
+    }
+}
+
+thread_local! {
+    /// Nodes inside of the graph that have a gradient which their own backward pass has not taken yet. Burn would add a second
+    /// one without vectors in bf16, and into new memory.
+    static REGISTERED: RefCell<HashSet<u64>> = RefCell::new(HashSet::new());
+}
+
+/// The sum of two gradients, in the memory of one that nobody else holds if there is one.
+fn sum(a: FlexTensor, b: FlexTensor) -> FlexTensor {
+    let (mut into, other) = if a.is_unique() { (a, b) } else { (b, a) };
+    if is_bf16(&into) {
+        let other: &[bf16] = other
+            .as_slice()
+            .expect("gradients of a node have one format");
+        mixed::add_in_place(into.storage_mut(), other);
+    } else {
+        let other: &[f32] = other
+            .as_slice()
+            .expect("gradients of a node have one format");
+        malmoi_kernels::optim::add_in_place(into.storage_mut(), other);
+    }
+    recycle(other);
+    into
 }
 
 #[derive(Debug)]
@@ -289,29 +563,10 @@ impl<const N: usize> Backward<Flex, N> for FusedBackward {
 
     fn backward(self, ops: Ops<State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let grad = contiguous(grads.consume::<Flex>(&ops.node));
+        REGISTERED.with_borrow_mut(|nodes| nodes.remove(&ops.node.id.value));
         let state = ops.state;
-        let saved = std::mem::take(
-            &mut *state
-                .saved
-                .lock()
-                .expect("no thread panicked while it held the lock"),
-        );
-        let pass = BackwardPass {
-            inputs: (state.inputs.iter().zip(&state.shapes))
-                .map(|(tensor, shape)| Operand {
-                    data: tensor.as_ref().map_or(&[], values),
-                    shape,
-                })
-                .collect(),
-            output: state.output.as_ref().map_or(&[], values),
-            saved,
-            grad: values(&grad),
-            needs: ops.parents.iter().map(Option::is_some).collect(),
-        };
-        let shapes = || state.shapes.iter().map(Vec::as_slice).collect();
-        let span = profile::span(&*state.op, shapes, Direction::Backward, true);
-        let gradients = state.op.backward(pass);
-        drop(span);
+        let needs = ops.parents.iter().map(Option::is_some).collect();
+        let gradients = state.gradients(&grad, needs);
         let mut tensors: Vec<Option<FlexTensor>> = Vec::with_capacity(N);
         for (i, (gradient, shape)) in gradients.into_iter().zip(&state.shapes).enumerate() {
             let gradient = match state.op.shares(i) {
@@ -325,10 +580,49 @@ impl<const N: usize> Backward<Flex, N> for FusedBackward {
         state.inputs.into_iter().flatten().for_each(recycle);
         state.output.into_iter().for_each(recycle);
         for (parent, gradient) in ops.parents.into_iter().zip(tensors) {
-            if let Some(node) = parent {
-                let gradient = gradient.expect("a gradient for every input that needs one");
-                grads.register::<Flex>(node.id, gradient);
+            let Some(node) = parent else { continue };
+            let mut gradient = gradient.expect("a gradient for every input that needs one");
+            let id = node.id.value;
+            // The gradient of a leaf stays where it is, so Burn adds to it.
+            if !node.parents.is_empty() {
+                if REGISTERED.with_borrow_mut(|nodes| !nodes.insert(id)) {
+                    gradient = sum(gradient, contiguous(grads.consume::<Flex>(&node)));
+                }
             }
+            grads.register::<Flex>(node.id, gradient);
         }
+    }
+}
+
+/// `x` in bf16, the format of activations in mixed precision. Its gradient is widened.
+pub fn narrowed<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    apply(Narrow, [primitive(x)])
+}
+
+#[derive(Debug)]
+struct Narrow;
+
+impl FusedOp for Narrow {
+    fn forward(&self, inputs: &[Operand<'_>], _track: bool) -> Forward {
+        let mut y = buffers::take(inputs[0].data.len());
+        y.copy_from_slice(inputs[0].data);
+        Forward::new(y, inputs[0].shape)
+    }
+
+    fn keep(&self) -> Keep {
+        Keep {
+            inputs: &[],
+            output: false,
+        }
+    }
+
+    fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
+        let mut dx = buffers::take(pass.grad.len());
+        dx.copy_from_slice(pass.grad);
+        vec![Some(dx)]
+    }
+
+    fn output_format(&self) -> OutputFormat {
+        OutputFormat::Bf16
     }
 }

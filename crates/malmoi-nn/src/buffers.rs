@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use malmoi_kernels::mixed::bf16;
+
 /// Elements kept for later at most (256 MiB): enough for what one step of a small model, or one layer of a large one, uses at a
 /// time. Beyond it memory goes back to the allocator, so that peaks do not add up.
 const LIMIT: usize = 64 << 20;
@@ -14,48 +16,77 @@ const LIMIT: usize = 64 << 20;
 /// Below this many elements the allocator is as fast.
 const SMALL: usize = 1024;
 
-struct Free {
-    /// Free buffers by length.
-    buffers: BTreeMap<usize, Vec<Vec<f32>>>,
+/// Free buffers of one type.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Free<T> {
+    /// By length.
+    buffers: BTreeMap<usize, Vec<Vec<T>>>,
     elements: usize,
 }
 
-static FREE: Mutex<Free> = Mutex::new(Free {
-    buffers: BTreeMap::new(),
-    elements: 0,
-});
+impl<T> Free<T> {
+    const fn new() -> Mutex<Free<T>> {
+        Mutex::new(Free {
+            buffers: BTreeMap::new(),
+            elements: 0,
+        })
+    }
+
+    fn take(&mut self, len: usize) -> Option<Vec<T>> {
+        // Slightly longer ones do as well: lengths vary when sequences do.
+        let (&found, same) = self.buffers.range_mut(len..=len + len / 8).next()?;
+        let mut buffer = same.pop()?;
+        if same.is_empty() {
+            self.buffers.remove(&found);
+        }
+        self.elements -= found;
+        buffer.truncate(len);
+        Some(buffer)
+    }
+
+    fn give(&mut self, buffer: Vec<T>) {
+        let len = buffer.len();
+        if self.elements + len <= LIMIT {
+            self.elements += len;
+            self.buffers.entry(len).or_default().push(buffer);
+        }
+    }
+}
+
+static F32: Mutex<Free<f32>> = Free::new();
+static BF16: Mutex<Free<bf16>> = Free::new();
+
+/// A number that buffers hold.
+pub trait Number: Copy + Default + 'static {
+    /// Runs `f` on the free buffers of this type.
+    #[doc(hidden)]
+    fn with_free<R>(f: impl FnOnce(&mut Free<Self>) -> R) -> R;
+}
+
+impl Number for f32 {
+    fn with_free<R>(f: impl FnOnce(&mut Free<f32>) -> R) -> R {
+        f(&mut F32.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Number for bf16 {
+    fn with_free<R>(f: impl FnOnce(&mut Free<bf16>) -> R) -> R {
+        f(&mut BF16.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// A buffer of `len` elements with arbitrary contents, for a kernel that overwrites all of it.
 #[must_use]
-pub fn take(len: usize) -> Vec<f32> {
-    if len >= SMALL {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        // Slightly longer ones do as well: lengths vary when sequences do.
-        let found = free.buffers.range(len..=len + len / 8).next();
-        if let Some(found) = found.map(|(&found, _)| found) {
-            let same = free.buffers.get_mut(&found).expect("found above");
-            let mut buffer = same.pop().expect("no empty lists are kept");
-            if same.is_empty() {
-                free.buffers.remove(&found);
-            }
-            free.elements -= found;
-            buffer.truncate(len);
-            return buffer;
-        }
-    }
-    vec![0.0; len]
+pub fn take<T: Number>(len: usize) -> Vec<T> {
+    let found = (len >= SMALL).then(|| T::with_free(|free| free.take(len)));
+    found.flatten().unwrap_or_else(|| vec![T::default(); len])
 }
 
 /// Takes back a buffer that nobody needs any more.
-pub fn give(buffer: Vec<f32>) {
-    let len = buffer.len();
-    if len < SMALL {
-        return;
-    }
-    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-    if free.elements + len <= LIMIT {
-        free.elements += len;
-        free.buffers.entry(len).or_default().push(buffer);
+pub fn give<T: Number>(buffer: Vec<T>) {
+    if buffer.len() >= SMALL {
+        T::with_free(|free| free.give(buffer));
     }
 }
 
@@ -67,15 +98,15 @@ mod tests {
     fn buffers_come_back_by_length_and_never_shorter_than_asked_for() {
         // Lengths that no other test uses.
         let odd = 1_234_567;
-        let mut buffer = take(odd);
+        let mut buffer: Vec<f32> = take(odd);
         buffer[7] = 3.0;
         let at = buffer.as_ptr();
         give(buffer);
-        let shorter = take(odd - 1000);
+        let shorter = take::<f32>(odd - 1000);
         assert_eq!((shorter.len(), shorter.as_ptr()), (odd - 1000, at));
         give(shorter);
-        let other = take(odd);
+        let other: Vec<f32> = take(odd);
         assert_ne!(other.as_ptr(), at, "a shorter buffer is not enough");
-        assert_eq!(take(odd / 2).len(), odd / 2);
+        assert_eq!(take::<bf16>(odd / 2).len(), odd / 2);
     }
 }

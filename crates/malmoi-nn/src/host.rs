@@ -1,6 +1,7 @@
 //! Values in and out of tensors, as plain vectors.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use malmoi_kernels::mixed::{bf16, to_f32};
 
 /// A tensor of the given shape on the CPU device, without copying.
 ///
@@ -12,11 +13,14 @@ pub fn tensor<const D: usize>(data: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
 
 /// The values of a tensor in row-major order; not copied when nothing else holds the tensor.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor
-        .inner()
-        .into_data()
-        .try_into_vec()
-        .expect("an f32 tensor")
+    let data = tensor.inner().into_data();
+    if data.dtype() == DType::BF16 {
+        let narrow: Vec<bf16> = data.try_into_vec().expect("a bf16 tensor");
+        let mut wide = vec![0.0; narrow.len()];
+        to_f32(&narrow, &mut wide);
+        return wide;
+    }
+    data.try_into_vec().expect("an f32 tensor")
 }
 
 /// The same values without a graph behind them, without copying.

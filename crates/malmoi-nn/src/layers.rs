@@ -8,6 +8,7 @@ use burn::tensor::{Device, Shape, Tensor};
 
 use crate::ops;
 use crate::pass::Pass;
+use crate::weights::WeightCache;
 
 /// A parameter of a given shape filled with `value` on first use.
 pub fn parameter<const D: usize>(shape: [usize; D], value: f32) -> Param<Tensor<D>> {
@@ -34,6 +35,8 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[d_out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    cache: WeightCache,
 }
 
 impl Linear {
@@ -42,12 +45,22 @@ impl Linear {
         Self {
             weight: parameter([d_out, d_in], 0.0),
             bias: bias.then(|| parameter([d_out], 0.0)),
+            cache: WeightCache::default(),
         }
     }
 
     /// `x [N, d_in]` → `[N, d_out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        ops::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        ops::dense(x, self.parameters())
+    }
+
+    /// What an operation needs of the layer.
+    pub fn parameters(&self) -> ops::Dense {
+        ops::Dense {
+            weight: self.weight.val(),
+            bias: self.bias.as_ref().map(Param::val),
+            cache: Some(self.cache.clone()),
+        }
     }
 
     /// Multiply-adds a row.

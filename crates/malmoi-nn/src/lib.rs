@@ -19,6 +19,7 @@ pub mod positions;
 mod profile;
 pub mod sharing;
 pub mod stack;
+pub mod weights;
 
 pub use attention::{AttentionConfig, Biases, Memory, MultiHeadAttention, Surroundings};
 pub use batch::{BatchError, KeyRows, PackedBatch};

@@ -6,7 +6,7 @@ use burn::backend::Flex;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
-use crate::host;
+use crate::{host, weights};
 
 /// Name and shape of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,7 @@ pub fn fill<M: Module, E>(
     mode: Mode,
     source: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
 ) -> Result<M, E> {
+    weights::parameters_change();
     let mut mapper = Fill {
         path: Vec::new(),
         mode,
@@ -114,6 +115,7 @@ pub fn gradients<M: Module>(
 
 /// Changes the values of every parameter in place, in module order.
 pub fn update<M: Module>(module: M, f: impl FnMut(&ParameterInfo, &mut [f32])) -> M {
+    weights::parameters_change();
     module.map(&mut Update {
         path: Vec::new(),
         f,

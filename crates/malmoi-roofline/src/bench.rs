@@ -10,9 +10,12 @@ use malmoi_infer::InferError;
 use malmoi_infer::generate::{Flow, GenerateOptions, generate};
 use malmoi_infer::sampling::SamplingSettings;
 use malmoi_kernels::gemm::{Epilogue, Mat, PackedMat, gemm, gemm_packed};
+use malmoi_kernels::mixed::{
+    Finish, Matrix, PackedRight, Right, Values, ValuesMut, bf16, product, to_bf16,
+};
 use malmoi_kernels::probe::Arithmetic;
 use malmoi_kernels::random::{Key, Purpose};
-use malmoi_models::{BatchError, ModelError};
+use malmoi_models::{BatchError, ModelError, Precision};
 use malmoi_train::TrainError;
 use malmoi_train::optim::OptimizerError;
 use serde::{Deserialize, Serialize};
@@ -28,7 +31,7 @@ pub enum BenchError {
     #[error("there is no workload `{0}`: expected one of {names}", names = Workload::NAMES.join(", "))]
     UnknownWorkload(String),
     /// A precision that the models do not run in.
-    #[error("precision `{0}` is not implemented; expected f32")]
+    #[error("precision `{0}` is not implemented; expected f32 or bf16")]
     Precision(String),
     /// A list of lengths that cannot be used.
     #[error("{0}; expected JSON with the list `lengths` of numbers from 1 to 512")]
@@ -189,18 +192,28 @@ pub fn read_lengths(json: &[u8]) -> Result<Vec<usize>, BenchError> {
 /// [`BenchError`]; [`BenchError::Lengths`] when `encode-ragged` has none.
 pub fn run(workload: Workload, options: &BenchOptions) -> Result<Measurement, BenchError> {
     let runs = options.runs.max(1);
-    if options.precision != Arithmetic::F32 {
-        return Err(BenchError::Precision(options.precision.name().to_owned()));
-    }
+    let precision = match options.precision {
+        Arithmetic::F32 => Precision::F32,
+        Arithmetic::Bf16 => Precision::Bf16,
+        other => return Err(BenchError::Precision(other.name().to_owned())),
+    };
     let mut value_packed = None;
     let (units, unit, (best_s, median_s)) = match workload {
         Workload::Gemm => {
-            let (units, plain, packed) = matrix_product()?;
+            let (units, plain, packed) = matrix_product(precision)?;
             value_packed = Some(round(units / packed.1, 2));
             (units, "GFLOP/s", plain)
         }
-        Workload::EncodeFixed => (1024.0, "tokens/s", encode(&[[128; 8].as_slice()], runs, 3)?),
-        Workload::EncodeLatency => (1.0, "ms", encode(&[[32].as_slice()], 5 * runs, 3)?),
+        Workload::EncodeFixed => (
+            1024.0,
+            "tokens/s",
+            encode(precision, &[[128; 8].as_slice()], runs, 3)?,
+        ),
+        Workload::EncodeLatency => (
+            1.0,
+            "ms",
+            encode(precision, &[[32].as_slice()], 5 * runs, 3)?,
+        ),
         Workload::EncodeRagged if options.lengths.is_empty() => {
             return Err(BenchError::Lengths("no lengths given".into()));
         }
@@ -209,18 +222,22 @@ pub fn run(workload: Workload, options: &BenchOptions) -> Result<Measurement, Be
             (
                 options.lengths.iter().sum::<usize>() as f64,
                 "tokens/s",
-                encode(&batches, runs, 1)?,
+                encode(precision, &batches, runs, 1)?,
             )
         }
-        Workload::MlmTrain => (1024.0, "tokens/s", train("bert-base", 8, 128, runs)?),
-        Workload::ClmTrain => (1024.0, "tokens/s", train("gpt2", 4, 256, runs)?),
+        Workload::MlmTrain => (
+            1024.0,
+            "tokens/s",
+            train(precision, "bert-base", 8, 128, runs)?,
+        ),
+        Workload::ClmTrain => (1024.0, "tokens/s", train(precision, "gpt2", 4, 256, runs)?),
         Workload::Prefill => (
             1024.0,
             "tokens/s",
-            runs::prefill(&runs::preset("gpt2"), 1, 1024, runs)?,
+            runs::prefill(&runs::preset("gpt2"), precision, 1, 1024, runs)?,
         ),
-        Workload::Decode => (64.0, "tokens/s", decode(1, runs)?),
-        Workload::DecodeBatch => (8.0 * 64.0, "tokens/s", decode(8, runs)?),
+        Workload::Decode => (64.0, "tokens/s", decode(precision, 1, runs)?),
+        Workload::DecodeBatch => (8.0 * 64.0, "tokens/s", decode(precision, 8, runs)?),
     };
     let value = if unit == "ms" {
         median_s * 1e3
@@ -246,41 +263,77 @@ fn round(x: f64, digits: i32) -> f64 {
 }
 
 /// Billions of operations, times with both matrices as they are, times with the right one packed.
-fn matrix_product() -> Result<(f64, Times, Times), BenchError> {
+fn matrix_product(precision: Precision) -> Result<(f64, Times, Times), BenchError> {
     let (m, k, n) = (1024, 768, 3072);
     let normal = |stream, len| {
         let mut values = vec![0.0; len];
         Key::new(0, Purpose::Other(1), stream).fill_normal(0, &mut values);
         values
     };
-    let (a, b, mut c) = (normal(0, m * k), normal(1, k * n), vec![0.0; m * n]);
-    let (left, right) = (Mat::row_major(&a, m, k), Mat::row_major(&b, k, n));
-    let plain = timed(30, 5, || {
-        gemm(left, right, &mut c, false, Epilogue::bias(None));
-        black_box(&c);
-        Ok(())
-    })?;
-    let packed = PackedMat::new(right);
-    let packed = timed(30, 5, || {
-        gemm_packed(left, &packed, &mut c, false, Epilogue::bias(None));
-        black_box(&c);
-        Ok(())
-    })?;
+    let (a, b) = (normal(0, m * k), normal(1, k * n));
+    let (plain, packed) = match precision {
+        Precision::F32 => {
+            let mut c = vec![0.0; m * n];
+            let (left, right) = (Mat::row_major(&a, m, k), Mat::row_major(&b, k, n));
+            let plain = timed(30, 5, || {
+                gemm(left, right, &mut c, false, Epilogue::bias(None));
+                black_box(&c);
+                Ok(())
+            })?;
+            let packed = PackedMat::new(right);
+            let packed = timed(30, 5, || {
+                gemm_packed(left, &packed, &mut c, false, Epilogue::bias(None));
+                black_box(&c);
+                Ok(())
+            })?;
+            (plain, packed)
+        }
+        Precision::Bf16 => {
+            let rounded = |values: &[f32]| {
+                let mut rounded = vec![bf16::ZERO; values.len()];
+                to_bf16(values, &mut rounded);
+                rounded
+            };
+            let (a, b, mut c) = (rounded(&a), rounded(&b), vec![bf16::ZERO; m * n]);
+            let left = Matrix::row_major(Values::Bf16(&a), m, k);
+            let right = Matrix::row_major(Values::Bf16(&b), k, n);
+            let mut run = |right: Right| {
+                timed(30, 5, || {
+                    product(left, right, ValuesMut::Bf16(&mut c), false, Finish::NONE);
+                    black_box(&c);
+                    Ok(())
+                })
+            };
+            let plain = run(Right::Plain(right))?;
+            (plain, run(Right::Packed(&PackedRight::new(right)))?)
+        }
+    };
     Ok(((2 * m * k * n) as f64 / 1e9, plain, packed))
 }
 
 /// Hidden states of BERT-base for batches of sequences of these lengths.
-fn encode(batches: &[&[usize]], runs: usize, warm: usize) -> Result<Times, BenchError> {
-    runs::encode(&runs::preset("bert-base"), batches, runs, warm)
+fn encode(
+    precision: Precision,
+    batches: &[&[usize]],
+    runs: usize,
+    warm: usize,
+) -> Result<Times, BenchError> {
+    runs::encode(&runs::preset("bert-base"), precision, batches, runs, warm)
 }
 
 /// A training step of a preset with its published dropout, without clipping.
-fn train(name: &str, sequences: usize, length: usize, runs: usize) -> Result<Times, BenchError> {
-    runs::train(&runs::preset(name), sequences, length, runs)
+fn train(
+    precision: Precision,
+    name: &str,
+    sequences: usize,
+    length: usize,
+    runs: usize,
+) -> Result<Times, BenchError> {
+    runs::train(&runs::preset(name), precision, sequences, length, runs)
 }
 
-fn decode(sequences: usize, runs: usize) -> Result<Times, BenchError> {
-    let model = runs::decoder(&runs::preset("gpt2"));
+fn decode(precision: Precision, sequences: usize, runs: usize) -> Result<Times, BenchError> {
+    let model = runs::decoder(&runs::preset("gpt2"), precision);
     let prompts: Vec<Vec<u32>> = (0..sequences)
         .map(|row| runs::ids(row as u64, 32, model.config().vocab_size()))
         .collect();

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use malmoi_kernels::profile;
 use malmoi_kernels::random::{Key, Purpose};
-use malmoi_models::{Head, Mode, Model, ModelConfig, PackedBatch};
+use malmoi_models::{Head, Mode, Model, ModelConfig, PackedBatch, Precision};
 use malmoi_train::data::{Example, MicroBatch};
 use malmoi_train::optim::{Adam, LearningRate, Optimizer, Rule, Schedule};
 use malmoi_train::pretrain::{StepOptions, Trainer};
@@ -56,18 +56,20 @@ pub(crate) fn preset(name: &str) -> ModelConfig {
 }
 
 /// A decoder with its projection to the vocabulary.
-pub(crate) fn decoder(config: &ModelConfig) -> Model {
-    Model::initialise(config.clone(), Head::CausalLm, 0, Mode::Inference)
+pub(crate) fn decoder(config: &ModelConfig, precision: Precision) -> Model {
+    Model::initialise(config.clone(), Head::CausalLm, 0, Mode::Inference).with_precision(precision)
 }
 
 /// Hidden states of an encoder for batches of sequences of these lengths; the time of all batches together.
 pub(crate) fn encode(
     config: &ModelConfig,
+    precision: Precision,
     batches: &[&[usize]],
     runs: usize,
     warm: usize,
 ) -> Result<Times, BenchError> {
-    let model = Model::initialise(config.clone(), Head::None, 0, Mode::Inference);
+    let model =
+        Model::initialise(config.clone(), Head::None, 0, Mode::Inference).with_precision(precision);
     let vocab_size = model.config().vocab_size();
     let mut stream = 0;
     let mut pack = |lengths: &&[usize]| {
@@ -92,11 +94,12 @@ pub(crate) fn encode(
 /// Prompts of a decoder, with the logits of each one's last position.
 pub(crate) fn prefill(
     config: &ModelConfig,
+    precision: Precision,
     sequences: usize,
     length: usize,
     runs: usize,
 ) -> Result<Times, BenchError> {
-    let model = decoder(config);
+    let model = decoder(config, precision);
     let batch = prompts(&model, sequences, length);
     let rows = last_rows(&batch);
     timed(runs, 2, || {
@@ -119,11 +122,12 @@ fn last_rows(batch: &PackedBatch) -> Vec<u32> {
 /// Single steps of a decoder whose caches hold `past` tokens in the middle of the measurement.
 fn decode(
     config: &ModelConfig,
+    precision: Precision,
     sequences: usize,
     past: usize,
     runs: usize,
 ) -> Result<Times, BenchError> {
-    let model = decoder(config);
+    let model = decoder(config, precision);
     let room = config.max_len() - 1 - past;
     let after = (runs / 2).min(room);
     // One step to warm up, then steps around the length asked for.
@@ -149,13 +153,15 @@ fn decode(
 /// A training step with the model's own dropout, without clipping: every next token, or 15 % hidden ones.
 pub(crate) fn train(
     config: &ModelConfig,
+    precision: Precision,
     sequences: usize,
     length: usize,
     runs: usize,
 ) -> Result<Times, BenchError> {
     let (vocab_size, causal) = (config.vocab_size(), config.is_causal());
     let head = crate::cost::head_for(config, Phase::Train);
-    let model = Model::initialise(config.clone(), head, 0, Mode::Training);
+    let model =
+        Model::initialise(config.clone(), head, 0, Mode::Training).with_precision(precision);
     let chosen = Key::new(0, Purpose::Masking, 0);
     let example = |row: usize| {
         let ids = ids(row as u64, length, vocab_size);
@@ -216,10 +222,16 @@ pub fn measure(config: &ModelConfig, work: &Work, runs: usize) -> Result<f64, Be
         ..
     } = *work;
     let (_, median) = match phase {
-        Phase::Train => train(config, batch, tokens, runs)?,
-        Phase::Encode => encode(config, &[vec![tokens; batch].as_slice()], runs, 1)?,
-        Phase::Prefill => prefill(config, batch, tokens, runs)?,
-        Phase::Decode => decode(config, batch, tokens, 4 * runs)?,
+        Phase::Train => train(config, Precision::F32, batch, tokens, runs)?,
+        Phase::Encode => encode(
+            config,
+            Precision::F32,
+            &[vec![tokens; batch].as_slice()],
+            runs,
+            1,
+        )?,
+        Phase::Prefill => prefill(config, Precision::F32, batch, tokens, runs)?,
+        Phase::Decode => decode(config, Precision::F32, batch, tokens, 4 * runs)?,
     };
     Ok(median)
 }

@@ -104,6 +104,7 @@ fn the_fused_projection_equals_the_naive_one_on_every_isa() {
                     targets: &targets,
                     weights: &weights,
                     d,
+                    products: Products::F32,
                 };
                 let run = |fast: bool| {
                     let (mut dx, mut dw, mut dbias) =
@@ -145,6 +146,7 @@ fn blocks_of_rows_add_up_to_the_whole() {
             targets: &targets,
             weights: &weights,
             d,
+            products: Products::F32,
         };
         let whole = linear_cross_entropy(input, None);
         let mut parts = LossSum::default();
@@ -190,6 +192,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
             targets: &targets,
             weights: &weights,
             d,
+            products: Products::F32,
         };
         assert_same_bits_on_any_threads("cross-entropy", || {
             let (mut dx, mut dw) = (vec![0.0; m * d], vec![0.0; vocab * d]);

@@ -40,6 +40,19 @@ pub fn to_f32(x: &[bf16], y: &mut [f32]) {
     });
 }
 
+/// `x += y`, each sum rounded.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn add_in_place(x: &mut [bf16], y: &[bf16]) {
+    assert_eq!(
+        x.len(),
+        y.len(),
+        "add_in_place: both slices have the same length"
+    );
+    crate::threads::chunks_mut(x, CHUNK, 1, |at, x| add(&y[at..at + x.len()], x));
+}
+
 /// Rounds f32 values to those that bf16 can hold.
 pub fn round_to_bf16(x: &mut [f32]) {
     crate::threads::chunks_mut(x, CHUNK, 1, |_, x| {
@@ -76,10 +89,19 @@ fn widen_on(x: &[bf16], y: &mut [f32]) {
     }
 }
 
+#[inline(always)]
+fn add_on(x: &[bf16], y: &mut [bf16]) {
+    for (x, y) in x.iter().zip(y) {
+        let sum = f32::from_bits(u32::from(x.to_bits()) << 16)
+            + f32::from_bits(u32::from(y.to_bits()) << 16);
+        *y = bf16::from_bits(rounded_bits(sum) as u16);
+    }
+}
+
 /// Defines a function that the compiler vectorises for the instruction set in use.
 macro_rules! vectorised {
     ($name:ident = $generic:ident($x:ident: $in:ty, $y:ident: $out:ty)) => {
-        fn $name($x: $in, $y: $out) {
+        pub(super) fn $name($x: $in, $y: $out) {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
@@ -104,4 +126,5 @@ macro_rules! vectorised {
 }
 
 vectorised!(narrow = narrow_on(x: &[f32], y: &mut [bf16]));
+vectorised!(add = add_on(x: &[bf16], y: &mut [bf16]));
 vectorised!(widen = widen_on(x: &[bf16], y: &mut [f32]));

@@ -61,6 +61,7 @@ pub fn linear_cross_entropy(
         targets,
         weights,
         d,
+        products: _,
     } = input;
     let vocab = w.len() / d;
     let mut logits = vec![0.0; targets.len() * vocab];

@@ -41,15 +41,20 @@ impl Generator {
         }
     }
 
+    /// The input of the first block, from the discriminator's embeddings.
+    pub fn embed(&self, embeddings: &Embeddings, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
+        embeddings.projected(self.projection.as_ref(), batch, pass)
+    }
+
     /// The states at the hidden tokens of a batch, ready for the projection that comes with them.
     pub fn forward(
         &self,
+        embedded: Tensor<2>,
         embeddings: &Embeddings,
         batch: &PackedBatch,
         targets: &VocabularyTargets,
         pass: &Pass,
     ) -> Option<(Tensor<2>, Projection)> {
-        let embedded = embeddings.projected(self.projection.as_ref(), batch, pass);
         let stack = Stack::new(&self.layers);
         let hidden = stack.forward(embedded, batch, None, pass, &mut |_| ());
         let rows = ops::gather_rows(hidden, Arc::clone(&targets.rows));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use malmoi_kernels::attention as kernel;
 use malmoi_kernels::attention::{
     AttentionShape, Bias, CachedShape, Dropout, Gradients, KvSlices, Mask, Saved,
@@ -10,7 +10,7 @@ use malmoi_kernels::attention::{
 
 use malmoi_kernels::profile::{Cost, Direction, Label, span};
 
-use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, narrowed, primitive};
 use crate::buffers;
 use crate::{host, profile};
 
@@ -111,6 +111,7 @@ pub fn attention_cached(
     layout: &AttentionLayout,
 ) -> Tensor<2> {
     let shape = q.dims();
+    let narrow = q.dtype() == DType::BF16;
     let bias = bias.map(host::values);
     let q = host::values(q);
     let mut out = buffers::take(q.len());
@@ -139,7 +140,8 @@ pub fn attention_cached(
     });
     kernel::attention_cached(&sizes, &q, caches, &mut out);
     drop(span);
-    host::tensor(out, shape)
+    let out = host::tensor(out, shape);
+    if narrow { narrowed(out) } else { out }
 }
 
 #[derive(Debug)]

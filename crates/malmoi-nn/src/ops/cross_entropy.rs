@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use malmoi_kernels::loss as kernel;
+use malmoi_kernels::mixed::{Values, to_f32};
 
 use malmoi_kernels::profile::{Cost, Direction};
 
-use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
-use crate::profile;
+use crate::bridge::{
+    BackwardPass, Data, Forward, FusedOp, Keep, MixedBackward, MixedForward, MixedOperand, Operand,
+    OutputFormat, apply, narrowed_data, primitive,
+};
+use crate::{buffers, profile};
 
 /// Sum of weighted cross-entropies over rows: `logits [M, V]`, `targets [M]`, `weights [M]` → `[1]`.
 ///
@@ -70,6 +74,10 @@ impl FusedOp for CrossEntropy {
         }
     }
 
+    fn output_format(&self) -> OutputFormat {
+        OutputFormat::F32
+    }
+
     fn keep(&self) -> Keep {
         Keep {
             inputs: &[],
@@ -90,8 +98,8 @@ struct LinearCrossEntropy {
     weights: Arc<[f32]>,
 }
 
-impl FusedOp for LinearCrossEntropy {
-    fn forward(&self, inputs: &[Operand<'_>], track: bool) -> Forward {
+impl LinearCrossEntropy {
+    fn compute(&self, inputs: &[Operand<'_>], track: bool, products: kernel::Products) -> Forward {
         let (x, weight) = (inputs[0], inputs[1]);
         let bias = inputs.get(2).map(|bias| bias.data);
         let d = weight.shape[1];
@@ -123,6 +131,7 @@ impl FusedOp for LinearCrossEntropy {
             targets: &self.targets,
             weights: &self.weights,
             d,
+            products,
         };
         let sum = kernel::linear_cross_entropy(input, grads);
         Forward {
@@ -130,6 +139,15 @@ impl FusedOp for LinearCrossEntropy {
             shape: vec![2],
             saved,
         }
+    }
+}
+
+impl FusedOp for LinearCrossEntropy {
+    fn forward(&self, inputs: &[Operand<'_>], track: bool) -> Forward {
+        self.compute(inputs, track, kernel::Products::F32)
+    }
+    fn output_format(&self) -> OutputFormat {
+        OutputFormat::F32
     }
 
     fn keep(&self) -> Keep {
@@ -168,5 +186,51 @@ impl FusedOp for LinearCrossEntropy {
                 }
             }
         }
+    }
+
+    fn forward_mixed(&self, inputs: &[MixedOperand<'_>], track: bool) -> Option<MixedForward> {
+        let Values::Bf16(x) = inputs[0].values else {
+            return None;
+        };
+        // A few rows: widened, they go through the same code but for the products.
+        let mut wide = buffers::take(x.len());
+        to_f32(x, &mut wide);
+        let mut operands = vec![Operand {
+            data: &wide,
+            shape: inputs[0].shape,
+        }];
+        operands.extend(inputs[1..].iter().map(|input| Operand {
+            data: input.f32(),
+            shape: input.shape,
+        }));
+        let Forward { data, shape, saved } = self.compute(&operands, track, kernel::Products::Bf16);
+        buffers::give(wide);
+        Some(MixedForward {
+            data: Data::F32(data),
+            shape,
+            saved: saved.into_iter().map(Data::F32).collect(),
+        })
+    }
+
+    fn backward_mixed(&self, pass: MixedBackward<'_>) -> Vec<Option<Data>> {
+        let Values::F32(grad) = pass.grad else {
+            unreachable!("a loss is in f32")
+        };
+        let gradients = pass.saved.into_iter().take(pass.inputs.len());
+        let scaled = gradients.enumerate().map(|(i, gradient)| {
+            let Data::F32(mut gradient) = gradient else {
+                unreachable!("saved by the forward pass")
+            };
+            if grad[0] != 1.0 {
+                malmoi_kernels::optim::scale_in_place(&mut gradient, grad[0]);
+            }
+            // The hidden states are in bf16, the projection is in f32.
+            Some(if i == 0 {
+                narrowed_data(gradient)
+            } else {
+                Data::F32(gradient)
+            })
+        });
+        scaled.collect()
     }
 }

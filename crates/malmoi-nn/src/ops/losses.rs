@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
-use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::bridge::{
+    BackwardPass, Forward, FusedOp, Keep, Operand, OutputFormat, apply, primitive,
+};
 
 /// Mean of `(x - target)²` over all elements of `x [B, K]` → `[1]`.
 pub fn mean_squared_error(x: Tensor<2>, targets: Arc<[f32]>) -> Tensor<1> {
@@ -77,6 +79,10 @@ impl FusedOp for Pointwise {
         Forward::new(vec![weighted.sum::<f64>() as f32], [1])
     }
 
+    fn output_format(&self) -> OutputFormat {
+        OutputFormat::F32
+    }
+
     fn keep(&self) -> Keep {
         Keep {
             inputs: &[0],
@@ -108,6 +114,10 @@ impl FusedOp for WeightedSum {
             vec![inputs[0].data[0] * self.0 + inputs[1].data[0] * self.1],
             [1],
         )
+    }
+
+    fn output_format(&self) -> OutputFormat {
+        OutputFormat::F32
     }
 
     fn keep(&self) -> Keep {

@@ -19,7 +19,7 @@ pub use cross_entropy::{Projection, cross_entropy, linear_cross_entropy};
 pub use distance_bias::bias_of_buckets;
 pub use dropout::dropout;
 pub use embedding::{gather_rows, sum_of_embeddings};
-pub use linear::linear;
+pub use linear::{Dense, dense, feed_forward, linear};
 pub use losses::{
     binary_cross_entropy, mean_squared_error, weighted_binary_cross_entropy, weighted_sum,
 };

@@ -1,9 +1,13 @@
 //! Layer and root-mean-square normalisation, alone or fused with the residual sum before it.
 
 use burn::tensor::Tensor;
+use malmoi_kernels::mixed::{self, Values};
 use malmoi_kernels::norm::{self as kernel, LayerNormOut, NormGradients, RmsNormOut};
 
-use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, Share, apply, primitive};
+use crate::bridge::{
+    BackwardPass, Data, Forward, FusedOp, Keep, MixedBackward, MixedForward, MixedOperand, Operand,
+    Share, apply, primitive,
+};
 use crate::buffers;
 use crate::layers::{NormConfig, NormKind};
 
@@ -56,6 +60,20 @@ pub fn residual_norm(
 struct Norm {
     config: NormConfig,
     residual: bool,
+}
+
+impl Norm {
+    fn mixed<'a>(&self, inputs: &[MixedOperand<'a>]) -> mixed::Norm<'a> {
+        let (gamma, eps) = (inputs[1].f32(), self.config.eps);
+        // Backward the shift was not kept, nor is it needed.
+        let beta = (inputs.get(2).map(MixedOperand::f32)).filter(|beta| !beta.is_empty());
+        match self.config.kind {
+            NormKind::Layer | NormKind::LayerWithoutShift => {
+                mixed::Norm::Layer(kernel::LayerNorm { gamma, beta, eps })
+            }
+            NormKind::Rms => mixed::Norm::Rms(kernel::RmsNorm { gamma, eps }),
+        }
+    }
 }
 
 impl FusedOp for Norm {
@@ -148,6 +166,83 @@ impl FusedOp for Norm {
         let mut gradients = vec![Some(dx), Some(dgamma)];
         if shifted {
             gradients.push(Some(dbeta));
+        }
+        if self.residual {
+            gradients.push(None);
+        }
+        gradients
+    }
+
+    fn forward_mixed(&self, inputs: &[MixedOperand<'_>], track: bool) -> Option<MixedForward> {
+        let Values::Bf16(x) = inputs[0].values else {
+            return None;
+        };
+        let residual = match inputs.get(3).map(|residual| residual.values) {
+            Some(Values::F32(_)) => return None,
+            Some(Values::Bf16(residual)) => Some(residual),
+            None => None,
+        };
+        let norm = self.mixed(inputs);
+        let n = inputs[0].shape[0];
+        let mut y = buffers::take(x.len());
+        let means = if matches!(norm, mixed::Norm::Rms(_)) {
+            0
+        } else {
+            n
+        };
+        let (mut mean, mut rstd) = (vec![0.0; means], vec![0.0; n]);
+        let mut sum = buffers::take(if residual.is_some() && track {
+            x.len()
+        } else {
+            0
+        });
+        let out = mixed::NormOut {
+            y: &mut y,
+            sum: (!sum.is_empty()).then_some(&mut sum[..]),
+            mean: &mut mean,
+            rstd: &mut rstd,
+        };
+        mixed::norm_forward(x, residual, norm, out);
+        Some(MixedForward {
+            data: Data::Bf16(y),
+            shape: inputs[0].shape.to_vec(),
+            saved: vec![Data::F32(mean), Data::F32(rstd), Data::Bf16(sum)],
+        })
+    }
+
+    fn backward_mixed(&self, pass: MixedBackward<'_>) -> Vec<Option<Data>> {
+        let Ok([Data::F32(mean), Data::F32(rstd), Data::Bf16(sum)]) =
+            <[Data; 3]>::try_from(pass.saved)
+        else {
+            unreachable!("saved by the forward pass")
+        };
+        let (Values::Bf16(dy), Values::Bf16(x)) = (
+            pass.grad,
+            if self.residual {
+                Values::Bf16(&sum)
+            } else {
+                pass.inputs[0].values
+            },
+        ) else {
+            unreachable!("an output in bf16 has a gradient in bf16")
+        };
+        let norm = self.mixed(&pass.inputs);
+        let d = pass.inputs[1].shape[0];
+        let mut dx = buffers::take(x.len());
+        let mut dgamma = buffers::take(d);
+        let shifted = pass.inputs.len() > 2;
+        let mut dbeta = buffers::take(if shifted { d } else { 0 });
+        let saved = mixed::NormSaved {
+            x,
+            mean: &mean,
+            rstd: &rstd,
+        };
+        let shift = shifted.then_some(&mut dbeta[..]);
+        mixed::norm_backward(norm, saved, dy, &mut dx, &mut dgamma, shift);
+        buffers::give(sum);
+        let mut gradients = vec![Some(Data::Bf16(dx)), Some(Data::F32(dgamma))];
+        if shifted {
+            gradients.push(Some(Data::F32(dbeta)));
         }
         if self.residual {
             gradients.push(None);

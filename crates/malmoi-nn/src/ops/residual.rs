@@ -2,10 +2,14 @@
 
 use burn::tensor::Tensor;
 use malmoi_kernels::dropout::{add_dropout_residual, dropout_forward};
+use malmoi_kernels::mixed::{self, Values};
 use malmoi_kernels::optim::add_in_place;
 use malmoi_kernels::random::Key;
 
-use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, Share, apply, primitive};
+use crate::bridge::{
+    BackwardPass, Data, Forward, FusedOp, Keep, MixedBackward, MixedForward, MixedOperand, Operand,
+    Share, apply, primitive,
+};
 use crate::buffers;
 
 /// `branch + residual`, both `[N, D]`.
@@ -66,6 +70,31 @@ impl FusedOp for AddDropout {
             None => None,
         });
         vec![branch.flatten(), None]
+    }
+
+    fn forward_mixed(&self, inputs: &[MixedOperand<'_>], _track: bool) -> Option<MixedForward> {
+        let (Values::Bf16(x), Values::Bf16(residual)) = (inputs[0].values, inputs[1].values) else {
+            return None;
+        };
+        let mut y = buffers::take(x.len());
+        mixed::add_dropout(x, Some(residual), self.dropout, &mut y);
+        Some(MixedForward {
+            data: Data::Bf16(y),
+            shape: inputs[0].shape.to_vec(),
+            saved: Vec::new(),
+        })
+    }
+
+    fn backward_mixed(&self, pass: MixedBackward<'_>) -> Vec<Option<Data>> {
+        let Values::Bf16(dy) = pass.grad else {
+            unreachable!("an output in bf16 has a gradient in bf16")
+        };
+        let branch = (pass.needs[0] && self.dropout.is_some()).then(|| {
+            let mut dx = buffers::take(dy.len());
+            mixed::add_dropout(dy, None, self.dropout, &mut dx);
+            Data::Bf16(dx)
+        });
+        vec![branch, None]
     }
 
     fn shares(&self, i: usize) -> Share {

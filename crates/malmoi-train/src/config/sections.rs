@@ -166,7 +166,7 @@ pub struct TrainSection {
     pub clip_norm: f64,
     /// Dropout everywhere in the model; by default what the preset says.
     pub dropout: Option<f64>,
-    /// Arithmetic: "f32".
+    /// Arithmetic: "f32" or "bf16".
     #[serde(default = "default_precision")]
     pub precision: String,
     /// Stop after this many evaluations without a lower validation loss.

@@ -4,6 +4,7 @@ use super::{Mlm, Objective, PretrainConfig, TokenizerKind, TrainSection};
 use crate::data::PairKind;
 use crate::error::ConfigProblem;
 use crate::objectives::span_corruption::SpanRates;
+use malmoi_models::Precision;
 
 impl PretrainConfig {
     /// Checks values and combinations that the types allow but a run cannot use.
@@ -205,12 +206,12 @@ impl TrainSection {
                 "the published value is 0.1",
             ));
         }
-        if train.precision != "f32" {
+        if train.precision.parse::<Precision>().is_err() {
             return Err(ConfigProblem::new(
                 "train.precision",
-                "\"f32\"",
+                "\"f32\" or \"bf16\"",
                 format!("{:?}", train.precision),
-                "this version trains in f32 only; set train.precision = \"f32\"",
+                "f32 is exact, bf16 is faster on processors with a tile unit",
             ));
         }
         Ok(())

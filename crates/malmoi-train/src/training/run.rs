@@ -175,6 +175,8 @@ impl<'a> Run<'a> {
                 (model, state)
             }
         };
+        let precision = sections.train.precision.parse().unwrap_or_default();
+        let model = model.with_precision(precision);
         let instruction_set = cpu::isa().name();
         if state.instruction_set != instruction_set {
             observer.event(&Event::Warning(&format!(

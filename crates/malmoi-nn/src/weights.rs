@@ -1,0 +1,75 @@
+//! Weights of dense layers in the order that products read them in, kept while a model is used and not changed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use malmoi_kernels::linear::PackedWeights;
+use malmoi_kernels::mixed::{Matrix, PackedRight, Values};
+
+/// Counts changes of any parameter in place; what was packed before the last one may be stale.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// To be called before parameters change in place.
+pub(crate) fn parameters_change() {
+    CHANGES.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A weight matrix `[d_out, d_in]`, packed.
+#[derive(Clone, Debug)]
+pub enum Packed {
+    /// For products in f32.
+    F32(Arc<PackedWeights>),
+    /// For products in bf16.
+    Bf16(Arc<PackedRight>),
+}
+
+/// What was packed, and of what.
+#[derive(Debug)]
+struct Entry {
+    packed: Packed,
+    /// Where the weights were and how many changes there had been: the same place without a change holds the same values.
+    place: (usize, u64),
+}
+
+/// Remembers a layer's packed weights. Clones of a layer share it.
+#[derive(Clone, Debug, Default)]
+pub struct WeightCache(Arc<Mutex<Option<Entry>>>);
+
+/// Which arithmetic the packing is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// f32.
+    F32,
+    /// bf16 with f32 sums.
+    Bf16,
+}
+
+impl WeightCache {
+    /// `weight` `[d_out, d_in]`, packed now or before.
+    pub fn get(&self, weight: &[f32], d_out: usize, d_in: usize, arithmetic: Arithmetic) -> Packed {
+        let place = (weight.as_ptr() as usize, CHANGES.load(Ordering::Relaxed));
+        let mut entry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = &*entry
+            && entry.place == place
+            && arithmetic
+                == (match entry.packed {
+                    Packed::F32(_) => Arithmetic::F32,
+                    Packed::Bf16(_) => Arithmetic::Bf16,
+                })
+        {
+            return entry.packed.clone();
+        }
+        let packed = match arithmetic {
+            Arithmetic::F32 => Packed::F32(Arc::new(PackedWeights::new(weight, d_in, d_out))),
+            Arithmetic::Bf16 => {
+                let weight = Matrix::row_major(Values::F32(weight), d_out, d_in);
+                Packed::Bf16(Arc::new(PackedRight::new(weight.t())))
+            }
+        };
+        *entry = Some(Entry {
+            packed: packed.clone(),
+            place,
+        });
+        packed
+    }
+}
