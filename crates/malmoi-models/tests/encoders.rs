@@ -328,7 +328,8 @@ fn pair_config() -> ModelConfig {
         ("hidden_size", 8),
         ("num_attention_heads", 2),
         ("intermediate_size", 12),
-        ("num_hidden_layers", 1),
+        ("num_hidden_layers", 2),
+        ("num_hidden_groups", 1),
     ] {
         generator[key] = json!(value);
     }
