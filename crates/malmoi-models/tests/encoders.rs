@@ -1,4 +1,4 @@
-//! The encoder families: what they refuse, how ELECTRA's two networks train together, and layers that share parameters.
+//! The encoder families and BART: what they refuse, how ELECTRA's two networks train together, and layers that share parameters.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -44,6 +44,8 @@ fn unsupported_settings_of_every_family_are_refused_by_name() {
     let xlm =
         json!({"model_type": "xlm", "vocab_size": 40, "emb_dim": 16, "n_layers": 2, "n_heads": 4});
     let distilbert = json!({"model_type": "distilbert", "vocab_size": 40, "dim": 16, "n_heads": 4});
+    let bart = json!({"model_type": "bart", "vocab_size": 40, "d_model": 16, "encoder_attention_heads": 4,
+                      "decoder_attention_heads": 4});
     for (base, key, value) in [
         (
             bert_keys("roberta"),
@@ -83,6 +85,9 @@ fn unsupported_settings_of_every_family_are_refused_by_name() {
         (xlm.clone(), "summary_type", json!("last")),
         (xlm.clone(), "summary_activation", json!("tanh")),
         (xlm, "n_langs", json!(0)),
+        (bart.clone(), "encoder_layerdrop", json!(0.1)),
+        (bart.clone(), "decoder_attention_heads", json!(5)),
+        (bart, "normalize_before", json!(true)),
     ] {
         let found = ModelConfig::from_json(&with(base.clone(), key, value), false);
         let message = found.expect_err(key).to_string();
@@ -156,6 +161,9 @@ fn of_four_layers() -> Vec<(Value, Head, PackedBatch)> {
                        "num_attention_heads": 4, "intermediate_size": 24, "max_position_embeddings": 20});
     let t5 = json!({"model_type": "t5", "vocab_size": 40, "d_model": 16, "d_kv": 4, "num_heads": 4, "d_ff": 24,
                     "num_layers": 4});
+    let bart = json!({"model_type": "bart", "vocab_size": 40, "d_model": 16, "encoder_layers": 4, "decoder_layers": 4,
+                      "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 24,
+                      "decoder_ffn_dim": 24, "max_position_embeddings": 20});
     let four = |json| with(json, "num_hidden_layers", json!(4));
     vec![
         (four(bert_keys("bert")), Head::MaskedLm, batch()),
@@ -165,6 +173,7 @@ fn of_four_layers() -> Vec<(Value, Head, PackedBatch)> {
         (gpt("openai-gpt"), Head::CausalLm, batch()),
         (gpt("gpt2"), Head::CausalLm, batch()),
         (llama, Head::CausalLm, batch()),
+        (bart, Head::Seq2SeqLm, batch().with_source(batch())),
         (t5, Head::Seq2SeqLm, batch().with_source(batch())),
     ]
 }
