@@ -195,12 +195,14 @@ pub(crate) trait Network: Parameters + Debug + Send + Sync {
         None
     }
 
-    /// What a generator makes of the hidden tokens of a batch, ready for the projection that comes with it (ELECTRA).
+    /// What a generator makes of the hidden tokens of a batch, ready for the projection that comes with it (ELECTRA). `format`
+    /// puts the embedding output into the format in which the model computes.
     fn fill_blanks(
         &self,
         _batch: &PackedBatch,
         _targets: &VocabularyTargets,
         _pass: &Pass,
+        _format: &dyn Fn(Tensor<2>) -> Tensor<2>,
     ) -> Option<(Tensor<2>, Projection)> {
         None
     }

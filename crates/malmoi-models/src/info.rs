@@ -128,6 +128,8 @@ mod tests {
         assert_eq!(count("xlm-mlm-en-2048", Head::MaskedLm), 667_119_041);
         assert_eq!(count("xlm-mlm-tlm-xnli15-1024", Head::None), 248_976_384);
         assert_eq!(count("xlm-mlm-100-1280", Head::None), 571_496_960);
+        assert_eq!(count("bart-base", Head::Seq2SeqLm), 139_420_416);
+        assert_eq!(count("bart-large", Head::Seq2SeqLm), 406_291_456);
         assert_eq!(count("gpt1", Head::CausalLm), 116_534_784);
         assert_eq!(count("gpt2", Head::CausalLm), 124_439_808);
         assert_eq!(count("gpt2-xl", Head::CausalLm), 1_557_611_200);

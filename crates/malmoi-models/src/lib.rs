@@ -6,6 +6,7 @@
 
 mod albert;
 mod architecture;
+pub mod bart;
 mod bert;
 pub mod config;
 mod config_keys;

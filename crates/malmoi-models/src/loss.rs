@@ -214,7 +214,8 @@ impl Model {
         labels: &ReplacedTokens,
         pass: &Pass,
     ) -> Result<(Tensor<1>, LossReport), ModelError> {
-        let filled = self.net.fill_blanks(batch, &labels.vocabulary, pass);
+        let format = |x| self.in_precision(x);
+        let filled = (self.net).fill_blanks(batch, &labels.vocabulary, pass, &format);
         let (states, projection) = filled.ok_or_else(|| {
             self.wrong_head(
                 "training with a generator",

@@ -490,7 +490,7 @@ impl Model {
     }
 
     /// Every operation behind the embeddings follows the format of what comes in.
-    fn in_precision(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn in_precision(&self, x: Tensor<2>) -> Tensor<2> {
         match self.precision {
             Precision::F32 => x,
             Precision::Bf16 => bridge::narrowed(x),

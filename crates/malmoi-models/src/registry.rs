@@ -54,6 +54,8 @@ macro_rules! registry {
 registry! {
     /// BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ALBERT, ELECTRA and XLM.
     Encoder(crate::encoder::EncoderConfig),
+    /// BART.
+    Bart(crate::bart::BartConfig),
     /// GPT-1.
     Gpt1(crate::gpt1::Gpt1Config),
     /// GPT-2 and GPT-3.

@@ -1,11 +1,12 @@
-//! The encoder families: what they refuse, how ELECTRA's two networks train together, and layers that share parameters.
+//! The encoder families and BART: what they refuse, how ELECTRA's two networks train together, and layers that share parameters.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use malmoi_models::{
     DETECTION_FACTOR, GENERATOR_FOLDER, Head, Labels, Mode, Model, ModelConfig, ModelError,
-    ModelInfo, OpenOptions, PackedBatch, Pass, ReplacedTokens, SaveOptions, VocabularyTargets,
+    ModelInfo, OpenOptions, PackedBatch, Pass, Precision, ReplacedTokens, SaveOptions,
+    VocabularyTargets,
 };
 use malmoi_nn::{Key, Purpose};
 use serde_json::{Value, json};
@@ -43,6 +44,8 @@ fn unsupported_settings_of_every_family_are_refused_by_name() {
     let xlm =
         json!({"model_type": "xlm", "vocab_size": 40, "emb_dim": 16, "n_layers": 2, "n_heads": 4});
     let distilbert = json!({"model_type": "distilbert", "vocab_size": 40, "dim": 16, "n_heads": 4});
+    let bart = json!({"model_type": "bart", "vocab_size": 40, "d_model": 16, "encoder_attention_heads": 4,
+                      "decoder_attention_heads": 4});
     for (base, key, value) in [
         (
             bert_keys("roberta"),
@@ -82,6 +85,9 @@ fn unsupported_settings_of_every_family_are_refused_by_name() {
         (xlm.clone(), "summary_type", json!("last")),
         (xlm.clone(), "summary_activation", json!("tanh")),
         (xlm, "n_langs", json!(0)),
+        (bart.clone(), "encoder_layerdrop", json!(0.1)),
+        (bart.clone(), "decoder_attention_heads", json!(5)),
+        (bart, "normalize_before", json!(true)),
     ] {
         let found = ModelConfig::from_json(&with(base.clone(), key, value), false);
         let message = found.expect_err(key).to_string();
@@ -155,6 +161,9 @@ fn of_four_layers() -> Vec<(Value, Head, PackedBatch)> {
                        "num_attention_heads": 4, "intermediate_size": 24, "max_position_embeddings": 20});
     let t5 = json!({"model_type": "t5", "vocab_size": 40, "d_model": 16, "d_kv": 4, "num_heads": 4, "d_ff": 24,
                     "num_layers": 4});
+    let bart = json!({"model_type": "bart", "vocab_size": 40, "d_model": 16, "encoder_layers": 4, "decoder_layers": 4,
+                      "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 24,
+                      "decoder_ffn_dim": 24, "max_position_embeddings": 20});
     let four = |json| with(json, "num_hidden_layers", json!(4));
     vec![
         (four(bert_keys("bert")), Head::MaskedLm, batch()),
@@ -164,6 +173,7 @@ fn of_four_layers() -> Vec<(Value, Head, PackedBatch)> {
         (gpt("openai-gpt"), Head::CausalLm, batch()),
         (gpt("gpt2"), Head::CausalLm, batch()),
         (llama, Head::CausalLm, batch()),
+        (bart, Head::Seq2SeqLm, batch().with_source(batch())),
         (t5, Head::Seq2SeqLm, batch().with_source(batch())),
     ]
 }
@@ -327,7 +337,8 @@ fn pair_config() -> ModelConfig {
         ("hidden_size", 8),
         ("num_attention_heads", 2),
         ("intermediate_size", 12),
-        ("num_hidden_layers", 1),
+        ("num_hidden_layers", 2),
+        ("num_hidden_groups", 1),
     ] {
         generator[key] = json!(value);
     }
@@ -433,6 +444,23 @@ fn both_networks_learn_from_one_loss_and_nothing_passes_the_sampling() {
         parts,
         "another key draws other tokens"
     );
+}
+
+#[test]
+fn both_networks_run_in_bf16() {
+    let model = Model::initialise(pair_config(), Head::ReplacedTokens, 5, Mode::Training);
+    let (_, exact, _) = joint(&model, hidden_tokens(1, DETECTION_FACTOR));
+    let (_, rounded, gradients) = joint(
+        &model.with_precision(Precision::Bf16),
+        hidden_tokens(1, DETECTION_FACTOR),
+    );
+    assert_ne!(exact, rounded, "bf16 rounds");
+    // Eight bits of mantissa through one and two blocks of width 8 and 16.
+    assert!(
+        (exact[0].0 - rounded[0].0).abs() < 0.05 * exact[0].0,
+        "{exact:?} {rounded:?}"
+    );
+    assert!(gradients.values().flatten().all(|x| x.is_finite()));
 }
 
 #[test]

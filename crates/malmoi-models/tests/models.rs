@@ -99,10 +99,17 @@ fn writers() -> Vec<Value> {
         llama(),
         t5(),
         mt5(),
+        bart(),
         vanilla(),
         vanilla_pre(),
         causal,
     ]
+}
+
+fn bart() -> Value {
+    json!({"model_type": "bart", "vocab_size": 50, "d_model": 16, "encoder_layers": 1, "decoder_layers": 2,
+           "encoder_attention_heads": 4, "decoder_attention_heads": 2, "encoder_ffn_dim": 24, "decoder_ffn_dim": 20,
+           "max_position_embeddings": 20, "init_std": 0.2})
 }
 
 fn xlm() -> Value {

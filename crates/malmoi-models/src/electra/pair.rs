@@ -10,7 +10,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_nn::ops::{self, Projection};
-use malmoi_nn::{Block, Key, Linear, PackedBatch, Pass, Stack, host};
+use malmoi_nn::{Block, Key, Linear, PackedBatch, Pass, Sharing, Stack, host};
 
 use super::model;
 use crate::architecture::Config;
@@ -28,6 +28,10 @@ pub struct Generator {
     projection: Option<Linear>,
     layers: Vec<Block>,
     vocabulary: Option<VocabularyHead>,
+    #[module(skip)]
+    sharing: Sharing,
+    #[module(skip)]
+    n_layers: usize,
 }
 
 impl Generator {
@@ -38,19 +42,26 @@ impl Generator {
             projection: whole.projection,
             layers: whole.layers,
             vocabulary: whole.vocabulary,
+            sharing: config.sharing,
+            n_layers: config.n_layers,
         }
+    }
+
+    /// The input of the first block, from the discriminator's embeddings.
+    pub fn embed(&self, embeddings: &Embeddings, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
+        embeddings.projected(self.projection.as_ref(), batch, pass)
     }
 
     /// The states at the hidden tokens of a batch, ready for the projection that comes with them.
     pub fn forward(
         &self,
+        embedded: Tensor<2>,
         embeddings: &Embeddings,
         batch: &PackedBatch,
         targets: &VocabularyTargets,
         pass: &Pass,
     ) -> Option<(Tensor<2>, Projection)> {
-        let embedded = embeddings.projected(self.projection.as_ref(), batch, pass);
-        let stack = Stack::new(&self.layers);
+        let stack = Stack::shared(&self.layers, self.sharing, self.n_layers);
         let hidden = stack.forward(embedded, batch, None, pass, &mut |_| ());
         let rows = ops::gather_rows(hidden, Arc::clone(&targets.rows));
         let head = self.vocabulary.as_ref()?;

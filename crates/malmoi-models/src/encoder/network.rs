@@ -275,9 +275,11 @@ impl Network for Encoder {
         batch: &PackedBatch,
         targets: &VocabularyTargets,
         pass: &Pass,
+        format: &dyn Fn(Tensor<2>) -> Tensor<2>,
     ) -> Option<(Tensor<2>, Projection)> {
         let generator = self.generator.as_ref()?;
-        generator.forward(&self.embeddings, batch, targets, pass)
+        let embedded = generator.embed(&self.embeddings, batch, pass);
+        generator.forward(format(embedded), &self.embeddings, batch, targets, pass)
     }
 
     fn vocabulary_input(&self, rows: Tensor<2>) -> Tensor<2> {
