@@ -19,9 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from families import FAMILIES, Draw
+from encoder_families import ENCODERS
+from families import FAMILIES as CLASSIC
+from families import Draw
 from safetensors.torch import load_file, save_file
 
+FAMILIES = CLASSIC | ENCODERS
 LR, DECAY, BETAS, EPS, STEPS = 1e-3, 0.01, (0.9, 0.999), 1e-8, 3
 RTOL = 1e-5
 # A twentieth of one learning rate: a parameter that rounding alone moves by more says nothing about an implementation.

@@ -3,8 +3,9 @@
 use std::fmt::Debug;
 
 use burn::module::Module;
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::Tensor;
 use malmoi_checkpoint::{ConfigError, Tensors};
+use malmoi_nn::bridge::LeafGradients;
 use malmoi_nn::ops::Projection;
 use malmoi_nn::parameters::{self, Mode, ParameterInfo};
 use malmoi_nn::{PackedBatch, Pass, Stack};
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use crate::config::{Direction, Sizes, SpecialTokens};
 use crate::head::Head;
+use crate::labels::VocabularyTargets;
 use crate::loss::NamedGradient;
 use crate::names::NameTable;
 
@@ -50,6 +52,26 @@ pub(crate) trait Config: Debug {
     /// Takes over sizes. An architecture that cannot have one of them keeps its own.
     fn set_sizes(&mut self, sizes: &Sizes);
 
+    /// Language ids that a batch may use; 0 without language embeddings.
+    fn n_languages(&self) -> usize {
+        0
+    }
+
+    /// Whether published code moves the labels of the language model by one token.
+    fn shifts_labels(&self) -> bool {
+        self.direction() == Direction::Decoder
+    }
+
+    /// What the loss over pairs of segments is called: next sentence, unless a family asks for another thing.
+    fn pair_loss(&self) -> &'static str {
+        "nsp"
+    }
+
+    /// Width of what is projected to the vocabulary.
+    fn projection_width(&self) -> usize {
+        self.sizes().d_model
+    }
+
     /// Positions up to which the computation is defined; beyond the usual length for schemes without a table.
     fn position_limit(&self) -> usize {
         self.sizes().max_len
@@ -85,6 +107,11 @@ pub(crate) trait Config: Debug {
     /// Standard deviation of the initial values of one weight.
     fn initial_deviation(&self, _parameter: &ParameterInfo) -> f32 {
         self.initializer_range()
+    }
+
+    /// Initial values of a weight that are not drawn at random.
+    fn initial_table(&self, _parameter: &ParameterInfo) -> Option<Vec<f32>> {
+        None
     }
 
     /// Takes from a file what a published configuration leaves to its weights.
@@ -168,6 +195,16 @@ pub(crate) trait Network: Parameters + Debug + Send + Sync {
         None
     }
 
+    /// What a generator makes of the hidden tokens of a batch, ready for the projection that comes with it (ELECTRA).
+    fn fill_blanks(
+        &self,
+        _batch: &PackedBatch,
+        _targets: &VocabularyTargets,
+        _pass: &Pass,
+    ) -> Option<(Tensor<2>, Projection)> {
+        None
+    }
+
     /// Rows `[M, D]` of the last hidden state, made ready for the vocabulary projection.
     fn vocabulary_input(&self, rows: Tensor<2>) -> Tensor<2> {
         rows
@@ -183,7 +220,7 @@ pub(crate) trait Network: Parameters + Debug + Send + Sync {
 pub(crate) trait Parameters {
     fn list(&self) -> Vec<ParameterInfo>;
     fn read(&self, f: &mut dyn FnMut(&ParameterInfo, &[f32]));
-    fn gradients(&self, gradients: &mut Gradients) -> Vec<NamedGradient>;
+    fn gradients(&self, gradients: &mut LeafGradients) -> Vec<NamedGradient>;
     fn update(self: Box<Self>, f: &mut dyn FnMut(&ParameterInfo, &mut [f32])) -> Box<dyn Network>;
     /// `None` from `source` stops.
     fn fill(
@@ -205,7 +242,7 @@ impl<M: Module + Network + 'static> Parameters for M {
         parameters::read(self, f);
     }
 
-    fn gradients(&self, gradients: &mut Gradients) -> Vec<NamedGradient> {
+    fn gradients(&self, gradients: &mut LeafGradients) -> Vec<NamedGradient> {
         parameters::gradients(self, gradients)
     }
 

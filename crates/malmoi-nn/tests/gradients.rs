@@ -379,7 +379,7 @@ fn a_frozen_row_keeps_its_vector() {
     let table = host::tensor(random([3, 4], 0), [3, 4])
         .autodiff()
         .require_grad();
-    let sum = ops::sum_of_embeddings(vec![(table.clone(), [0, 2, 1].into())], Some(2));
+    let sum = ops::sum_of_embeddings(vec![(table.clone(), [0, 2, 1].into())], [Some(2)]);
     let mut gradients = sum.sum_dim(0).sum_dim(1).backward();
     let gradient = host::values(table.grad_remove(&mut gradients).expect("a gradient"));
     assert_eq!(

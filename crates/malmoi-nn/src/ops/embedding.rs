@@ -9,6 +9,7 @@ use malmoi_kernels::profile::{Cost, Direction};
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
 use crate::buffers;
+use crate::profile::WIDTH;
 
 /// Rows `ids` of `table [V, D]` → `[ids.len(), D]`.
 ///
@@ -18,7 +19,7 @@ pub fn gather_rows(table: Tensor<2>, ids: Arc<[u32]>) -> Tensor<2> {
     apply(
         Gather {
             ids: vec![ids],
-            frozen: None,
+            frozen: Vec::new(),
         },
         [primitive(table)],
     )
@@ -26,16 +27,23 @@ pub fn gather_rows(table: Tensor<2>, ids: Arc<[u32]>) -> Tensor<2> {
 
 /// The sum of one row of each table: `Σ table_i[ids_i]` → `[N, D]`, for up to four tables (tokens, positions, segments, languages).
 ///
-/// Row `frozen` of the first table gets no gradient from here: published encoders keep the padding token's vector as it is.
+/// `frozen` names a row of each table, in order, that gets no gradient from here; tables without an entry have none. Published
+/// encoders keep the padding token's vector as it is.
 ///
 /// # Panics
 /// When there are no or more than four tables, or an id is out of range.
-pub fn sum_of_embeddings(tables: Vec<(Tensor<2>, Arc<[u32]>)>, frozen: Option<u32>) -> Tensor<2> {
+pub fn sum_of_embeddings(
+    tables: Vec<(Tensor<2>, Arc<[u32]>)>,
+    frozen: impl IntoIterator<Item = Option<u32>>,
+) -> Tensor<2> {
     let (tensors, ids): (Vec<_>, Vec<_>) = tables
         .into_iter()
         .map(|(table, ids)| (primitive(table), ids))
         .unzip();
-    let op = Gather { ids, frozen };
+    let op = Gather {
+        ids,
+        frozen: frozen.into_iter().collect(),
+    };
     match tensors.len() {
         1 => apply::<1, 2>(op, tensors.try_into().expect("one table")),
         2 => apply::<2, 2>(op, tensors.try_into().expect("two tables")),
@@ -48,7 +56,7 @@ pub fn sum_of_embeddings(tables: Vec<(Tensor<2>, Arc<[u32]>)>, frozen: Option<u3
 #[derive(Debug)]
 struct Gather {
     ids: Vec<Arc<[u32]>>,
-    frozen: Option<u32>,
+    frozen: Vec<Option<u32>>,
 }
 
 impl FusedOp for Gather {
@@ -81,20 +89,39 @@ impl FusedOp for Gather {
         let mut gradients: Vec<Option<Vec<f32>>> = each
             .map(|((table, ids), needed)| {
                 needed.then(|| {
-                    let mut gradient = vec![0.0; table.shape[0] * table.shape[1]];
+                    let mut gradient = buffers::zeroed(table.shape[0] * table.shape[1]);
                     scatter_add_rows(pass.grad, table.shape[1], ids, &mut gradient);
                     gradient
                 })
             })
             .collect();
-        if let (Some(row), Some(Some(gradient))) = (self.frozen, gradients.first_mut()) {
-            let d = pass.inputs[0].shape[1];
-            let row = row as usize * d..(row as usize + 1) * d;
-            if let Some(row) = gradient.get_mut(row) {
-                row.fill(0.0);
+        for (row, gradient) in self.frozen.iter().zip(&mut gradients) {
+            if let (Some(row), Some(gradient)) = (row, gradient) {
+                let d = pass.inputs[0].shape[1];
+                let row = *row as usize * d..(*row as usize + 1) * d;
+                if let Some(row) = gradient.get_mut(row) {
+                    row.fill(0.0);
+                }
             }
         }
         gradients
+    }
+
+    fn accumulates(&self, _i: usize) -> bool {
+        true
+    }
+
+    fn accumulate(&self, i: usize, shape: &[usize], grad: &[f32], into: &mut [f32]) {
+        let d = shape[1];
+        let frozen = self.frozen.get(i).copied().flatten().map(|row| {
+            let at = row as usize * d..(row as usize + 1) * d;
+            (at.clone(), into.get(at).map(<[f32]>::to_vec))
+        });
+        scatter_add_rows(grad, d, &self.ids[i], into);
+        // What others added to the frozen row stays.
+        if let Some((at, Some(before))) = frozen {
+            into[at].copy_from_slice(&before);
+        }
     }
 
     fn cost(&self, shapes: &[&[usize]], direction: Direction, _track: bool) -> Cost {
@@ -110,7 +137,8 @@ impl FusedOp for Gather {
         };
         Cost {
             flops: rows * d,
-            bytes: values * size_of::<f32>() as u64,
+            bytes: values * WIDTH,
+            far_bytes: (values - output * d) * WIDTH,
         }
     }
 }
