@@ -120,8 +120,8 @@ pub struct NameTable {
     heads: &'static [&'static str],
     /// Blocks of a group, for `{group}` and `{inner}`.
     n_inner: usize,
-    /// The block that runs at each depth, where blocks are shared.
-    order: Option<Vec<usize>>,
+    /// What our names of a stack of shared blocks start with, and the block that runs at each depth.
+    orders: Vec<(&'static str, Vec<usize>)>,
 }
 
 /// Where a parameter is found: the published name, its shape there and the layout.
@@ -143,16 +143,21 @@ impl NameTable {
             prefix: prefix.to_owned(),
             heads,
             n_inner: 1,
-            order: None,
+            orders: Vec::new(),
         }
     }
 
     /// The same table for blocks that are shared across `n_layers` layers. Names with `{group}` are stored once; others stand
     /// for a layer each, so that a shared block is stored as often as it runs.
-    pub fn sharing(mut self, sharing: Sharing, n_layers: usize) -> Self {
+    pub fn sharing(self, sharing: Sharing, n_layers: usize) -> Self {
+        self.sharing_in("layers.", sharing, n_layers)
+    }
+
+    /// The same for a model of several stacks: `stack` is what our names of its blocks start with, such as `decoder.layers.`.
+    pub fn sharing_in(mut self, stack: &'static str, sharing: Sharing, n_layers: usize) -> Self {
         if let Sharing::Groups { n_inner, .. } = sharing {
             self.n_inner = n_inner;
-            self.order = Some(sharing.order(n_layers));
+            self.orders.push((stack, sharing.order(n_layers)));
         }
         self
     }
@@ -174,8 +179,10 @@ impl NameTable {
                 parameter.name
             )
         };
-        let depths = match (matched.block, &self.order) {
-            (Some(block), Some(order)) if matched.rule.theirs.contains("{}") => {
+        let mut orders = self.orders.iter();
+        let order = orders.find(|(stack, _)| matched.rule.ours.starts_with(stack));
+        let depths = match (matched.block, order) {
+            (Some(block), Some((_, order))) if matched.rule.theirs.contains("{}") => {
                 let all = 0..order.len();
                 all.filter(|depth| order[*depth] == block).collect()
             }

@@ -145,44 +145,46 @@ fn rewrite(directory: &std::path::Path, tensors: &[(String, Vec<usize>, Vec<f32>
 
 // --- layers that share their parameters ---------------------------------------------------------------------------------
 
-#[test]
-fn shared_layers_are_one_set_of_parameters_in_any_encoder() {
+/// Models of four layers whose layers can share, with what they are trained on.
+fn of_four_layers() -> Vec<(Value, Head, PackedBatch)> {
+    let batch = || PackedBatch::from_sequences(&[vec![5, 6, 7, 8], vec![9, 3]]);
+    let gpt = |model_type: &str| json!({"model_type": model_type, "vocab_size": 40, "n_embd": 16, "n_layer": 4, "n_head": 4, "n_positions": 20});
     let distilbert = json!({"model_type": "distilbert", "vocab_size": 40, "dim": 16, "n_layers": 4, "n_heads": 4,
                             "hidden_dim": 24, "max_position_embeddings": 20});
-    for base in [
-        with(bert_keys("bert"), "num_hidden_layers", json!(4)),
-        with(bert_keys("electra"), "num_hidden_layers", json!(4)),
-        distilbert,
-    ] {
-        let shared = with(base.clone(), "num_hidden_groups", json!(2));
-        let head = Head::TokenClassification;
-        let model = Model::initialise(config(&shared), head, 3, Mode::Training);
-        let layers = |name: &str| name.starts_with("layers.");
-        let of_layers = values(&model)
-            .into_keys()
-            .filter(|name| layers(name))
-            .count();
-        let plain = Model::initialise(config(&base), head, 3, Mode::Inference);
-        assert_eq!(
-            2 * of_layers,
-            values(&plain)
-                .into_keys()
-                .filter(|name| layers(name))
-                .count()
-        );
+    let llama = json!({"model_type": "llama", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 4,
+                       "num_attention_heads": 4, "intermediate_size": 24, "max_position_embeddings": 20});
+    let t5 = json!({"model_type": "t5", "vocab_size": 40, "d_model": 16, "d_kv": 4, "num_heads": 4, "d_ff": 24,
+                    "num_layers": 4});
+    let four = |json| with(json, "num_hidden_layers", json!(4));
+    vec![
+        (four(bert_keys("bert")), Head::MaskedLm, batch()),
+        (four(bert_keys("roberta")), Head::MaskedLm, batch()),
+        (four(bert_keys("electra")), Head::MaskedLm, batch()),
+        (distilbert, Head::MaskedLm, batch()),
+        (gpt("openai-gpt"), Head::CausalLm, batch()),
+        (gpt("gpt2"), Head::CausalLm, batch()),
+        (llama, Head::CausalLm, batch()),
+        (t5, Head::Seq2SeqLm, batch().with_source(batch())),
+    ]
+}
 
-        // The plain model with equal layers computes the same, and its gradients add up to the shared one's.
-        let batch = PackedBatch::from_sequences(&[vec![5, 6, 7, 8], vec![9, 3]]);
-        let labels = Labels::TokenClasses(VocabularyTargets {
-            rows: [1, 4].into(),
-            targets: [0, 1].into(),
-            weights: [0.5, 0.5].into(),
-        });
+#[test]
+fn shared_layers_are_one_set_of_parameters() {
+    for (base, head, batch) in of_four_layers() {
+        let shared = with(base.clone(), "num_hidden_groups", json!(2));
+        let model = Model::initialise(config(&shared), head, 3, Mode::Training);
+        let count = |model: &Model| {
+            let names = values(model).into_keys();
+            names.filter(|name| name.contains("layers.")).count()
+        };
+        let plain = Model::initialise(config(&base), head, 3, Mode::Inference);
+        assert_eq!(2 * count(&model), count(&plain), "{shared}");
+
         let (_keep, path) = temporary();
         model.save(&path, &SaveOptions::default()).expect("saved");
         let reopened = Model::open(&path, &OpenOptions::default()).expect("opened");
         assert_eq!(values(&reopened), values(&model), "{shared}");
-        // Without the key, as Python reads the file.
+        // Without the key, as Python reads the file, the layers are separate and equal.
         let file = path.join("config.json");
         let mut read: Value =
             serde_json::from_slice(&std::fs::read(&file).expect("read")).expect("JSON");
@@ -197,8 +199,15 @@ fn shared_layers_are_one_set_of_parameters_in_any_encoder() {
         let unshared = Model::open(&path, &unshared).expect("opened");
         assert_eq!(
             unshared.last_hidden(&batch).expect("states"),
-            model.last_hidden(&batch).expect("states")
+            model.last_hidden(&batch).expect("states"),
+            "{shared}"
         );
+        // Their gradients add up to the shared block's.
+        let labels = Labels::Vocabulary(VocabularyTargets {
+            rows: [1, 4].into(),
+            targets: [2, 11].into(),
+            weights: [0.5, 0.5].into(),
+        });
         let gradients = |model: &Model| -> BTreeMap<String, Vec<f32>> {
             let pass = Pass::inference();
             let (_, gradients) = model
@@ -211,38 +220,63 @@ fn shared_layers_are_one_set_of_parameters_in_any_encoder() {
         };
         let (ours, theirs) = (gradients(&model), gradients(&unshared));
         for (name, gradient) in &ours {
-            let parts: Vec<&Vec<f32>> = match name.strip_prefix("layers.") {
+            let parts: Vec<&Vec<f32>> = match name.split_once("layers.") {
                 None => vec![&theirs[name]],
-                Some(rest) => {
+                Some((stack, rest)) => {
                     let (block, rest) = rest.split_once('.').expect("a layer");
                     let block: usize = block.parse().expect("a number");
-                    [2 * block, 2 * block + 1]
-                        .map(|layer| &theirs[&format!("layers.{layer}.{rest}")])
+                    let layers = [2 * block, 2 * block + 1];
+                    layers
+                        .map(|layer| &theirs[&format!("{stack}layers.{layer}.{rest}")])
                         .into()
                 }
             };
             for (i, found) in gradient.iter().enumerate() {
                 let sum: f32 = parts.iter().map(|part| part[i]).sum();
+                let size: f32 = parts.iter().map(|part| part[i].abs()).sum();
                 // Two sums of the same terms in another order.
                 assert!(
-                    (found - sum).abs() <= 1e-5 * (1.0 + sum.abs()),
+                    (found - sum).abs() <= 1e-5 * (1.0 + size),
                     "{name}[{i}]: {found} {sum}"
                 );
             }
         }
+    }
+}
 
-        // Files whose layers differ are no shared model.
-        let mut published = unshared.published_tensors();
-        let second = published
-            .iter_mut()
-            .find(|tensor| tensor.0.contains("layer.1.") && tensor.0.ends_with("weight"))
-            .expect("the second layer");
-        second.2[0] += 1.0;
-        rewrite(&path, &published);
+#[test]
+fn files_whose_layers_differ_are_no_shared_model() {
+    for (base, head, _) in of_four_layers() {
+        let model = Model::initialise(config(&base), head, 3, Mode::Inference);
+        let (_keep, path) = temporary();
+        model.save(&path, &SaveOptions::default()).expect("saved");
+        let file = path.join("config.json");
+        let read: Value =
+            serde_json::from_slice(&std::fs::read(&file).expect("read")).expect("JSON");
         std::fs::write(&file, with(read, "num_hidden_groups", json!(2)).to_string())
             .expect("written");
         let error = Model::open(&path, &OpenOptions::default()).expect_err("layers that differ");
-        assert!(matches!(error, ModelError::NotShared { .. }), "{error}");
+        assert!(
+            matches!(error, ModelError::NotShared { .. }),
+            "{base}: {error}"
+        );
+    }
+}
+
+#[test]
+fn layers_that_differ_by_more_than_their_weights_are_not_shared() {
+    let gpt2 = json!({"model_type": "gpt2", "vocab_size": 40, "n_embd": 16, "n_layer": 4, "n_head": 4, "n_positions": 20,
+                      "num_hidden_groups": 2});
+    for (key, value) in [
+        ("attention_band", json!(4)),
+        ("scale_attn_by_inverse_layer_idx", json!(true)),
+    ] {
+        let refused = ModelConfig::from_json(&with(gpt2.clone(), key, value), false);
+        let message = refused.expect_err(key).to_string();
+        assert!(
+            message.contains("num_hidden_groups") && message.contains(key),
+            "{message}"
+        );
     }
 }
 

@@ -42,6 +42,18 @@ impl Sharing {
         }
     }
 
+    /// The same for another number of layers, which may be too few for the groups.
+    #[must_use]
+    pub fn for_layers(self, n_layers: usize) -> Self {
+        match self {
+            Self::Groups { n_groups, n_inner } => Self::Groups {
+                n_groups: n_groups.min(n_layers.max(1)),
+                n_inner,
+            },
+            Self::None => Self::None,
+        }
+    }
+
     /// The blocks in the order in which they run.
     pub fn over<B>(self, n_layers: usize, blocks: &[B]) -> Vec<&B> {
         let order = self.order(n_layers);

@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 
 use crate::attention::{Memory, Surroundings};
 use crate::batch::PackedBatch;
-use crate::block::Block;
+use crate::block::{Block, BlockConfig};
 use crate::cache::KvCache;
 use crate::pass::Pass;
 use crate::positions::{PositionBias, reach};
@@ -27,6 +27,12 @@ impl<'a> Stack<'a> {
     /// Blocks that share nothing.
     pub fn new(blocks: &'a [Block]) -> Self {
         Self::shared(blocks, Sharing::None, blocks.len())
+    }
+
+    /// The blocks of `n_layers` layers, with weights yet to be filled; of shared ones one each.
+    pub fn blocks_of(config: &BlockConfig, sharing: Sharing, n_layers: usize) -> Vec<Block> {
+        let n_blocks = sharing.n_blocks(n_layers);
+        (0..n_blocks).map(|_| Block::new(config)).collect()
     }
 
     /// Blocks of which some run more than once.

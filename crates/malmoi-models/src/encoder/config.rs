@@ -209,6 +209,7 @@ impl Config for EncoderConfig {
         (self.vocab_size, self.max_len) = (sizes.vocab_size, sizes.max_len);
         (self.d_model, self.n_layers, self.n_heads) =
             (sizes.d_model, sizes.n_layers, sizes.n_heads);
+        self.sharing = self.sharing.for_layers(sizes.n_layers);
         self.d_ff = match self.family.d_ff {
             Some(rule) => rule(self.d_model),
             None => sizes.d_ff,

@@ -146,12 +146,11 @@ pub struct Encoder {
 impl Encoder {
     /// Embeddings and blocks, and the classifier that `head` asks for; a family adds its own parts.
     pub fn new(config: &EncoderConfig, head: Head) -> Self {
-        let n_blocks = config.sharing.n_blocks(config.n_layers);
         let d = config.d_model;
         Self {
             embeddings: Embeddings::new(config),
             projection: None,
-            layers: (0..n_blocks).map(|_| Block::new(&config.block())).collect(),
+            layers: Stack::blocks_of(&config.block(), config.sharing, config.n_layers),
             pooler: None,
             vocabulary: None,
             next_sentence: None,

@@ -88,7 +88,7 @@ impl FusedOp for Gather {
         let mut gradients: Vec<Option<Vec<f32>>> = each
             .map(|((table, ids), needed)| {
                 needed.then(|| {
-                    let mut gradient = vec![0.0; table.shape[0] * table.shape[1]];
+                    let mut gradient = buffers::zeroed(table.shape[0] * table.shape[1]);
                     scatter_add_rows(pass.grad, table.shape[1], ids, &mut gradient);
                     gradient
                 })
