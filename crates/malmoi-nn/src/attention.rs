@@ -134,6 +134,11 @@ impl MultiHeadAttention {
         }
     }
 
+    /// Its shape and behaviour.
+    pub fn config(&self) -> &AttentionConfig {
+        &self.config
+    }
+
     /// Self-attention within each packed sequence: `x [N, d_model]` → `[N, d_model]`.
     pub fn forward(&self, x: Tensor<2>, around: &Surroundings<'_>) -> Tensor<2> {
         let batch = around.batch;

@@ -180,10 +180,7 @@ impl FusedOp for LinearCrossEntropy {
                     return once;
                 }
                 let gradients = profile::product(x[0], weight[1], weight[0], Direction::Backward);
-                Cost {
-                    flops: once.flops + gradients.flops,
-                    bytes: once.bytes + gradients.bytes,
-                }
+                once + gradients
             }
         }
     }
