@@ -28,6 +28,7 @@ fn resave(model: &str, out: &str, max_shard_bytes: Option<u64>) -> Result<()> {
         extra: &[],
         card: None,
         max_shard_bytes,
+        nested: &[],
     };
     ModelDirectory::write(out, &files, Overwrite::Refuse)
 }

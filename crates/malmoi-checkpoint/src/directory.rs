@@ -82,6 +82,8 @@ pub struct ModelFiles<'a> {
     pub card: Option<&'a str>,
     /// Weights larger than this many bytes are split into shards.
     pub max_shard_bytes: Option<u64>,
+    /// Model directories inside this one, by folder name.
+    pub nested: &'a [(&'a str, ModelFiles<'a>)],
 }
 
 impl ModelDirectory {
@@ -143,13 +145,19 @@ impl ModelFiles<'_> {
     /// [`Error::Io`], [`Error::BadTensor`], [`Error::BadFileName`].
     pub fn write_into(&self, dir: &Path) -> Result<()> {
         write_weights(dir, self.tensors, self.max_shard_bytes)?;
+        let plain = |name: &str| match is_plain_name(name) {
+            true => Ok(dir.join(name)),
+            false => Err(Error::BadFileName {
+                name: name.to_string(),
+            }),
+        };
+        for (name, files) in self.nested {
+            let folder = plain(name)?;
+            fs::create_dir(&folder).map_err(|e| Error::io("create", &folder, e))?;
+            files.write_into(&folder)?;
+        }
         for file in self.extra {
-            if !is_plain_name(file.name) {
-                return Err(Error::BadFileName {
-                    name: file.name.to_string(),
-                });
-            }
-            let target = dir.join(file.name);
+            let target = plain(file.name)?;
             match file.content {
                 ExtraContent::Bytes(bytes) => {
                     write_atomically(&target, |out| out.write_all(bytes))?

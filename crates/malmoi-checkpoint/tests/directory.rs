@@ -20,6 +20,7 @@ fn files<'a>(config: &'a Value, tensors: &'a [NamedTensor<'a>]) -> ModelFiles<'a
         extra: &[],
         card: None,
         max_shard_bytes: None,
+        nested: &[],
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::config::{Direction, Sizes, SpecialTokens};
 use crate::head::Head;
+use crate::labels::VocabularyTargets;
 use crate::loss::NamedGradient;
 use crate::names::NameTable;
 
@@ -50,6 +51,26 @@ pub(crate) trait Config: Debug {
     /// Takes over sizes. An architecture that cannot have one of them keeps its own.
     fn set_sizes(&mut self, sizes: &Sizes);
 
+    /// Language ids that a batch may use; 0 without language embeddings.
+    fn n_languages(&self) -> usize {
+        0
+    }
+
+    /// Whether published code moves the labels of the language model by one token.
+    fn shifts_labels(&self) -> bool {
+        self.direction() == Direction::Decoder
+    }
+
+    /// What the loss over pairs of segments is called: next sentence, unless a family asks for another thing.
+    fn pair_loss(&self) -> &'static str {
+        "nsp"
+    }
+
+    /// Width of what is projected to the vocabulary.
+    fn projection_width(&self) -> usize {
+        self.sizes().d_model
+    }
+
     /// Positions up to which the computation is defined; beyond the usual length for schemes without a table.
     fn position_limit(&self) -> usize {
         self.sizes().max_len
@@ -85,6 +106,11 @@ pub(crate) trait Config: Debug {
     /// Standard deviation of the initial values of one weight.
     fn initial_deviation(&self, _parameter: &ParameterInfo) -> f32 {
         self.initializer_range()
+    }
+
+    /// Initial values of a weight that are not drawn at random.
+    fn initial_table(&self, _parameter: &ParameterInfo) -> Option<Vec<f32>> {
+        None
     }
 
     /// Takes from a file what a published configuration leaves to its weights.
@@ -165,6 +191,16 @@ pub(crate) trait Network: Parameters + Debug + Send + Sync {
 
     /// Choice logits of hidden rows `[B, D]` → `[B, 1]`.
     fn choice_scores(&self, _rows: Tensor<2>, _pass: &Pass) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// What a generator makes of the hidden tokens of a batch, ready for the projection that comes with it (ELECTRA).
+    fn fill_blanks(
+        &self,
+        _batch: &PackedBatch,
+        _targets: &VocabularyTargets,
+        _pass: &Pass,
+    ) -> Option<(Tensor<2>, Projection)> {
         None
     }
 

@@ -4,6 +4,7 @@ use malmoi_checkpoint::directory;
 use malmoi_nn::parameters::ParameterInfo;
 use serde_json::{Value, json};
 
+use crate::electra::pair;
 use crate::error::ModelError;
 use crate::head::Head;
 pub use crate::registry::ModelConfig;
@@ -208,6 +209,40 @@ impl ModelConfig {
     /// Segment ids that a batch may use. GPT looks segments up in the token embedding.
     pub fn n_segments(&self) -> usize {
         self.sizes().n_segments
+    }
+
+    /// Language ids that a batch may use; 0 without language embeddings.
+    pub fn n_languages(&self) -> usize {
+        self.get().n_languages()
+    }
+
+    /// Whether published code moves the labels of the language model by one token; in XLM the caller has done so.
+    pub fn shifts_labels(&self) -> bool {
+        self.get().shifts_labels()
+    }
+
+    /// An ELECTRA discriminator with the generator that it is trained with: [`crate::Labels::ReplacedTokens`] trains a model of
+    /// this configuration and [`Head::ReplacedTokens`].
+    ///
+    /// # Errors
+    /// Another architecture, or sizes that keep the two from sharing their embeddings.
+    pub fn with_generator(self, generator: Self) -> Result<Self, ModelError> {
+        let detects = |config: &Self| {
+            let mut heads = config.architecture_names().iter();
+            heads.any(|(head, _)| *head == Head::ReplacedTokens)
+        };
+        let fits = detects(&self) && detects(&generator);
+        match (self, generator) {
+            (Self::Encoder(mut config), Self::Encoder(generator)) if fits => {
+                pair::check_generator(&config, &generator)?;
+                config.generator = Some(Box::new(generator));
+                Ok(Self::Encoder(config))
+            }
+            (config, generator) => Err(ModelError::NoPair {
+                discriminator: config.model_type(),
+                generator: generator.model_type(),
+            }),
+        }
     }
 
     /// The same configuration with one dropout rate everywhere.

@@ -1,7 +1,7 @@
 //! Readers of keys that several published configurations share.
 
 use malmoi_checkpoint::{ConfigError, ConfigReader};
-use malmoi_nn::Activation;
+use malmoi_nn::{Activation, Sharing};
 use serde_json::{Map, Value};
 
 use crate::head::ProblemType;
@@ -100,6 +100,29 @@ pub fn divisible(
         &Value::from(value),
         &format!("a multiple of `{by_key}` = {by}"),
     ))
+}
+
+/// Layers that share their parameters, by ALBERT's key `num_hidden_groups`. In other architectures the key is ours: Python
+/// ignores it, and finds the shared weights under the name of every layer.
+pub fn sharing(read: &ConfigReader<'_>, n_layers: usize) -> Result<Sharing> {
+    let Some(n_groups) = read.optional_usize("num_hidden_groups")? else {
+        return Ok(Sharing::None);
+    };
+    if n_groups == 0 || n_groups > n_layers {
+        let expected = format!("from 1 to the number of layers, {n_layers}");
+        return Err(read.wrong_type("num_hidden_groups", &Value::from(n_groups), &expected));
+    }
+    Ok(Sharing::Groups {
+        n_groups,
+        n_inner: 1,
+    })
+}
+
+/// Writes what [`sharing`] reads.
+pub fn write_sharing(config: &mut Value, sharing: Sharing) {
+    if let Sharing::Groups { n_groups, .. } = sharing {
+        config["num_hidden_groups"] = n_groups.into();
+    }
 }
 
 /// What a config says about the outputs of a classifier.

@@ -45,6 +45,47 @@ pub enum ModelError {
     /// A batch that does not fit the model.
     #[error(transparent)]
     Batch(#[from] BatchError),
+    /// A generator whose embeddings cannot be shared with the discriminator.
+    #[error(
+        "the generator's `{key}` is {found}, the discriminator's {expected}: the two share their embeddings, make them equal"
+    )]
+    GeneratorMismatch {
+        /// The configuration key.
+        key: &'static str,
+        /// The discriminator's value.
+        expected: usize,
+        /// The generator's value.
+        found: usize,
+    },
+    /// A generator on a model that has no replaced-token detection.
+    #[error(
+        "a generator belongs to an ELECTRA discriminator; the models here are {discriminator} and {generator}"
+    )]
+    NoPair {
+        /// Architecture of the model.
+        discriminator: &'static str,
+        /// Architecture of the generator.
+        generator: &'static str,
+    },
+    /// Generator and discriminator files whose embeddings differ.
+    #[error(
+        "`{name}` differs between the discriminator and its generator, which share their embeddings: \
+         open files that were trained together"
+    )]
+    UntiedEmbeddings {
+        /// Our name of the parameter.
+        name: String,
+    },
+    /// Layers that should be one and differ.
+    #[error(
+        "`{name}` differs from `{first}`, though `num_hidden_groups` says that the two layers share their parameters"
+    )]
+    NotShared {
+        /// Published name in the first layer.
+        first: String,
+        /// Published name in the other layer.
+        name: String,
+    },
     /// A model without the head that the work needs.
     #[error("this model ends in {found:?}, but {work} needs {needed}: open a model with that head")]
     WrongHead {

@@ -8,8 +8,10 @@ pub enum Head {
     None,
     /// Masked language modelling.
     MaskedLm,
-    /// Masked language modelling and next-sentence prediction.
+    /// Masked language modelling and two classes of a pair of segments: next sentence (BERT), sentence order (ALBERT).
     Pretraining,
+    /// Replaced-token detection (ELECTRA's discriminator).
+    ReplacedTokens,
     /// Next-sentence prediction alone.
     NextSentence,
     /// One vector of logits a sequence: classes, values (regression) or independent labels.

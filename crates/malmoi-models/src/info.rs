@@ -110,6 +110,24 @@ mod tests {
     fn published_sizes_are_exact() {
         assert_eq!(count("bert-base", Head::None), 109_482_240);
         assert_eq!(count("bert-large", Head::None), 335_141_888);
+        assert_eq!(count("roberta-base", Head::None), 124_645_632);
+        assert_eq!(count("roberta-base", Head::MaskedLm), 124_697_433);
+        assert_eq!(count("roberta-large", Head::None), 355_359_744);
+        assert_eq!(count("xlm-roberta-base", Head::None), 278_043_648);
+        assert_eq!(count("xlm-roberta-large", Head::None), 559_890_432);
+        assert_eq!(count("distilbert-base", Head::None), 66_362_880);
+        assert_eq!(count("albert-base", Head::None), 11_683_584);
+        assert_eq!(count("albert-large", Head::None), 17_683_968);
+        assert_eq!(count("albert-xlarge", Head::None), 58_724_864);
+        assert_eq!(count("albert-xxlarge", Head::None), 222_595_584);
+        assert_eq!(count("electra-small", Head::ReplacedTokens), 13_549_057);
+        assert_eq!(count("electra-base", Head::None), 108_891_648);
+        assert_eq!(count("electra-large", Head::None), 334_092_288);
+        assert_eq!(count("electra-small-generator", Head::MaskedLm), 4_620_026);
+        assert_eq!(count("electra-large-generator", Head::MaskedLm), 51_295_290);
+        assert_eq!(count("xlm-mlm-en-2048", Head::MaskedLm), 667_119_041);
+        assert_eq!(count("xlm-mlm-tlm-xnli15-1024", Head::None), 248_976_384);
+        assert_eq!(count("xlm-mlm-100-1280", Head::None), 571_496_960);
         assert_eq!(count("gpt1", Head::CausalLm), 116_534_784);
         assert_eq!(count("gpt2", Head::CausalLm), 124_439_808);
         assert_eq!(count("gpt2-xl", Head::CausalLm), 1_557_611_200);

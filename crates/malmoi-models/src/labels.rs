@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use malmoi_nn::Key;
+
 /// Vocabulary (or class) targets for chosen rows of a packed batch. The loss is `Σ weight · cross-entropy`, so a mean is a
 /// weight of `1 / count`, where the count may span several micro-batches.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +37,17 @@ impl ClassTargets {
     }
 }
 
+/// A truth value for each of some rows. The loss is `Σ weight · binary cross-entropy`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BinaryTargets {
+    /// Rows of the batch, `[M]`.
+    pub rows: Arc<[u32]>,
+    /// Targets in `[0, 1]`, `[M]`.
+    pub targets: Arc<[f32]>,
+    /// Weights, `[M]`.
+    pub weights: Arc<[f32]>,
+}
+
 /// Start and end of an answer in each sequence, as positions in it. `None` where the answer lies outside; such a side
 /// is left out of its mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,16 +58,36 @@ pub struct SpanTargets {
     pub ends: Vec<Option<u32>>,
 }
 
+/// ELECTRA's pretraining: the batch has blanks, which the generator fills and the discriminator looks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplacedTokens {
+    /// The hidden tokens and what stood there.
+    pub vocabulary: VocabularyTargets,
+    /// Weight of each token of the batch in the discriminator's loss; `1 / count` for a mean.
+    pub token_weight: f32,
+    /// Factor on the discriminator's loss; [`DETECTION_FACTOR`] as published.
+    pub detection_factor: f32,
+    /// Decides which tokens the generator's distribution yields.
+    pub sample: Key,
+}
+
+/// Clark et al. (2020), section 3.1: λ = 50.
+pub const DETECTION_FACTOR: f32 = 50.0;
+
 /// What a loss is measured against.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Labels {
     /// Masked or causal language modelling.
     Vocabulary(VocabularyTargets),
-    /// BERT pretraining: masked tokens and next sentence; the two losses are added.
+    /// ELECTRA's discriminator: 1 for each token that was replaced.
+    Replaced(BinaryTargets),
+    /// ELECTRA's generator and discriminator together.
+    ReplacedTokens(ReplacedTokens),
+    /// BERT's and ALBERT's pretraining: masked tokens and the pair of segments; the two losses are added.
     Pretraining {
         /// Masked tokens.
         vocabulary: VocabularyTargets,
-        /// 0 for the true next sentence, 1 for another one.
+        /// 0 for the true next sentence (the original order), 1 for another one (the order swapped).
         next_sentence: ClassTargets,
     },
     /// One class a sequence; for multiple choice, the right choice of each group of `n_choices` sequences.

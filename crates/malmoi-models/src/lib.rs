@@ -4,10 +4,14 @@
 //! `weights.rs` is the table of published names. [`Model`] opens, runs, trains and saves any of them with plain vectors
 //! in and out.
 
+mod albert;
 mod architecture;
-pub mod bert;
+mod bert;
 pub mod config;
 mod config_keys;
+mod distilbert;
+mod electra;
+pub mod encoder;
 pub mod error;
 pub mod gpt1;
 pub mod gpt2;
@@ -23,21 +27,28 @@ pub mod modernbert;
 pub mod names;
 pub mod precision;
 mod registry;
+mod roberta;
 pub mod rope_keys;
 mod save;
 pub mod shape;
 mod states;
 pub mod t5;
 pub mod vanilla;
+mod xlm;
 
 pub use config::{Direction, ModelConfig, Sizes, SpecialTokens};
+pub use electra::files::GENERATOR_FOLDER;
+pub use encoder::EncoderConfig;
 pub use error::ModelError;
 pub use head::{Head, ProblemType};
 pub use info::ModelInfo;
-pub use labels::{ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets};
+pub use labels::{
+    BinaryTargets, ClassTargets, DETECTION_FACTOR, Labels, LossPart, LossReport, ReplacedTokens,
+    SpanTargets, VocabularyTargets,
+};
 pub use loss::NamedGradient;
 pub use malmoi_nn::parameters::{Mode, ParameterInfo};
-pub use malmoi_nn::{BatchError, KeyRows, KvCache, Mask, PackedBatch, Pass};
+pub use malmoi_nn::{BatchError, KeyRows, KvCache, Mask, NormPlace, PackedBatch, Pass, Sharing};
 pub use model::{Model, OpenOptions};
 pub use precision::Precision;
 pub use save::SaveOptions;

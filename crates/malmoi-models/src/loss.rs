@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use malmoi_nn::ops::Projection;
 use malmoi_nn::parameters::ParameterInfo;
 use malmoi_nn::{PackedBatch, Pass, host, ops};
 
+use crate::electra::pair;
 use crate::error::ModelError;
 use crate::head::Head;
-use crate::labels::{ClassTargets, Labels, LossPart, LossReport, SpanTargets, VocabularyTargets};
+use crate::labels::{
+    BinaryTargets, ClassTargets, Labels, LossPart, LossReport, ReplacedTokens, SpanTargets,
+    VocabularyTargets,
+};
 use crate::model::Model;
 
 /// A loss `[1]` or `[2]` whose first element counts, and its terms.
@@ -49,7 +54,8 @@ impl Model {
     }
 
     /// What the head says: classes of each sequence `[B, K]`, classes of each token `[N, K]`, start and end logits of each
-    /// token `[N, 2]`, or one logit a sequence `[B, 1]`.
+    /// token `[N, 2]`, one logit a sequence `[B, 1]`, or one logit a token `[N, 1]`
+    /// (replaced or not).
     ///
     /// # Errors
     /// A batch that does not fit, or a model without such a head.
@@ -62,7 +68,7 @@ impl Model {
         let hidden = self.run(batch, &pass, &mut |_| ())?;
         let outputs = match self.head {
             Head::NextSentence | Head::Pretraining => self.net.next_sentence(hidden, batch, &pass),
-            Head::TokenClassification | Head::QuestionAnswering => {
+            Head::TokenClassification | Head::QuestionAnswering | Head::ReplacedTokens => {
                 self.net.token_outputs(hidden, &pass)
             }
             _ => self.net.sequence_outputs(hidden, batch, &pass),
@@ -118,8 +124,17 @@ impl Model {
         pass: &Pass,
     ) -> Result<(Tensor<1>, LossReport), ModelError> {
         self.validate(batch)?;
+        if let Labels::ReplacedTokens(labels) = labels {
+            return self.replaced_token_loss(batch, labels, pass);
+        }
         let hidden = self.run(batch, pass, &mut |_| ())?;
         let (loss, parts) = match labels {
+            Labels::ReplacedTokens(_) => unreachable!("handled above"),
+            Labels::Replaced(targets) => {
+                let (loss, part) =
+                    binary_loss("rtd", self.detector_outputs(hidden, pass)?, targets);
+                (loss, vec![part])
+            }
             Labels::Vocabulary(targets) => {
                 let name = if self.config.is_causal() { "lm" } else { "mlm" };
                 self.vocabulary_loss(name, hidden, targets)?
@@ -133,7 +148,7 @@ impl Model {
                 let logits = logits.ok_or_else(|| {
                     self.wrong_head("next-sentence prediction", "pretraining heads")
                 })?;
-                let (nsp, part) = class_loss("nsp", logits, next_sentence);
+                let (nsp, part) = class_loss(self.config.get().pair_loss(), logits, next_sentence);
                 parts.push(part);
                 (ops::weighted_sum(mlm, 1.0, nsp, 1.0), parts)
             }
@@ -184,6 +199,44 @@ impl Model {
         Ok((loss, LossReport { loss: value, parts }))
     }
 
+    fn detector_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Result<Tensor<2>, ModelError> {
+        let head =
+            (self.head == Head::ReplacedTokens).then(|| self.net.token_outputs(hidden, pass));
+        (head.flatten()).ok_or_else(|| {
+            self.wrong_head("replaced-token detection", "ELECTRA's discriminator head")
+        })
+    }
+
+    /// Generator and discriminator: the blanks of the batch are filled by the one and judged by the other.
+    fn replaced_token_loss(
+        &self,
+        batch: &PackedBatch,
+        labels: &ReplacedTokens,
+        pass: &Pass,
+    ) -> Result<(Tensor<1>, LossReport), ModelError> {
+        let filled = self.net.fill_blanks(batch, &labels.vocabulary, pass);
+        let (states, projection) = filled.ok_or_else(|| {
+            self.wrong_head(
+                "training with a generator",
+                "ELECTRA's discriminator head and a generator",
+            )
+        })?;
+        let sampled = pair::sample(&states, &projection, labels.sample);
+        let (mlm, generated) = token_loss("mlm", states, projection, &labels.vocabulary);
+        let (corrupted, replaced) = pair::corrupt(batch, labels, &sampled);
+        let detection = Labels::Replaced(BinaryTargets {
+            rows: (0..batch.n_tokens() as u32).collect(),
+            weights: vec![labels.token_weight; replaced.len()].into(),
+            targets: replaced.into(),
+        });
+        let (rtd, report) = self.loss_tensor(&corrupted, &detection, pass)?;
+        let loss = ops::weighted_sum(mlm, 1.0, rtd, labels.detection_factor);
+        let mut parts = vec![generated];
+        parts.extend(report.parts);
+        let value = f64::from(host::values(loss.clone())[0]);
+        Ok((loss, LossReport { loss: value, parts }))
+    }
+
     fn token_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Result<Tensor<2>, ModelError> {
         let outputs = self.net.token_outputs(hidden, pass);
         outputs.ok_or_else(|| self.wrong_head("token classification", "a token-level head"))
@@ -197,24 +250,34 @@ impl Model {
     ) -> Result<Loss, ModelError> {
         let projection = self.projection("a language-modelling loss")?;
         let rows = ops::gather_rows(hidden, Arc::clone(&targets.rows));
-        let loss = ops::linear_cross_entropy(
-            self.net.vocabulary_input(rows),
-            projection,
-            Arc::clone(&targets.targets),
-            Arc::clone(&targets.weights),
-        );
-        let values = host::values(loss.clone());
-        let weight = targets.weights.iter().map(|w| f64::from(*w)).sum();
-        let part = LossPart {
-            name,
-            loss: values[0].into(),
-            weight,
-            correct: values[1].into(),
-        };
-        // A sum of one term: drops the second element, which carries no gradient.
-        let loss = ops::weighted_sum(loss.clone(), 1.0, loss, 0.0);
+        let input = self.net.vocabulary_input(rows);
+        let (loss, part) = token_loss(name, input, projection, targets);
         Ok((loss, vec![part]))
     }
+}
+
+/// Cross-entropy of `input [M, E]` projected to the vocabulary.
+fn token_loss(
+    name: &'static str,
+    input: Tensor<2>,
+    projection: Projection,
+    targets: &VocabularyTargets,
+) -> (Tensor<1>, LossPart) {
+    let loss = ops::linear_cross_entropy(
+        input,
+        projection,
+        Arc::clone(&targets.targets),
+        Arc::clone(&targets.weights),
+    );
+    let values = host::values(loss.clone());
+    let part = LossPart {
+        name,
+        loss: values[0].into(),
+        weight: targets.weights.iter().map(|w| f64::from(*w)).sum(),
+        correct: values[1].into(),
+    };
+    // A sum of one term: drops the second element, which carries no gradient.
+    (ops::weighted_sum(loss.clone(), 1.0, loss, 0.0), part)
 }
 
 /// Scores of single outputs, laid out as one row of choices an example: `[B · C, 1]` → `[B, C]`.
@@ -256,6 +319,34 @@ fn class_loss(
             correct,
         },
     )
+}
+
+/// Binary cross-entropy over rows of `logits [N, 1]`; a row is right where its logit falls on the side of its target.
+fn binary_loss(
+    name: &'static str,
+    logits: Tensor<2>,
+    targets: &BinaryTargets,
+) -> (Tensor<1>, LossPart) {
+    let rows = ops::gather_rows(logits, Arc::clone(&targets.rows));
+    let values = host::values(rows.clone());
+    let hits = values
+        .iter()
+        .zip(&*targets.targets)
+        .zip(&*targets.weights)
+        .filter(|((logit, target), _)| (**logit > 0.0) == (**target > 0.5));
+    let correct = hits.map(|(_, weight)| f64::from(*weight)).sum();
+    let loss = ops::weighted_binary_cross_entropy(
+        rows,
+        Arc::clone(&targets.targets),
+        Arc::clone(&targets.weights),
+    );
+    let part = LossPart {
+        name,
+        loss: f64::from(host::values(loss.clone())[0]),
+        weight: targets.weights.iter().map(|w| f64::from(*w)).sum(),
+        correct,
+    };
+    (loss, part)
 }
 
 fn single(name: &'static str, loss: Tensor<1>) -> Loss {

@@ -1,5 +1,6 @@
 //! A model of any architecture, with host-typed inputs and outputs: nothing above this crate sees a tensor.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use burn::tensor::Tensor;
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use crate::architecture::Network;
 use crate::config::{Direction, ModelConfig};
+use crate::electra::files;
 use crate::error::ModelError;
 use crate::head::Head;
 use crate::names::{self, NameTable};
@@ -48,6 +50,9 @@ impl Default for OpenOptions {
         }
     }
 }
+
+/// Values of each block.
+type Layers = Vec<Vec<f32>>;
 
 /// A model ready to run.
 #[derive(Clone, Debug)]
@@ -163,17 +168,25 @@ impl Model {
             let tied = tied.iter().find(|(_, copy)| *copy == name)?;
             Some(tied.0.clone())
         })?;
-        let places: Vec<_> = model
-            .parameters()
-            .iter()
-            .map(|info| table.place(info))
-            .collect();
         let mut expected: Vec<(String, Vec<usize>)> = Vec::new();
-        for place in &places {
-            if !expected.iter().any(|(name, _)| *name == place.name) {
-                expected.push((place.name.clone(), place.shape.clone()));
+        for info in model.parameters() {
+            let mut places = table.places(&info).into_iter();
+            let first = places.next().expect("a place a parameter");
+            for place in places {
+                // Copies of a shared block must be copies.
+                let both = tensors.contains(&place.name) && tensors.contains(&first.name);
+                if both && differ(&tensors, &place.name, &first.name)? {
+                    return Err(ModelError::NotShared {
+                        first: first.name,
+                        name: place.name,
+                    });
+                }
+                expected.push((place.name, place.shape));
             }
+            expected.push((first.name, first.shape));
         }
+        let mut seen = HashSet::new();
+        expected.retain(|(name, _)| seen.insert(name.clone()));
         let accept = AcceptNames {
             missing: options.accept_missing,
             unused: options.accept_unused,
@@ -347,10 +360,7 @@ impl Model {
         Ok(self.probabilities(batch)?.1)
     }
 
-    fn probabilities(
-        &self,
-        batch: &PackedBatch,
-    ) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), BatchError> {
+    fn probabilities(&self, batch: &PackedBatch) -> Result<(Layers, Layers), BatchError> {
         let pass = Pass::inference();
         let memory = self.encode(batch, &pass, &mut |_| ())?;
         let mut inputs = Vec::new();
@@ -542,7 +552,7 @@ impl Model {
             .source_stack()
             .map_or(0, |stack| stack.flops(context));
         let projection = if self.head.has_vocabulary() {
-            2 * (sizes.d_model * sizes.vocab_size) as u64
+            2 * (self.config.get().projection_width() * sizes.vocab_size) as u64
         } else {
             0
         };
@@ -589,13 +599,19 @@ impl Model {
 
     fn validate_tokens(&self, batch: &PackedBatch) -> Result<(), BatchError> {
         let (sizes, limit) = (self.config.sizes(), self.config.position_limit());
-        batch.validate(sizes.vocab_size, limit, sizes.n_segments)
+        batch.validate(sizes.vocab_size, limit, sizes.n_segments)?;
+        batch.validate_languages(self.config.n_languages())
     }
 
     /// The name table that fits a file: base-model names carry a prefix in some files and none in others.
     fn table(&self, tensors: &Tensors) -> NameTable {
         let prefix = self.config.get().prefix();
         self.table_with(tensors.names().any(|name| name.starts_with(prefix)))
+    }
+
+    /// Where this model's parameters stand in what [`Model::save`] writes.
+    pub fn name_table(&self) -> NameTable {
+        self.table_with(self.head != Head::None)
     }
 
     fn table_with(&self, prefixed: bool) -> NameTable {
@@ -608,7 +624,9 @@ impl Model {
         &self,
         values: &[(ParameterInfo, Vec<f32>)],
     ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-        self.table_with(self.head != Head::None).publish(values)
+        // A generator is published as a model of its own.
+        let values = (values.iter()).filter(|(info, _)| !info.name.starts_with(files::PREFIX));
+        self.name_table().publish(values)
     }
 
     /// The weights under their published names.
@@ -633,6 +651,9 @@ fn differ(tensors: &Tensors, a: &str, b: &str) -> Result<bool, ModelError> {
 fn initial_values(config: &ModelConfig, seed: u64, info: &ParameterInfo) -> Vec<f32> {
     if info.name.ends_with(".gamma") {
         return vec![1.0; info.len()];
+    }
+    if let Some(table) = config.get().initial_table(info) {
+        return table;
     }
     let mut values = vec![0.0; info.len()];
     if info.name.ends_with(".weight") {

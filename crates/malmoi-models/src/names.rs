@@ -1,10 +1,12 @@
 //! Weight names: one table an architecture, read in both directions.
 //!
 //! A rule says where a parameter of ours, or all parameters of one of our small layers, live in the published checkpoint. `{}`
-//! stands for a layer number. Several of our parameters may be parts of one published tensor (GPT's packed query, key and value).
+//! stands for a layer number; where blocks are shared in groups, `{group}` and `{inner}` stand for the group and the block within
+//! it. Several of our parameters may be parts of one published tensor (GPT's packed query, key and value).
 
 use std::collections::BTreeMap;
 
+use malmoi_nn::Sharing;
 use malmoi_nn::parameters::ParameterInfo;
 
 /// How a parameter of ours lies in the published tensor.
@@ -77,26 +79,35 @@ pub const fn layer_in(ours: &'static str, theirs: &'static str, part: Part) -> R
     }
 }
 
+/// A rule that covers a parameter.
+struct Matched {
+    rule: Rule,
+    /// The number that `{}` stands for.
+    block: Option<usize>,
+    /// What follows the published name of a layer.
+    leaf: &'static str,
+}
+
 impl Rule {
-    /// The published name of `parameter`, if this rule covers it.
-    fn name_of(&self, parameter: &str) -> Option<String> {
-        let (pattern, name, last) = match self.scope {
-            Scope::Parameter => (self.ours, parameter, ""),
+    /// How this rule covers `parameter`, if it does.
+    fn covers(&self, parameter: &str) -> Option<Matched> {
+        let (name, leaf) = match self.scope {
+            Scope::Parameter => (parameter, ""),
             Scope::Layer => {
                 let (stem, last) = parameter.rsplit_once('.')?;
-                let last = match last {
+                let leaf = match last {
                     "gamma" | "weight" => ".weight",
                     "beta" | "bias" => ".bias",
                     _ => return None,
                 };
-                (self.ours, stem, last)
+                (stem, leaf)
             }
         };
-        let theirs = match captures(pattern, name)? {
-            Some(layer) => self.theirs.replace("{}", &layer),
-            None => self.theirs.to_owned(),
-        };
-        Some(theirs + last)
+        Some(Matched {
+            rule: *self,
+            block: captures(self.ours, name)?,
+            leaf,
+        })
     }
 }
 
@@ -107,6 +118,10 @@ pub struct NameTable {
     prefix: String,
     /// Rules whose published name starts with one of these carry no prefix: the heads.
     heads: &'static [&'static str],
+    /// Blocks of a group, for `{group}` and `{inner}`.
+    n_inner: usize,
+    /// What our names of a stack of shared blocks start with, and the block that runs at each depth.
+    orders: Vec<(&'static str, Vec<usize>)>,
 }
 
 /// Where a parameter is found: the published name, its shape there and the layout.
@@ -127,24 +142,68 @@ impl NameTable {
             rules: rules.concat(),
             prefix: prefix.to_owned(),
             heads,
+            n_inner: 1,
+            orders: Vec::new(),
         }
     }
 
-    /// Where `parameter` lives.
+    /// The same table for blocks that are shared across `n_layers` layers. Names with `{group}` are stored once; others stand
+    /// for a layer each, so that a shared block is stored as often as it runs.
+    pub fn sharing(self, sharing: Sharing, n_layers: usize) -> Self {
+        self.sharing_in("layers.", sharing, n_layers)
+    }
+
+    /// The same for a model of several stacks: `stack` is what our names of its blocks start with, such as `decoder.layers.`.
+    pub fn sharing_in(mut self, stack: &'static str, sharing: Sharing, n_layers: usize) -> Self {
+        if let Sharing::Groups { n_inner, .. } = sharing {
+            self.n_inner = n_inner;
+            self.orders.push((stack, sharing.order(n_layers)));
+        }
+        self
+    }
+
+    /// The first of [`Self::places`].
+    pub fn place(&self, parameter: &ParameterInfo) -> Place {
+        self.places(parameter).swap_remove(0)
+    }
+
+    /// Where `parameter` lives: its first place, and further ones with the same content.
     ///
     /// # Panics
     /// When no rule covers it: a table that misses a parameter of its own model is a broken invariant.
-    pub fn place(&self, parameter: &ParameterInfo) -> Place {
-        let matched = self
-            .rules
-            .iter()
-            .find_map(|rule| Some((rule.part, rule.name_of(&parameter.name)?)));
-        let Some((part, mut name)) = matched else {
+    pub fn places(&self, parameter: &ParameterInfo) -> Vec<Place> {
+        let matched = (self.rules.iter()).find_map(|rule| rule.covers(&parameter.name));
+        let Some(matched) = matched else {
             panic!(
                 "no published name for parameter {}: complete the table of its architecture",
                 parameter.name
             )
         };
+        let mut orders = self.orders.iter();
+        let order = orders.find(|(stack, _)| matched.rule.ours.starts_with(stack));
+        let depths = match (matched.block, order) {
+            (Some(block), Some((_, order))) if matched.rule.theirs.contains("{}") => {
+                let all = 0..order.len();
+                all.filter(|depth| order[*depth] == block).collect()
+            }
+            (block, _) => vec![block.unwrap_or_default()],
+        };
+        let depths = depths.into_iter();
+        depths
+            .map(|depth| self.place_at(parameter, &matched, depth))
+            .collect()
+    }
+
+    fn place_at(&self, parameter: &ParameterInfo, matched: &Matched, depth: usize) -> Place {
+        let part = matched.rule.part;
+        let mut name = matched.rule.theirs.to_owned();
+        if let Some(block) = matched.block {
+            name = name
+                .replace("{}", &depth.to_string())
+                .replace("{group}", &(block / self.n_inner).to_string())
+                .replace("{inner}", &(block % self.n_inner).to_string());
+        }
+        name.push_str(matched.leaf);
         if !self.heads.iter().any(|head| name.starts_with(head)) {
             name.insert_str(0, &self.prefix);
         }
@@ -164,23 +223,24 @@ impl NameTable {
     }
 
     /// Published tensors for our parameters, in the order of their first part: name, shape, values.
-    pub fn publish(
+    pub fn publish<'a>(
         &self,
-        parameters: &[(ParameterInfo, Vec<f32>)],
+        parameters: impl IntoIterator<Item = &'a (ParameterInfo, Vec<f32>)>,
     ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
         let mut index = BTreeMap::new();
         for (info, values) in parameters {
-            let place = self.place(info);
-            let at = *index.entry(place.name.clone()).or_insert_with(|| {
-                tensors.push((
-                    place.name.clone(),
-                    place.shape.clone(),
-                    vec![0.0; place.shape.iter().product()],
-                ));
-                tensors.len() - 1
-            });
-            scatter(info, values, place.part, &mut tensors[at].2);
+            for place in self.places(info) {
+                let at = *index.entry(place.name.clone()).or_insert_with(|| {
+                    tensors.push((
+                        place.name.clone(),
+                        place.shape.clone(),
+                        vec![0.0; place.shape.iter().product()],
+                    ));
+                    tensors.len() - 1
+                });
+                scatter(info, values, place.part, &mut tensors[at].2);
+            }
         }
         tensors
     }
@@ -238,12 +298,12 @@ fn columns(part: Part, d_out: usize) -> (usize, usize) {
 }
 
 /// Matches `name` against `pattern` by dot-separated parts; `{}` matches a number, which is returned.
-fn captures(pattern: &str, name: &str) -> Option<Option<String>> {
+fn captures(pattern: &str, name: &str) -> Option<Option<usize>> {
     let (mut layer, mut parts) = (None, name.split('.'));
     for expected in pattern.split('.') {
         let part = parts.next()?;
-        if expected == "{}" && part.bytes().all(|b| b.is_ascii_digit()) {
-            layer = Some(part.to_owned());
+        if expected == "{}" {
+            layer = Some(part.parse().ok()?);
         } else if expected != part {
             return None;
         }
@@ -317,6 +377,34 @@ mod tests {
             (place.name.as_str(), place.shape),
             ("score.weight", vec![5, 2])
         );
+    }
+
+    #[test]
+    fn shared_blocks_are_numbered_by_group_where_names_have_groups() {
+        let rules: &[Rule] = &[layer("layers.{}.q", "groups.{group}.layers.{inner}.q")];
+        let sharing = Sharing::Groups {
+            n_groups: 2,
+            n_inner: 3,
+        };
+        let table = NameTable::new(&[rules], "", &[]).sharing(sharing, 8);
+        let places = table.places(&info("layers.4.q.weight", &[2, 2]));
+        assert_eq!(places.len(), 1);
+        assert_eq!(places[0].name, "groups.1.layers.1.q.weight");
+    }
+
+    #[test]
+    fn shared_blocks_are_stored_at_every_depth_where_each_layer_has_a_name() {
+        let rules: &[Rule] = &[layer("layers.{}.q", "layer.{}.q")];
+        let sharing = Sharing::Groups {
+            n_groups: 2,
+            n_inner: 1,
+        };
+        let table = NameTable::new(&[rules], "", &[]).sharing(sharing, 4);
+        let q = (info("layers.1.q.bias", &[1]), vec![5.0]);
+        let published = table.publish(&[q]);
+        let names: Vec<&str> = published.iter().map(|tensor| tensor.0.as_str()).collect();
+        assert_eq!(names, ["layer.2.q.bias", "layer.3.q.bias"]);
+        assert!(published.iter().all(|tensor| tensor.2 == [5.0]));
     }
 
     #[test]

@@ -52,8 +52,8 @@ macro_rules! registry {
 }
 
 registry! {
-    /// BERT.
-    Bert(crate::bert::BertConfig),
+    /// BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ALBERT, ELECTRA and XLM.
+    Encoder(crate::encoder::EncoderConfig),
     /// GPT-1.
     Gpt1(crate::gpt1::Gpt1Config),
     /// GPT-2 and GPT-3.

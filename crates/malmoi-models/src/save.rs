@@ -7,6 +7,7 @@ use malmoi_checkpoint::{
 };
 use serde_json::Value;
 
+use crate::electra::files::GENERATOR_FOLDER;
 use crate::error::ModelError;
 use crate::model::Model;
 
@@ -49,24 +50,42 @@ impl Model {
         options: &SaveOptions<'_>,
         write: impl FnOnce(&ModelFiles<'_>) -> malmoi_checkpoint::Result<()>,
     ) -> Result<(), ModelError> {
-        let config = self.config_json();
-        let published = self.published_tensors();
-        let tensors: Vec<NamedTensor<'_>> = published
-            .iter()
-            .map(|(name, shape, values)| NamedTensor {
-                name: name.as_str().into(),
-                shape: shape.clone(),
-                data: TensorData::from(values.as_slice()),
-            })
-            .collect();
-        write(&ModelFiles {
-            config: &config,
-            tensors: &tensors,
-            generation_config: options.generation_config,
+        let (config, published) = (self.config_json(), self.published_tensors());
+        let tensors = named(&published);
+        let generator = self.generator();
+        let generator = generator.map(|model| (model.config_json(), model.published_tensors()));
+        let generator_tensors = generator.as_ref().map(|(_, published)| named(published));
+        let files = |config, tensors, nested| ModelFiles {
+            config,
+            tensors,
+            generation_config: None,
             extra: options.extra,
-            card: options.card,
+            card: None,
             max_shard_bytes: options.max_shard_bytes,
+            nested,
+        };
+        let nested: Vec<(&str, ModelFiles<'_>)> = match (&generator, &generator_tensors) {
+            (Some((config, _)), Some(tensors)) => {
+                vec![(GENERATOR_FOLDER, files(config, tensors.as_slice(), &[]))]
+            }
+            _ => Vec::new(),
+        };
+        write(&ModelFiles {
+            generation_config: options.generation_config,
+            card: options.card,
+            ..files(&config, &tensors, &nested)
         })?;
         Ok(())
     }
+}
+
+fn named(published: &[(String, Vec<usize>, Vec<f32>)]) -> Vec<NamedTensor<'_>> {
+    let tensors = published.iter();
+    tensors
+        .map(|(name, shape, values)| NamedTensor {
+            name: name.as_str().into(),
+            shape: shape.clone(),
+            data: TensorData::from(values.as_slice()),
+        })
+        .collect()
 }

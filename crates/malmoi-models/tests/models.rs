@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use malmoi_checkpoint::Overwrite;
 use malmoi_models::{
-    ClassTargets, Direction, Head, Labels, Mode, Model, ModelConfig, ModelError, OpenOptions,
-    PackedBatch, Pass, SaveOptions, VocabularyTargets,
+    BinaryTargets, ClassTargets, Direction, Head, Labels, Mode, Model, ModelConfig, ModelError,
+    OpenOptions, PackedBatch, Pass, SaveOptions, VocabularyTargets,
 };
 use serde_json::{Value, json};
 
@@ -89,6 +89,8 @@ fn vanilla_pre() -> Value {
 
 /// Decoders, and decoders behind an encoder.
 fn writers() -> Vec<Value> {
+    let mut causal = xlm();
+    causal["causal"] = json!(true);
     vec![
         gpt1(),
         gpt2(),
@@ -99,11 +101,46 @@ fn writers() -> Vec<Value> {
         mt5(),
         vanilla(),
         vanilla_pre(),
+        causal,
+    ]
+}
+
+fn xlm() -> Value {
+    json!({"model_type": "xlm", "vocab_size": 50, "emb_dim": 16, "n_layers": 2, "n_heads": 4, "n_langs": 3,
+           "max_position_embeddings": 20, "init_std": 0.2, "embed_init_std": 0.3})
+}
+
+/// BERT's relatives, small, with sizes that differ where they may.
+fn relatives() -> Vec<Value> {
+    let bert_keys = |model_type: &str, more: Value| {
+        let mut config = bert();
+        config["model_type"] = model_type.into();
+        for (key, value) in more.as_object().expect("an object") {
+            config[key] = value.clone();
+        }
+        config
+    };
+    let distilbert = json!({"model_type": "distilbert", "vocab_size": 50, "dim": 16, "n_layers": 2, "n_heads": 4,
+                            "hidden_dim": 24, "max_position_embeddings": 20, "initializer_range": 0.2});
+    let mut sinusoidal = distilbert.clone();
+    sinusoidal["sinusoidal_pos_embds"] = json!(true);
+    let albert = json!({"embedding_size": 12, "num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2});
+    let roberta = json!({"max_position_embeddings": 22, "type_vocab_size": 1});
+    vec![
+        bert_keys("roberta", roberta.clone()),
+        bert_keys("xlm-roberta", roberta),
+        distilbert,
+        sinusoidal,
+        bert_keys("albert", albert),
+        bert_keys("electra", json!({"embedding_size": 12})),
+        bert_keys("electra", json!({"embedding_size": 16})),
+        xlm(),
     ]
 }
 
 fn encoders() -> Vec<Value> {
-    vec![bert(), modernbert(), modernbert_untied()]
+    let own = vec![bert(), modernbert(), modernbert_untied()];
+    [own, relatives()].concat()
 }
 
 fn everything() -> Vec<Value> {
@@ -253,7 +290,10 @@ fn cached_steps_give_the_logits_of_the_whole_sequence() {
 fn every_parameter_of_every_head_gets_a_gradient() {
     for (json, head) in all() {
         let trainable = Model::initialise(config(&json), head, 11, Mode::Training);
-        let batch = for_model(&json, batch());
+        let mut batch = for_model(&json, batch());
+        if trainable.config().n_languages() > 0 {
+            batch = batch.with_languages([0, 1, 2, 0, 1, 2, 0, 1, 2]);
+        }
         let vocabulary = VocabularyTargets {
             rows: [0, 4, 7].into(),
             targets: [1, 2, 3].into(),
@@ -266,6 +306,11 @@ fn every_parameter_of_every_head_gets_a_gradient() {
                 vocabulary,
                 next_sentence: ClassTargets::mean(vec![0, 1, 1]),
             },
+            Head::ReplacedTokens => Labels::Replaced(BinaryTargets {
+                rows: [0, 4, 7].into(),
+                targets: [0.0, 1.0, 1.0].into(),
+                weights: [0.5, 0.25, 0.25].into(),
+            }),
             Head::TokenClassification => Labels::TokenClasses(VocabularyTargets {
                 targets: [0, 1, 1].into(),
                 ..vocabulary

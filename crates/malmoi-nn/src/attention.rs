@@ -240,6 +240,7 @@ impl MultiHeadAttention {
         let visible = match config.mask {
             Mask::Full => context,
             Mask::Causal => context / 2,
+            Mask::Strided { stride } => context / (2 * stride.max(1)),
             Mask::Window { left, right } => (left + right + 1).min(context),
         };
         2 * products + 4 * (config.n_heads * config.d_head * visible) as u64

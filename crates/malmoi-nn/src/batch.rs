@@ -13,6 +13,8 @@ pub struct PackedBatch {
     pub positions: Arc<[u32]>,
     /// Segment (token type) of each token, `[N]`; `None` when the caller gave none.
     pub segments: Option<Arc<[u32]>>,
+    /// Language of each token, `[N]`, for models with language embeddings; `None` when the caller gave none.
+    pub languages: Option<Arc<[u32]>>,
     /// Which rows may be attended to; `None` for all of them, which is what a packed batch wants.
     pub keys: Option<KeyRows>,
     /// What an encoder reads, as many sequences, when this is the batch of the decoder behind it.
@@ -60,6 +62,14 @@ pub enum BatchError {
         /// Number of segments.
         n_segments: usize,
     },
+    /// A language id outside the language table.
+    #[error("language id {language} is outside the model's {n_languages} languages")]
+    UnknownLanguage {
+        /// The id.
+        language: u32,
+        /// Number of languages; 0 for a model without language embeddings.
+        n_languages: usize,
+    },
     /// A decoder that needs a source, or a model that has no use for one.
     #[error("{0}")]
     Source(&'static str),
@@ -85,6 +95,7 @@ impl PackedBatch {
             cu_seqlens: cu_seqlens.into(),
             positions: positions.into(),
             segments: None,
+            languages: None,
             keys: None,
             source: None,
         }
@@ -112,6 +123,17 @@ impl PackedBatch {
         let segments = segments.into();
         assert_eq!(segments.len(), self.ids.len(), "one segment id a token");
         self.segments = Some(segments);
+        self
+    }
+
+    /// The same batch with language ids, `[N]`.
+    ///
+    /// # Panics
+    /// When there is not one id a token.
+    pub fn with_languages(mut self, languages: impl Into<Arc<[u32]>>) -> Self {
+        let languages = languages.into();
+        assert_eq!(languages.len(), self.ids.len(), "one language id a token");
+        self.languages = Some(languages);
         self
     }
 
@@ -178,6 +200,21 @@ impl PackedBatch {
             None => Ok(()),
         }
     }
+
+    /// Checks language ids against a table of `n_languages`.
+    ///
+    /// # Errors
+    /// The first id that does not fit.
+    pub fn validate_languages(&self, n_languages: usize) -> Result<(), BatchError> {
+        let mut languages = self.languages.iter().flat_map(|languages| languages.iter());
+        match languages.find(|language| **language as usize >= n_languages) {
+            Some(&language) => Err(BatchError::UnknownLanguage {
+                language,
+                n_languages,
+            }),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -222,5 +259,15 @@ mod tests {
             Err(BatchError::Empty)
         );
         assert_eq!(batch.validate(10, 2, 1), Ok(()));
+        assert_eq!(batch.validate_languages(0), Ok(()));
+        let spoken = batch.with_languages([0, 3]);
+        assert_eq!(spoken.validate_languages(4), Ok(()));
+        assert_eq!(
+            spoken.validate_languages(3),
+            Err(BatchError::UnknownLanguage {
+                language: 3,
+                n_languages: 3
+            })
+        );
     }
 }

@@ -30,6 +30,8 @@ pub enum DropoutPlace {
     Everywhere,
     /// Attention alone (ModernBERT).
     Attention,
+    /// The feed-forward layer alone (DistilBERT).
+    FeedForward,
 }
 
 /// How the feed-forward layer widens.
@@ -204,6 +206,11 @@ impl Block {
     pub fn new(config: &BlockConfig) -> Self {
         let d_model = config.attention.d_model;
         let norm = || Norm::new(d_model, config.norm);
+        let (dropout, feed_forward_dropout) = match config.dropout_place {
+            DropoutPlace::Everywhere => (config.dropout, config.dropout),
+            DropoutPlace::Attention => (config.dropout, 0.0),
+            DropoutPlace::FeedForward => (0.0, config.dropout),
+        };
         Self {
             attention: MultiHeadAttention::new(config.attention.clone()),
             attention_norm: (config.norm_place != NormPlace::PreAfterNormed).then(norm),
@@ -212,11 +219,8 @@ impl Block {
             feed_forward: FeedForward::new(d_model, config.feed_forward),
             feed_forward_norm: norm(),
             norm_place: config.norm_place,
-            dropout: config.dropout,
-            feed_forward_dropout: match config.dropout_place {
-                DropoutPlace::Everywhere => config.dropout,
-                DropoutPlace::Attention => 0.0,
-            },
+            dropout,
+            feed_forward_dropout,
         }
     }
 
@@ -335,4 +339,64 @@ impl Block {
 
 fn memory<'a>(around: &'a Surroundings<'_>) -> &'a Memory {
     (around.memory.as_ref()).expect("cross-attention is given the source's states")
+}
+
+#[cfg(test)]
+mod tests {
+    use malmoi_kernels::attention::Mask;
+    use malmoi_kernels::random::{Key, Purpose};
+
+    use super::*;
+    use crate::batch::PackedBatch;
+    use crate::host;
+    use crate::parameters::{Mode, fill};
+    use crate::stack::Stack;
+
+    /// Whether dropout changes what a block computes whose layers other than `part` put out nothing.
+    fn is_dropped(part: &str, dropout_place: DropoutPlace) -> bool {
+        let attention = AttentionConfig::new(8, 2, Mask::Full);
+        let feed_forward = FeedForwardConfig::new(16, Activation::Relu);
+        let block = Block::new(&BlockConfig {
+            dropout: 0.5,
+            dropout_place,
+            ..BlockConfig::new(attention, feed_forward, NormPlace::Post, 1e-5)
+        });
+        let block = fill(block, Mode::Inference, |info| {
+            let mut values = vec![1.0; info.len()];
+            let writes = info.name.contains("output") || info.name.contains("down");
+            if writes && !info.name.starts_with(part) {
+                values.fill(0.0);
+            } else {
+                let key = Key::new(1, Purpose::Initialisation, 0);
+                key.fold_name(&info.name).fill_normal(0, &mut values);
+            }
+            Ok::<_, ()>(values)
+        });
+        let blocks = [block.expect("filled")];
+        let batch = PackedBatch::from_sequences(&[vec![0; 4]]);
+        let run = |pass: &Pass| {
+            let x = (0..32).map(|i| (i as f32).sin()).collect();
+            let x = host::tensor(x, [4, 8]);
+            let out = Stack::new(&blocks).forward(x, &batch, None, pass, &mut |_| ());
+            host::values(out)
+        };
+        let key = Key::new(2, Purpose::Dropout, 0);
+        run(&Pass::training(key)) != run(&Pass::inference())
+    }
+
+    #[test]
+    fn dropout_falls_where_its_place_says() {
+        for (place, on_attention, on_feed_forward) in [
+            (DropoutPlace::Everywhere, true, true),
+            (DropoutPlace::Attention, true, false),
+            (DropoutPlace::FeedForward, false, true),
+        ] {
+            assert_eq!(is_dropped("attention", place), on_attention, "{place:?}");
+            assert_eq!(
+                is_dropped("feed_forward", place),
+                on_feed_forward,
+                "{place:?}"
+            );
+        }
+    }
 }

@@ -22,3 +22,8 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     }
     data.try_into_vec().expect("an f32 tensor")
 }
+
+/// The same values without a graph behind them, without copying.
+pub fn plain<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    tensor.inner()
+}

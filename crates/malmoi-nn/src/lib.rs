@@ -17,6 +17,7 @@ pub mod parameters;
 pub mod pass;
 pub mod positions;
 mod profile;
+pub mod sharing;
 pub mod stack;
 pub mod weights;
 
@@ -33,4 +34,5 @@ pub use malmoi_kernels::random::{Key, Purpose};
 pub use malmoi_kernels::rotary::Pairs;
 pub use pass::Pass;
 pub use positions::{PositionBias, Positions, RelativeBias, Rotary, Sides, Sinusoids};
+pub use sharing::Sharing;
 pub use stack::Stack;

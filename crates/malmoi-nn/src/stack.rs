@@ -4,16 +4,21 @@ use burn::tensor::Tensor;
 
 use crate::attention::{Memory, Surroundings};
 use crate::batch::PackedBatch;
-use crate::block::Block;
+use crate::block::{Block, BlockConfig};
 use crate::cache::KvCache;
 use crate::pass::Pass;
 use crate::positions::{PositionBias, reach};
+use crate::sharing::Sharing;
 
 /// A model's blocks with what they share. Borrowed, because the parameters belong to the model.
 #[derive(Clone, Copy, Debug)]
 pub struct Stack<'a> {
-    /// The blocks.
+    /// Blocks with parameters of their own.
     pub blocks: &'a [Block],
+    /// Which of them runs where.
+    pub sharing: Sharing,
+    /// Layers; as many as blocks where nothing is shared.
+    pub n_layers: usize,
     /// Added to the scores of each.
     pub bias: PositionBias<'a>,
 }
@@ -21,15 +26,28 @@ pub struct Stack<'a> {
 impl<'a> Stack<'a> {
     /// Blocks that share nothing.
     pub fn new(blocks: &'a [Block]) -> Self {
+        Self::shared(blocks, Sharing::None, blocks.len())
+    }
+
+    /// The blocks of `n_layers` layers, with weights yet to be filled; of shared ones one each.
+    pub fn blocks_of(config: &BlockConfig, sharing: Sharing, n_layers: usize) -> Vec<Block> {
+        let n_blocks = sharing.n_blocks(n_layers);
+        (0..n_blocks).map(|_| Block::new(config)).collect()
+    }
+
+    /// Blocks of which some run more than once.
+    pub fn shared(blocks: &'a [Block], sharing: Sharing, n_layers: usize) -> Self {
         Self {
             blocks,
+            sharing,
+            n_layers,
             bias: PositionBias::None,
         }
     }
 
-    /// The blocks in the order in which they run.
+    /// The blocks in the order in which they run; a shared one comes each time.
     pub fn iter(&self) -> impl Iterator<Item = &'a Block> + use<'a> {
-        self.blocks.iter()
+        self.sharing.over(self.n_layers, self.blocks).into_iter()
     }
 
     /// `x [N, d_model]` through all blocks; `keep` sees the input of each and the last one's output. `memory` is what

@@ -1,7 +1,7 @@
 //! Published configuration of GPT-1.
 
 use malmoi_checkpoint::{ConfigError, ConfigReader};
-use malmoi_nn::Activation;
+use malmoi_nn::{Activation, Sharing};
 use serde_json::{Value, json};
 
 use super::{model::Gpt1, weights};
@@ -20,6 +20,8 @@ pub struct Gpt1Config {
     pub d_model: usize,
     /// Blocks.
     pub n_layers: usize,
+    /// Layers that share their parameters.
+    pub sharing: Sharing,
     /// Attention heads.
     pub n_heads: usize,
     /// Longest sequence.
@@ -73,6 +75,7 @@ impl Architecture for Gpt1Config {
             vocab_size: config_keys::positive(&read, "vocab_size", None)?,
             d_model: config_keys::positive(&read, "n_embd", None)?,
             n_layers: read.usize("n_layer")?,
+            sharing: config_keys::sharing(&read, read.usize("n_layer")?)?,
             n_heads: config_keys::positive(&read, "n_head", None)?,
             max_len,
             activation,
@@ -115,6 +118,7 @@ impl Config for Gpt1Config {
             "initializer_range": config_keys::decimal(self.initializer_range),
             "tie_word_embeddings": true,
         });
+        config_keys::write_sharing(&mut config, self.sharing);
         config_keys::write_labels(&mut config, &self.labels, None);
         config
     }
@@ -153,6 +157,7 @@ impl Config for Gpt1Config {
         (self.vocab_size, self.max_len) = (sizes.vocab_size, sizes.max_len);
         (self.d_model, self.n_layers, self.n_heads) =
             (sizes.d_model, sizes.n_layers, sizes.n_heads);
+        self.sharing = self.sharing.for_layers(sizes.n_layers);
     }
 
     fn set_dropout(&mut self, rate: f32) {
@@ -181,6 +186,7 @@ impl Config for Gpt1Config {
 
     fn names(&self, _head: Head, prefixed: bool) -> NameTable {
         weights::table(if prefixed { self.prefix() } else { "" })
+            .sharing(self.sharing, self.n_layers)
     }
 
     fn tied_copy(&self, parameter: &str) -> Option<&'static str> {

@@ -44,7 +44,7 @@ impl Gpt1 {
         Self {
             token: Embedding::new(config.vocab_size, d),
             position: Embedding::new(config.max_len, d),
-            layers: (0..config.n_layers).map(|_| Block::new(&block)).collect(),
+            layers: Stack::blocks_of(&block, config.sharing, config.n_layers),
             choice: (head == Head::DoubleHeads).then(|| Linear::new(d, 1, true)),
             config: config.clone(),
         }
@@ -58,7 +58,7 @@ impl Network for Gpt1 {
     }
 
     fn stack(&self) -> Stack<'_> {
-        Stack::new(&self.layers)
+        Stack::shared(&self.layers, self.config.sharing, self.config.n_layers)
     }
 
     fn choice_scores(&self, rows: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {

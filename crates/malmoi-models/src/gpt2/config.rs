@@ -3,7 +3,7 @@
 
 use malmoi_checkpoint::{ConfigError, ConfigReader};
 use malmoi_nn::parameters::ParameterInfo;
-use malmoi_nn::{Activation, Mask};
+use malmoi_nn::{Activation, Mask, Sharing};
 use serde_json::{Value, json};
 
 use super::{model::Gpt2, weights};
@@ -46,6 +46,8 @@ pub struct Gpt2Config {
     pub d_model: usize,
     /// Blocks.
     pub n_layers: usize,
+    /// Layers that share their parameters.
+    pub sharing: Sharing,
     /// Attention heads.
     pub n_heads: usize,
     /// Width of a head; `d_model / n_heads` unless the config says otherwise (`head_dim`).
@@ -142,6 +144,7 @@ impl Architecture for Gpt2Config {
             vocab_size: config_keys::positive(&read, "vocab_size", None)?,
             d_model,
             n_layers: read.usize("n_layer")?,
+            sharing: config_keys::sharing(&read, read.usize("n_layer")?)?,
             n_heads,
             d_head,
             d_ff: config_keys::positive(&read, "n_inner", Some(4 * d_model))?,
@@ -166,6 +169,11 @@ impl Architecture for Gpt2Config {
             labels,
             problem_type,
         };
+        let alike = this.band.is_none() && !this.scale_by_layer;
+        if let (Sharing::Groups { n_groups, .. }, false) = (this.sharing, alike) {
+            let expected = "no groups where layers differ by `attention_band` or `scale_attn_by_inverse_layer_idx`";
+            return Err(read.unsupported("num_hidden_groups", &Value::from(n_groups), expected));
+        }
         read.finish(accept_unknown)?;
         Ok(this)
     }
@@ -201,6 +209,7 @@ impl Config for Gpt2Config {
         if let Some(band) = self.band {
             config["attention_band"] = band.into();
         }
+        config_keys::write_sharing(&mut config, self.sharing);
         config_keys::write_labels(&mut config, &self.labels, self.problem_type);
         config
     }
@@ -242,6 +251,7 @@ impl Config for Gpt2Config {
         (self.vocab_size, self.max_len) = (sizes.vocab_size, sizes.max_len);
         (self.d_model, self.n_layers, self.n_heads) =
             (sizes.d_model, sizes.n_layers, sizes.n_heads);
+        self.sharing = self.sharing.for_layers(sizes.n_layers);
         (self.d_head, self.d_ff) = (sizes.d_head, sizes.d_ff);
     }
 
@@ -285,6 +295,7 @@ impl Config for Gpt2Config {
 
     fn names(&self, _head: Head, prefixed: bool) -> NameTable {
         weights::table(if prefixed { self.prefix() } else { "" })
+            .sharing(self.sharing, self.n_layers)
     }
 
     fn tied_copy(&self, parameter: &str) -> Option<&'static str> {

@@ -35,7 +35,7 @@ impl Gpt2 {
     /// A model with weights yet to be filled.
     pub(super) fn new(config: &Gpt2Config, head: Head) -> Self {
         let d = config.d_model;
-        let blocks = (0..config.n_layers).map(|layer| {
+        let blocks = (0..config.sharing.n_blocks(config.n_layers)).map(|layer| {
             let attention = AttentionConfig {
                 d_head: config.d_head,
                 scale: config.attention_scale(layer),
@@ -69,7 +69,7 @@ impl Network for Gpt2 {
     }
 
     fn stack(&self) -> Stack<'_> {
-        Stack::new(&self.layers)
+        Stack::shared(&self.layers, self.config.sharing, self.config.n_layers)
     }
 
     fn finish(&self, hidden: Tensor<2>, _pass: &Pass) -> Tensor<2> {

@@ -1,7 +1,7 @@
 //! Published configuration of LLaMA.
 
 use malmoi_checkpoint::{ConfigError, ConfigReader};
-use malmoi_nn::Activation;
+use malmoi_nn::{Activation, Sharing};
 use serde_json::{Value, json};
 
 use super::{model::Llama, weights};
@@ -32,6 +32,8 @@ pub struct LlamaConfig {
     pub d_model: usize,
     /// Blocks.
     pub n_layers: usize,
+    /// Layers that share their parameters.
+    pub sharing: Sharing,
     /// Query heads.
     pub n_heads: usize,
     /// Key and value heads, each shared by `n_heads / n_kv_heads` query heads (Ainslie et al., 2023).
@@ -129,6 +131,7 @@ impl Architecture for LlamaConfig {
             vocab_size: config_keys::positive(&read, "vocab_size", None)?,
             d_model,
             n_layers: read.usize("num_hidden_layers")?,
+            sharing: config_keys::sharing(&read, read.usize("num_hidden_layers")?)?,
             n_heads,
             n_kv_heads,
             d_head,
@@ -178,6 +181,7 @@ impl Config for LlamaConfig {
             "eos_token_id": self.eos_token_id,
             "pad_token_id": self.pad_token_id,
         });
+        config_keys::write_sharing(&mut config, self.sharing);
         config_keys::write_labels(&mut config, &self.labels, self.problem_type);
         config
     }
@@ -218,6 +222,7 @@ impl Config for LlamaConfig {
     fn set_sizes(&mut self, sizes: &Sizes) {
         (self.vocab_size, self.max_len) = (sizes.vocab_size, sizes.max_len);
         (self.d_model, self.n_layers) = (sizes.d_model, sizes.n_layers);
+        self.sharing = self.sharing.for_layers(sizes.n_layers);
         (self.n_heads, self.n_kv_heads) = (sizes.n_heads, sizes.n_kv_heads);
         (self.d_head, self.d_ff) = (sizes.d_head, sizes.d_ff);
     }
@@ -250,6 +255,7 @@ impl Config for LlamaConfig {
 
     fn names(&self, _head: Head, prefixed: bool) -> NameTable {
         weights::table(if prefixed { self.prefix() } else { "" })
+            .sharing(self.sharing, self.n_layers)
     }
 
     fn tied_copy(&self, parameter: &str) -> Option<&'static str> {

@@ -59,7 +59,7 @@ impl Llama {
         };
         Self {
             token: Embedding::new(config.vocab_size, d),
-            layers: (0..config.n_layers).map(|_| Block::new(&block)).collect(),
+            layers: Stack::blocks_of(&block, config.sharing, config.n_layers),
             norm: Norm::new(d, norm),
             vocabulary: (head == Head::CausalLm && !config.tied)
                 .then(|| Linear::new(d, config.vocab_size, false)),
@@ -76,7 +76,7 @@ impl Network for Llama {
     }
 
     fn stack(&self) -> Stack<'_> {
-        Stack::new(&self.layers)
+        Stack::shared(&self.layers, self.config.sharing, self.config.n_layers)
     }
 
     fn finish(&self, hidden: Tensor<2>, _pass: &Pass) -> Tensor<2> {

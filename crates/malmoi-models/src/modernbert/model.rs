@@ -138,7 +138,7 @@ impl ModernBert {
 impl Network for ModernBert {
     fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
         let tokens = vec![self.embeddings.token.at(&batch.ids)];
-        let tokens = ops::sum_of_embeddings(tokens, self.config.pad_token_id);
+        let tokens = ops::sum_of_embeddings(tokens, [self.config.pad_token_id]);
         let normed = self.embeddings.norm.forward(tokens);
         ops::dropout(normed, pass.dropout(self.config.embedding_dropout))
     }

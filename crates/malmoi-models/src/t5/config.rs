@@ -2,7 +2,7 @@
 
 use malmoi_checkpoint::{ConfigError, ConfigReader, Tensors};
 use malmoi_nn::parameters::ParameterInfo;
-use malmoi_nn::{Activation, FeedForwardKind};
+use malmoi_nn::{Activation, FeedForwardKind, Sharing};
 use serde_json::{Value, json};
 
 use super::{model::T5, weights};
@@ -61,6 +61,8 @@ pub struct T5Config {
     pub n_encoder_layers: usize,
     /// Blocks of the decoder.
     pub n_decoder_layers: usize,
+    /// Layers that share their parameters, in each of the two.
+    pub sharing: Sharing,
     /// Attention heads.
     pub n_heads: usize,
     /// Width of a head, independent of `d_model / n_heads`.
@@ -154,6 +156,7 @@ impl Architecture for T5Config {
             Family::T5 => read.bool_or("scale_decoder_outputs", tied)?,
         };
         let n_encoder_layers = read.usize("num_layers")?;
+        let n_decoder_layers = read.usize_or("num_decoder_layers", n_encoder_layers)?;
         let pad_token_id = config_keys::token(&read, "pad_token_id")?.or(Some(0));
         let start = config_keys::token(&read, "decoder_start_token_id")?;
         let this = Self {
@@ -161,7 +164,8 @@ impl Architecture for T5Config {
             vocab_size: config_keys::positive(&read, "vocab_size", None)?,
             d_model: config_keys::positive(&read, "d_model", None)?,
             n_encoder_layers,
-            n_decoder_layers: read.usize_or("num_decoder_layers", n_encoder_layers)?,
+            n_decoder_layers,
+            sharing: config_keys::sharing(&read, n_encoder_layers.min(n_decoder_layers))?,
             n_heads: config_keys::positive(&read, "num_heads", None)?,
             d_head: config_keys::positive(&read, "d_kv", None)?,
             d_ff: config_keys::positive(&read, "d_ff", None)?,
@@ -257,6 +261,7 @@ impl Config for T5Config {
             "eos_token_id": self.eos_token_id,
             "decoder_start_token_id": self.decoder_start_token_id,
         });
+        config_keys::write_sharing(&mut config, self.sharing);
         if self.family == Family::T5 {
             config["scale_decoder_outputs"] = (self.output_scale == OutputScale::ByWidth).into();
         }
@@ -302,6 +307,7 @@ impl Config for T5Config {
         // The sides keep their proportion when they have one; published ones are equal.
         if sizes.n_layers != self.n_decoder_layers {
             (self.n_encoder_layers, self.n_decoder_layers) = (sizes.n_layers, sizes.n_layers);
+            self.sharing = self.sharing.for_layers(sizes.n_layers);
         }
         (self.vocab_size, self.max_len) = (sizes.vocab_size, sizes.max_len);
         (self.d_model, self.n_heads) = (sizes.d_model, sizes.n_heads);
@@ -373,6 +379,8 @@ impl Config for T5Config {
 
     fn names(&self, _head: Head, _prefixed: bool) -> NameTable {
         weights::table(self.feed_forward)
+            .sharing_in("encoder.layers.", self.sharing, self.n_encoder_layers)
+            .sharing_in("decoder.layers.", self.sharing, self.n_decoder_layers)
     }
 
     fn tied_copy(&self, parameter: &str) -> Option<&'static str> {

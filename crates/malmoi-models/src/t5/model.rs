@@ -11,7 +11,8 @@ use burn::tensor::Tensor;
 use malmoi_nn::ops::{self, Projection};
 use malmoi_nn::{
     AttentionConfig, Biases, Block, BlockConfig, Embedding, FeedForwardConfig, Linear, Mask, Norm,
-    NormConfig, NormKind, NormPlace, PackedBatch, Pass, PositionBias, RelativeBias, Sides, Stack,
+    NormConfig, NormKind, NormPlace, PackedBatch, Pass, PositionBias, RelativeBias, Sharing, Sides,
+    Stack,
 };
 
 use super::{OutputScale, T5Config};
@@ -25,6 +26,10 @@ pub struct Side {
     layers: Vec<Block>,
     relative: RelativeBias,
     norm: Norm,
+    #[module(skip)]
+    sharing: Sharing,
+    #[module(skip)]
+    n_layers: usize,
 }
 
 /// Encoder and decoder.
@@ -76,7 +81,9 @@ impl Side {
             )
         };
         Self {
-            layers: (0..n_layers).map(|_| Block::new(&block)).collect(),
+            layers: Stack::blocks_of(&block, config.sharing, n_layers),
+            sharing: config.sharing,
+            n_layers,
             relative: RelativeBias::new(
                 config.n_buckets,
                 config.n_heads,
@@ -90,7 +97,7 @@ impl Side {
     fn stack(&self) -> Stack<'_> {
         Stack {
             bias: PositionBias::Relative(&self.relative),
-            ..Stack::new(&self.layers)
+            ..Stack::shared(&self.layers, self.sharing, self.n_layers)
         }
     }
 }

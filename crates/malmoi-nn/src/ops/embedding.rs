@@ -19,7 +19,7 @@ pub fn gather_rows(table: Tensor<2>, ids: Arc<[u32]>) -> Tensor<2> {
     apply(
         Gather {
             ids: vec![ids],
-            frozen: None,
+            frozen: Vec::new(),
         },
         [primitive(table)],
     )
@@ -27,16 +27,23 @@ pub fn gather_rows(table: Tensor<2>, ids: Arc<[u32]>) -> Tensor<2> {
 
 /// The sum of one row of each table: `Σ table_i[ids_i]` → `[N, D]`, for up to four tables (tokens, positions, segments, languages).
 ///
-/// Row `frozen` of the first table gets no gradient from here: published encoders keep the padding token's vector as it is.
+/// `frozen` names a row of each table, in order, that gets no gradient from here; tables without an entry have none. Published
+/// encoders keep the padding token's vector as it is.
 ///
 /// # Panics
 /// When there are no or more than four tables, or an id is out of range.
-pub fn sum_of_embeddings(tables: Vec<(Tensor<2>, Arc<[u32]>)>, frozen: Option<u32>) -> Tensor<2> {
+pub fn sum_of_embeddings(
+    tables: Vec<(Tensor<2>, Arc<[u32]>)>,
+    frozen: impl IntoIterator<Item = Option<u32>>,
+) -> Tensor<2> {
     let (tensors, ids): (Vec<_>, Vec<_>) = tables
         .into_iter()
         .map(|(table, ids)| (primitive(table), ids))
         .unzip();
-    let op = Gather { ids, frozen };
+    let op = Gather {
+        ids,
+        frozen: frozen.into_iter().collect(),
+    };
     match tensors.len() {
         1 => apply::<1, 2>(op, tensors.try_into().expect("one table")),
         2 => apply::<2, 2>(op, tensors.try_into().expect("two tables")),
@@ -49,7 +56,7 @@ pub fn sum_of_embeddings(tables: Vec<(Tensor<2>, Arc<[u32]>)>, frozen: Option<u3
 #[derive(Debug)]
 struct Gather {
     ids: Vec<Arc<[u32]>>,
-    frozen: Option<u32>,
+    frozen: Vec<Option<u32>>,
 }
 
 impl FusedOp for Gather {
@@ -82,17 +89,19 @@ impl FusedOp for Gather {
         let mut gradients: Vec<Option<Vec<f32>>> = each
             .map(|((table, ids), needed)| {
                 needed.then(|| {
-                    let mut gradient = vec![0.0; table.shape[0] * table.shape[1]];
+                    let mut gradient = buffers::zeroed(table.shape[0] * table.shape[1]);
                     scatter_add_rows(pass.grad, table.shape[1], ids, &mut gradient);
                     gradient
                 })
             })
             .collect();
-        if let (Some(row), Some(Some(gradient))) = (self.frozen, gradients.first_mut()) {
-            let d = pass.inputs[0].shape[1];
-            let row = row as usize * d..(row as usize + 1) * d;
-            if let Some(row) = gradient.get_mut(row) {
-                row.fill(0.0);
+        for (row, gradient) in self.frozen.iter().zip(&mut gradients) {
+            if let (Some(row), Some(gradient)) = (row, gradient) {
+                let d = pass.inputs[0].shape[1];
+                let row = *row as usize * d..(*row as usize + 1) * d;
+                if let Some(row) = gradient.get_mut(row) {
+                    row.fill(0.0);
+                }
             }
         }
         gradients

@@ -10,24 +10,36 @@ use crate::bridge::{
 
 /// Mean of `(x - target)²` over all elements of `x [B, K]` → `[1]`.
 pub fn mean_squared_error(x: Tensor<2>, targets: Arc<[f32]>) -> Tensor<1> {
-    apply(
-        Pointwise {
-            kind: Kind::Squared,
-            targets,
-        },
-        [primitive(x)],
-    )
+    let weights = equal_weights(targets.len());
+    pointwise(Kind::Squared, x, targets, weights)
 }
 
 /// Mean binary cross-entropy of `logits [B, K]` against targets in `[0, 1]` → `[1]`.
 pub fn binary_cross_entropy(logits: Tensor<2>, targets: Arc<[f32]>) -> Tensor<1> {
-    apply(
-        Pointwise {
-            kind: Kind::Binary,
-            targets,
-        },
-        [primitive(logits)],
-    )
+    let weights = equal_weights(targets.len());
+    weighted_binary_cross_entropy(logits, targets, weights)
+}
+
+/// `Σ weight · binary cross-entropy` of `logits [B, K]` against targets in `[0, 1]` → `[1]`.
+pub fn weighted_binary_cross_entropy(
+    logits: Tensor<2>,
+    targets: Arc<[f32]>,
+    weights: Arc<[f32]>,
+) -> Tensor<1> {
+    pointwise(Kind::Binary, logits, targets, weights)
+}
+
+fn equal_weights(n: usize) -> Arc<[f32]> {
+    vec![1.0 / n as f32; n].into()
+}
+
+fn pointwise(kind: Kind, x: Tensor<2>, targets: Arc<[f32]>, weights: Arc<[f32]>) -> Tensor<1> {
+    let op = Pointwise {
+        kind,
+        targets,
+        weights,
+    };
+    apply(op, [primitive(x)])
 }
 
 /// `a · wa + b · wb` on the first elements of two `[1..]` losses → `[1]`.
@@ -45,12 +57,14 @@ enum Kind {
 struct Pointwise {
     kind: Kind,
     targets: Arc<[f32]>,
+    weights: Arc<[f32]>,
 }
 
 impl FusedOp for Pointwise {
     fn forward(&self, inputs: &[Operand<'_>], _track: bool) -> Forward {
         let x = inputs[0].data;
         assert_eq!(x.len(), self.targets.len(), "one target for each output");
+        assert_eq!(x.len(), self.weights.len(), "one weight for each output");
         let terms = x.iter().zip(&*self.targets).map(|(&x, &t)| {
             let (x, t) = (f64::from(x), f64::from(t));
             match self.kind {
@@ -59,7 +73,10 @@ impl FusedOp for Pointwise {
                 Kind::Binary => x.max(0.0) - x * t + (-x.abs()).exp().ln_1p(),
             }
         });
-        Forward::new(vec![(terms.sum::<f64>() / x.len() as f64) as f32], [1])
+        let weighted = terms
+            .zip(&*self.weights)
+            .map(|(term, &w)| term * f64::from(w));
+        Forward::new(vec![weighted.sum::<f64>() as f32], [1])
     }
 
     fn output_format(&self) -> OutputFormat {
@@ -75,13 +92,14 @@ impl FusedOp for Pointwise {
 
     fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
         let x = pass.inputs[0].data;
-        let scale = pass.grad[0] / x.len() as f32;
-        let gradient = x.iter().zip(&*self.targets).map(|(&x, &t)| {
-            scale
-                * match self.kind {
-                    Kind::Squared => 2.0 * (x - t),
-                    Kind::Binary => 1.0 / (1.0 + (-x).exp()) - t,
-                }
+        let scale = pass.grad[0];
+        let each = x.iter().zip(&*self.targets).zip(&*self.weights);
+        let gradient = each.map(|((&x, &t), &weight)| {
+            let slope = match self.kind {
+                Kind::Squared => 2.0 * (x - t),
+                Kind::Binary => 1.0 / (1.0 + (-x).exp()) - t,
+            };
+            scale * weight * slope
         });
         vec![Some(gradient.collect())]
     }

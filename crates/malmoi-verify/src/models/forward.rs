@@ -114,12 +114,19 @@ impl<'a> Run<'a> {
                 let logits = model.logits(batch, &self.padded.all_rows())?;
                 fixture.compare(&name, &self.padded.unpack(&logits), positions)
             }
-            ("logits", _) if self.subject.head == Head::TokenClassification => fixture.compare(
-                &name,
-                &self.padded.unpack(&model.outputs(batch)?),
-                positions,
-            ),
-            ("logits" | "seq_relationship_logits", _) => {
+            ("logits", _)
+                if matches!(
+                    self.subject.head,
+                    Head::TokenClassification | Head::ReplacedTokens
+                ) =>
+            {
+                fixture.compare(
+                    &name,
+                    &self.padded.unpack(&model.outputs(batch)?),
+                    positions,
+                )
+            }
+            ("logits" | "seq_relationship_logits" | "sop_logits", _) => {
                 fixture.compare(&name, &model.outputs(batch)?, None)
             }
             ("start_logits" | "end_logits", _) => {

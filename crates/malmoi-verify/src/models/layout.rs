@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use malmoi_models::{
-    ClassTargets, Direction, Head, KeyRows, Labels, PackedBatch, SpanTargets, VocabularyTargets,
+    BinaryTargets, ClassTargets, Direction, Head, KeyRows, Labels, PackedBatch, SpanTargets,
+    VocabularyTargets,
 };
 
 use super::{CaseError, Subject};
@@ -93,19 +94,24 @@ impl Padded {
             cu_keys.push(keys.len() as u32);
         }
         let pick = |values: &[u32]| kept.iter().map(|i| values[*i]).collect::<Arc<[u32]>>();
-        let segments = match input("token_type_ids") {
-            Some(name) => {
-                let given: Vec<u32> = fixture.i64s(&name)?.iter().map(|id| *id as u32).collect();
-                Some(pick(&given))
-            }
-            None => None,
+        let stream = |name: &str| -> Result<Option<Arc<[u32]>>, CaseError> {
+            let Some(name) = input(name) else {
+                return Ok(None);
+            };
+            let given: Vec<u32> = fixture.i64s(&name)?.iter().map(|id| *id as u32).collect();
+            Ok(Some(pick(&given)))
         };
+        let segments = stream("token_type_ids")?;
+        // Published code passes over languages that a model has no vectors for; ours refuses them.
+        let spoken = subject.config.n_languages() > 0;
+        let languages = stream("langs")?.filter(|_| spoken);
         let padded = real.iter().any(|real| !real);
         let batch = PackedBatch {
             ids: pick(&ids),
             cu_seqlens: cu_seqlens.into(),
             positions: pick(&positions),
             segments,
+            languages,
             source: None,
             keys: (keep_padding && padded).then(|| KeyRows {
                 rows: keys.into(),
@@ -182,15 +188,22 @@ impl Padded {
                 .collect();
             Ok(ClassTargets::mean(targets))
         };
-        let shift = usize::from(subject.config.direction() == Direction::Decoder);
+        let shift = usize::from(subject.config.shifts_labels());
         Ok(Some(match subject.head {
             Head::MaskedLm | Head::CausalLm | Head::Seq2SeqLm if has("labels") => {
                 Labels::Vocabulary(self.vocabulary(fixture.i64s(&name("labels"))?, shift)?)
             }
             Head::Pretraining if has("labels") => Labels::Pretraining {
                 vocabulary: self.vocabulary(fixture.i64s(&name("labels"))?, shift)?,
-                next_sentence: classes("next_sentence_label")?,
+                next_sentence: classes(if has("sentence_order_label") {
+                    "sentence_order_label"
+                } else {
+                    "next_sentence_label"
+                })?,
             },
+            Head::ReplacedTokens if has("labels") => {
+                Labels::Replaced(self.replaced(fixture.i64s(&name("labels"))?))
+            }
             Head::NextSentence | Head::MultipleChoice if has("labels") => {
                 Labels::Classes(classes("labels")?)
             }
@@ -231,6 +244,20 @@ impl Padded {
             .collect()
     }
 
+    /// Truth values of equal weight at every real position.
+    fn replaced(&self, labels: &[i64]) -> BinaryTargets {
+        let rows = self.row_of.iter().zip(labels);
+        let (rows, targets): (Vec<u32>, Vec<f32>) = rows
+            .filter_map(|(row, label)| Some(((*row)?, *label as f32)))
+            .unzip();
+        let weights = vec![1.0 / rows.len() as f32; rows.len()];
+        BinaryTargets {
+            rows: rows.into(),
+            targets: targets.into(),
+            weights: weights.into(),
+        }
+    }
+
     fn spans(&self, positions: &[i64]) -> Vec<Option<u32>> {
         // Published code clamps into [0, T] and leaves T out of the mean.
         positions
@@ -269,9 +296,14 @@ fn tokens(subject: &Subject<'_>, case: &str, ids: &str, mask: &str) -> Result<To
         return Err(CaseError::Unsupported(format!("{ids} without dimensions")));
     };
     let ids: Vec<u32> = (fixture.i64s(&name)?.iter()).map(|id| *id as u32).collect();
-    let mask = format!("{case}.in.{mask}");
+    let (mask, lengths) = (format!("{case}.in.{mask}"), format!("{case}.in.lengths"));
     let real = if fixture.has(&mask) {
         fixture.i64s(&mask)?.iter().map(|mask| *mask != 0).collect()
+    } else if fixture.has(&lengths) {
+        let lengths = fixture.i64s(&lengths)?;
+        (0..ids.len())
+            .map(|i| ((i % t) as i64) < lengths[i / t])
+            .collect()
     } else {
         vec![true; ids.len()]
     };

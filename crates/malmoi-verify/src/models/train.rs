@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use malmoi_kernels::optim::{AdamW, adamw_step};
 use malmoi_models::{Model, NamedGradient, ParameterInfo, Pass};
+use serde_json::Value;
 
 use super::layout::Padded;
 use super::{CaseError, Subject};
@@ -36,7 +37,7 @@ pub(crate) fn check(
     let dominated: BTreeSet<String> = fields.read("rounding_dominated")?;
     let without: BTreeSet<String> = fields.read("params_without_gradient")?;
 
-    let initial = published(&model, &values(&model));
+    let initial = published(subject, &model, &values(&model));
     let steps: u64 = optimizer.read("steps")?;
     let (mut losses, mut comparisons) = (Vec::new(), Vec::new());
     let mut moments: Vec<(Vec<f32>, Vec<f32>)> = Vec::new();
@@ -71,7 +72,7 @@ pub(crate) fn check(
     losses.push(model.loss(&padded.batch, &labels)?.loss);
     comparisons.push(fixture.compare(&format!("{case}.losses"), &losses, None));
 
-    let stepped = published(&model, &values(&model));
+    let stepped = published(subject, &model, &values(&model));
     for name in names.iter().filter(|name| !dominated.contains(*name)) {
         let tensor = format!("{case}.adamw.{name}");
         if fixture.has(&tensor) {
@@ -116,7 +117,7 @@ fn compare_gradients(
             )
         })
         .collect();
-    let gradients = published(model, &dense);
+    let gradients = published(subject, model, &dense);
     for name in names {
         let tensor = format!("{case}.grad.{name}");
         if fixture.has(&tensor) {
@@ -143,12 +144,32 @@ fn values(model: &Model) -> Vec<(ParameterInfo, Vec<f32>)> {
     values
 }
 
-fn published(model: &Model, values: &[(ParameterInfo, Vec<f32>)]) -> Published {
-    model
-        .publish(values)
-        .into_iter()
-        .map(|(name, _, values)| (name, values))
-        .collect()
+/// Tensors under every name that the fixture knows them by: tied ones have several.
+fn published(
+    subject: &Subject<'_>,
+    model: &Model,
+    values: &[(ParameterInfo, Vec<f32>)],
+) -> Published {
+    let tensors = model.publish(values).into_iter();
+    let mut published: Published = tensors.map(|(name, _, values)| (name, values)).collect();
+    let groups = subject.fixture.json.get("tied_parameters");
+    for group in groups.and_then(Value::as_array).into_iter().flatten() {
+        let names: Vec<&str> = group
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let held = names.iter().find_map(|name| published.get(*name)).cloned();
+        for name in names {
+            if let Some(values) = &held {
+                published
+                    .entry(name.to_owned())
+                    .or_insert_with(|| values.clone());
+            }
+        }
+    }
+    published
 }
 
 fn norm(values: impl Iterator<Item = f64>) -> f64 {
