@@ -73,11 +73,31 @@ pub fn linear_attention(shape: &LinearAttention, q: &[f32], k: &[f32], v: &[f32]
     let out = SharedMut::new(out);
     for_each(items, cost / items.max(1), |index| {
         let (sequence, head) = (index / shape.n_heads, index % shape.n_heads);
-        one_head(shape, sequence, head, q, k, v, out);
+        one_head(
+            Work {
+                shape,
+                q,
+                k,
+                v,
+                out,
+            },
+            sequence,
+            head,
+        );
     });
 }
 
-dispatched!(fn one_head = one_head_on(shape: &LinearAttention, sequence: usize, head: usize, q: &[f32], k: &[f32], v: &[f32], out: SharedMut));
+/// What every piece of work reads and writes.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    shape: &'a LinearAttention<'a>,
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    out: SharedMut,
+}
+
+dispatched!(fn one_head = one_head_on(work: Work, sequence: usize, head: usize));
 
 /// `φ(x)` of a head's row.
 #[inline(always)]
@@ -91,20 +111,14 @@ fn features_on<S: Simd>(s: S, x: &[f32], to: &mut [f32]) {
 }
 
 #[inline(always)]
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the arguments of the dispatched function"
-)]
-fn one_head_on<S: Simd>(
-    s: S,
-    shape: &LinearAttention,
-    sequence: usize,
-    head: usize,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    out: SharedMut,
-) {
+fn one_head_on<S: Simd>(s: S, work: Work, sequence: usize, head: usize) {
+    let Work {
+        shape,
+        q,
+        k,
+        v,
+        out,
+    } = work;
     let (d, width) = (shape.d_head, shape.n_heads * shape.d_head);
     // Σ φ(k) vᵀ [d, d], and Σ φ(k) behind it.
     let mut sums = scratch(d * d + d);
