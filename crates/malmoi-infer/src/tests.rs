@@ -30,6 +30,7 @@ fn t5() -> Model {
     let config = json!({
         "model_type": "t5", "vocab_size": VOCAB, "d_model": 16, "d_kv": 6, "num_heads": 2, "d_ff": 32, "num_layers": 2,
         "relative_attention_num_buckets": 6, "relative_attention_max_distance": 9, "decoder_start_token_id": 3,
+        "tie_word_embeddings": false,
     });
     Model::initialise(
         ModelConfig::from_json(&config, false).unwrap(),

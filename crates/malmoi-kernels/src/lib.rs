@@ -32,6 +32,7 @@ pub mod dropout;
 pub mod embedding;
 pub mod gemm;
 pub mod linear;
+pub mod linear_attention;
 pub mod loss;
 pub mod mixed;
 pub mod naive;

@@ -5,6 +5,7 @@ mod positions;
 
 use malmoi_kernels::activation::{Activation, activation_backward, activation_forward};
 use malmoi_kernels::attention::{AttentionShape, Mask, attention_forward, attention_probabilities};
+use malmoi_kernels::linear_attention::{LinearAttention, Sight, linear_attention};
 use malmoi_kernels::norm::{
     LayerNorm, LayerNormOut, NormGradients, RmsNorm, RmsNormOut, layer_norm_backward,
     layer_norm_forward, rms_norm_backward, rms_norm_forward,
@@ -282,6 +283,11 @@ fn four(fixture: &Fixture, name: &str) -> Result<[usize; 4], FixtureError> {
 }
 
 fn attention(fixture: &Fixture, name: &str) -> Checked {
+    match name {
+        "linear_bidirectional" => return linear(fixture, name, Sight::Full),
+        "linear_causal" => return linear(fixture, name, Sight::Causal),
+        _ => {}
+    }
     // The mask, whether keys are masked, and whether the keys are the queries' own.
     let (mask, masked, own) = match name {
         "probs" | "context" => (Mask::Full, true, false),
@@ -332,16 +338,7 @@ fn attention(fixture: &Fixture, name: &str) -> Checked {
             &mut out,
             &mut vec![0.0; h * b * tq],
         );
-        // [B·Tq, H, D] to [B, H, Tq, D].
-        let mut context = Vec::with_capacity(out.len());
-        for sequence in 0..b {
-            for head in 0..h {
-                for query in 0..tq {
-                    let at = ((sequence * tq + query) * h + head) * d;
-                    context.extend_from_slice(&out[at..at + d]);
-                }
-            }
-        }
+        let context = by_head(&out, [b, h, tq, d]);
         return Ok(Some(vec![fixture.compare(&tensor, &context, None)]));
     }
     let mut packed = vec![0.0; shape.probabilities_len()];
@@ -357,4 +354,49 @@ fn attention(fixture: &Fixture, name: &str) -> Checked {
         }
     }
     Ok(Some(vec![fixture.compare(&tensor, &probs, None)]))
+}
+
+/// `[B·T, H, D]` laid out as `[B, H, T, D]`.
+fn by_head(rows: &[f32], [b, h, t, d]: [usize; 4]) -> Vec<f32> {
+    let mut heads = Vec::with_capacity(rows.len());
+    for sequence in 0..b {
+        for head in 0..h {
+            for token in 0..t {
+                let at = ((sequence * t + token) * h + head) * d;
+                heads.extend_from_slice(&rows[at..at + d]);
+            }
+        }
+    }
+    heads
+}
+
+/// Linear attention of queries over keys and values of their own.
+fn linear(fixture: &Fixture, name: &str, sight: Sight) -> Checked {
+    let shape @ [b, h, t, d] = four(fixture, "attention.in.q")?;
+    let keep = vec![(0..t).collect::<Vec<usize>>(); b];
+    let mut inputs = Vec::new();
+    for input in ["q", "k_self", "v_self"] {
+        let input = format!("attention.in.{input}");
+        if four(fixture, &input)? != shape {
+            return Err(FixtureError::Tensor {
+                expected: format!("the shape of the queries, {shape:?}"),
+                found: format!("{:?}", fixture.shape(&input)?),
+                name: input,
+            });
+        }
+        inputs.push(pack(fixture.f32s(&input)?, shape, &keep));
+    }
+    let layout = LinearAttention {
+        cu_q: &inputs[0].cu,
+        cu_k: &inputs[0].cu,
+        n_heads: h,
+        d_head: d,
+        sight,
+    };
+    let mut out = vec![0.0; inputs[0].data.len()];
+    let [q, k, v] = [0, 1, 2].map(|i| &inputs[i].data);
+    linear_attention(&layout, q, k, v, &mut out);
+    let tensor = format!("attention.out.{name}");
+    let got = by_head(&out, shape);
+    Ok(Some(vec![fixture.compare(&tensor, &got, None)]))
 }

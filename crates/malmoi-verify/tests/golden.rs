@@ -7,12 +7,6 @@ use malmoi_testing::golden_dir;
 use malmoi_verify::{FixtureReport, Options, Verdict, exit_code, fixtures_in, verify_directory};
 use serde_json::{Value, json};
 
-/// What the references hold beyond this program, by fixture: operations of later model families.
-const NOT_YET: &[(&str, &[&str])] = &[(
-    "ops",
-    &["attention.linear_bidirectional", "attention.linear_causal"],
-)];
-
 fn verify(dir: &Path) -> FixtureReport {
     verify_directory(dir, &Options::default())
 }
@@ -29,18 +23,12 @@ fn every_golden_reference_agrees() {
     let reports: Vec<FixtureReport> = fixtures.iter().map(|dir| verify(dir)).collect();
     let mut wrong = Vec::new();
     for report in &reports {
-        let expected = NOT_YET
-            .iter()
-            .find(|(name, _)| *name == report.name)
-            .map_or(&[][..], |(_, names)| names);
-        let unsupported: Vec<&str> = report.unsupported.iter().map(|u| u.name.as_str()).collect();
-        if report.failed > 0 || report.ok == 0 || unsupported != expected {
+        if report.failed > 0 || report.ok == 0 || !report.unsupported.is_empty() {
             wrong.push(report.to_string());
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    // The partial one makes the whole run exit with 3.
-    assert_eq!(exit_code(&reports), 3);
+    assert_eq!(exit_code(&reports), 0);
 }
 
 /// A copy of a fixture under another name: what is checked must follow from the content.
@@ -194,4 +182,5 @@ fn an_unknown_model_type_is_unsupported_not_wrong() {
     let report = verify(&copy);
     assert_eq!(report.verdict(), Verdict::Unsupported, "{report}");
     assert!(report.to_string().contains("never-heard-of"), "{report}");
+    assert_eq!(exit_code(&[report]), 3);
 }

@@ -12,6 +12,7 @@ pub mod dropout;
 pub mod embedding;
 pub mod gemm;
 pub mod linear;
+pub mod linear_attention;
 pub mod loss;
 pub mod norm;
 pub mod optim;
