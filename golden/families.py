@@ -176,8 +176,47 @@ def prompts(left_padded):
     return draw_prompts
 
 
+def seq2seq(draw):
+    inputs = draw.padded()
+    targets = Draw(draw.rng, argparse.Namespace(vocab_size=draw.vocab), draw.batch, max(4, draw.length // 2))
+    inputs["labels"] = causal_labels(targets.ids(draw.batch, targets.length), targets.mask())
+    both = {"use_cache": False, "output_hidden_states": True, "output_attentions": True}
+    plain = draw.padded() | {"decoder_input_ids": targets.ids(draw.batch, targets.length), "decoder_attention_mask": targets.mask()}
+    return {
+        "padded": Case("forward", "encoder input padded on the right; labels padded with -100", inputs, both),
+        "decoder_inputs": Case("forward", "explicit decoder inputs with a decoder mask", plain, {"use_cache": False}),
+    }
+
+
+def sources(draw):
+    return {key: value[:, :6] for key, value in Draw(draw.rng, argparse.Namespace(vocab_size=draw.vocab), draw.batch, 6).padded().items()}
+
+
+def modernbert(head, labels, **settings):
+    def cases(draw):
+        # No more padding than half a window: the library masks in float32, where a row that sees nothing is not a number in float64.
+        mask = torch.ones(draw.batch, draw.length, dtype=torch.int64)
+        mask[1:, -settings.get("local_attention", 6) // 2 :] = 0
+        inputs = {"input_ids": draw.ids(draw.batch, draw.length) * mask, "attention_mask": mask}
+        both = {"output_hidden_states": True, "output_attentions": True}
+        return {"padded": Case("forward", head, inputs | labels(draw, inputs["attention_mask"]), both)}
+
+    sizes = dict(hidden_size=32, num_attention_heads=4, num_hidden_layers=4, intermediate_size=40, vocab_size=110, max_position_embeddings=64,
+                 local_attention=6, pad_token_id=0, bos_token_id=1, cls_token_id=1, eos_token_id=2, sep_token_id=2)
+    return Family(f"ModernBertFor{head}", "ModernBertConfig", sizes | settings, cases, "padded", [
+        "rotary positions with separate bases for full and sliding layers; GeGLU; pre-norm with no norm before the first attention"])
+
+
 BERT = dict(hidden_size=32, num_attention_heads=4, num_hidden_layers=2, intermediate_size=64, vocab_size=120, max_position_embeddings=40)
 GPT = dict(n_embd=32, n_head=4, n_layer=2, n_positions=40, vocab_size=100)
+LLAMA = dict(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2, intermediate_size=48, vocab_size=100,
+             max_position_embeddings=64)
+GPT_NEO = dict(hidden_size=32, num_heads=4, num_layers=2, attention_types=[[["global", "local"], 1]], window_size=4, vocab_size=100,
+               max_position_embeddings=40, bos_token_id=98, eos_token_id=98)
+T5 = dict(d_model=32, d_kv=8, d_ff=48, num_heads=4, num_layers=3, num_decoder_layers=2, vocab_size=110, relative_attention_num_buckets=8,
+          relative_attention_max_distance=10, decoder_start_token_id=0)
+RELATIVE = ["attention scores are not scaled; a relative position bias is shared by the layers of a stack; cross-attention has none",
+            "decoder_input_ids = labels shifted right with decoder_start_token_id in front and -100 replaced by pad"]
 SHIFT = "labels are shifted inside the model: logits[t] predicts labels[t+1]; -100 ignored; loss is the mean over the counted positions"
 POST = "post-norm blocks: n = LN1(x + attn(x)); h = LN2(n + mlp(n)); no final norm"
 PADS = "Padded query positions are defined too, but an implementation need only match where attention_mask is 1."
@@ -218,4 +257,21 @@ FAMILIES = {
         "GPT2ForSequenceClassification", "GPT2Config",
         GPT | {"bos_token_id": 98, "eos_token_id": 98, "pad_token_id": 0, "num_labels": 3, "problem_type": "single_label_classification"},
         gpt2_classes, "padded", ["the score is read at the last token of each row that differs from pad_token_id", "score has no bias"]),
+    "gpt-neo-lm": Family("GPTNeoForCausalLM", "GPTNeoConfig", GPT_NEO, gpt_lm, "padded",
+                         [SHIFT, "local layers see the last window_size tokens; scores are not divided by anything"], generate=prompts(True)),
+    "llama-lm": Family("LlamaForCausalLM", "LlamaConfig", LLAMA, gpt_lm, "padded",
+                       [SHIFT, "rotary positions pair the halves of a head; grouped key/value heads"],
+                       # The library masks in float32 here, where a row that sees nothing is not a number in float64.
+                       generate=prompts(False)),
+    "t5-v1_0": Family("T5ForConditionalGeneration", "T5Config", T5, seq2seq, "padded",
+                      [*RELATIVE, "the decoder's output is multiplied by d_model ** -0.5 before the embedding matrix"], generate=sources),
+    "t5-v1_1": Family("T5ForConditionalGeneration", "T5Config", T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, seq2seq,
+                      "padded", [*RELATIVE, "no output scaling; 'gated-gelu' is the tanh approximation"], generate=sources),
+    "mt5": Family("MT5ForConditionalGeneration", "MT5Config", T5 | {"num_heads": 3, "d_kv": 6}, seq2seq, "padded",
+                  [*RELATIVE, "num_heads * d_kv differs from d_model"], generate=sources),
+    "modernbert-masked-lm": modernbert("MaskedLM", lambda d, m: {"labels": d.token_labels(m, 0.3)}),
+    "modernbert-sequence-classification": modernbert(
+        "SequenceClassification", lambda d, m: {"labels": d.choose(d.labels, d.batch)}, num_labels=3, classifier_pooling="mean",
+        problem_type="single_label_classification"),
+    "modernbert-token-classification": modernbert("TokenClassification", token_class_labels, num_labels=5, norm_bias=True, attention_bias=True),
 }

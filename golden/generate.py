@@ -216,15 +216,22 @@ def train_case(record, models, inputs, inputs_from, loss_of):
             "rounding_dominated": dominated, "params_without_gradient": without}
 
 
+def prompt_length(model, inputs):
+    """Tokens that stand before what is generated: the prompt, or behind an encoder the start token."""
+    return 1 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+
+
 def run_generate(model, inputs, options):
     keep = {k: v for k, v in options.items() if v is not None}
+    if model.config.is_encoder_decoder:
+        keep["decoder_start_token_id"] = model.config.decoder_start_token_id
     settings = transformers.GenerationConfig(**keep, use_cache=type(model).__name__ != "OpenAIGPTLMHeadModel")
     # A missing end token must stay missing: the library would fill it in from the model's own configuration.
     model.generation_config = transformers.GenerationConfig(pad_token_id=options["pad_token_id"])
     out = model.generate(**inputs, generation_config=settings, return_dict_in_generate=True, output_scores=True, output_logits=True)
     if options["eos_token_id"] is not None:
         # With a padding token of 0 the library's beam search fills with the end token instead: 0 counts as "not given" there.
-        generated = out.sequences[:, inputs["input_ids"].shape[1]:]
+        generated = out.sequences[:, prompt_length(model, inputs):]
         ended = (generated == options["eos_token_id"]).long()
         generated[ended.cumsum(1) - ended > 0] = options["pad_token_id"]
     return out
@@ -244,7 +251,7 @@ def padded_after_end(sequences, prompt, options):
 
 def generate_cases(record, models, inputs, new_tokens):
     """Greedy and beam search. Returns None when float32 and float64 disagree, so that the caller draws other prompts."""
-    prompt, rows = inputs["input_ids"].shape[1], inputs["input_ids"].shape[0]
+    prompt, rows = prompt_length(models[torch.float64], inputs), inputs["input_ids"].shape[0]
     plain = {"eos_token_id": None, "do_sample": False, "num_beams": 1, "max_new_tokens": new_tokens, "pad_token_id": 0}
     first = run_generate(models[torch.float64], inputs, plain)
     # An end token that some row meets half-way and that isn't in every row at once.

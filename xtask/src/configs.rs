@@ -1,4 +1,4 @@
-//! The shipped run configurations. Each one shows an example of its data, which reads all of it but the training loop; those that describe a small model train two
+//! The shipped run configurations. One that names no folder for its data reads a few rows of each set it wants from `data/samples`. Each one shows an example of its data, which reads all of it but the training loop; those that describe a small model train two
 //! steps as well, from their own text to a checkpoint. A preset of a published size would take minutes a step here.
 
 use std::path::{Path, PathBuf};
@@ -19,6 +19,16 @@ fn shortened(text: &str) -> String {
         _ => line.to_owned(),
     };
     text.lines().map(|line| shorten(line) + "\n").collect()
+}
+
+/// The arguments that say where the data is, for a configuration that leaves it open.
+fn data_arguments(text: &str) -> &'static [&'static str] {
+    let names_folder = |line: &str| line.trim_start().starts_with("dir =");
+    if text.lines().any(names_folder) {
+        &[]
+    } else {
+        &["--data-dir", "data/samples"]
+    }
 }
 
 /// Whether the configuration describes its own, small model.
@@ -73,6 +83,7 @@ fn run_one(root: &Path, program: &Path, file: &Path, out: &Path) -> Result<&'sta
     show.current_dir(root)
         .arg("pretrain")
         .arg(file)
+        .args(data_arguments(&text))
         .args(["--show", "1"]);
     if !succeeds(&mut show) {
         return Err("`pretrain --show 1` failed".into());
@@ -87,6 +98,7 @@ fn run_one(root: &Path, program: &Path, file: &Path, out: &Path) -> Result<&'sta
         .current_dir(root)
         .arg("pretrain")
         .arg(short)
+        .args(data_arguments(&text))
         .arg("--out")
         .arg(out);
     for assignment in SHORT {
@@ -118,6 +130,12 @@ mod tests {
         let expected = "[schedule]\nwarmup_steps = 9\n[train]\nsteps = 2\nbatch_size = 4\n";
         assert_eq!(shortened(text), expected);
         assert_eq!(shortened("epochs = 1.5\n"), "steps = 2\n");
+    }
+
+    #[test]
+    fn open_data_comes_from_the_samples() {
+        assert!(data_arguments("[data]\ndir = \"data/x\"\n").is_empty());
+        assert_eq!(data_arguments("[data]\ntrain = \"x\"\n")[1], "data/samples");
     }
 
     #[test]

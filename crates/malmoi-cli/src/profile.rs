@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use malmoi_kernels::probe::Arithmetic;
 use malmoi_kernels::profile;
-use malmoi_roofline::machine::Machine;
+use malmoi_roofline::machine::{Machine, peak_rss_mib};
 use malmoi_roofline::profile::{Profile, chrome_trace, summarise};
 
 use crate::failure::{Failure, Result};
@@ -44,8 +44,10 @@ impl ProfileArguments {
             std::fs::write(path, text).map_err(|error| Failure::io(path, &error))?;
         }
         if self.profile {
+            // Before the probe's own buffers count.
+            let resident = peak_rss_mib() << 20;
             let machine = Machine::measure();
-            for line in lines(&summarise(&recording, &machine, arithmetic)) {
+            for line in lines(&summarise(&recording, &machine, arithmetic, resident)) {
                 eprintln!("{line}");
             }
         }

@@ -26,6 +26,19 @@ fn gpt2(seed: u64) -> Model {
     )
 }
 
+fn t5() -> Model {
+    let config = json!({
+        "model_type": "t5", "vocab_size": VOCAB, "d_model": 16, "d_kv": 6, "num_heads": 2, "d_ff": 32, "num_layers": 2,
+        "relative_attention_num_buckets": 6, "relative_attention_max_distance": 9, "decoder_start_token_id": 3,
+    });
+    Model::initialise(
+        ModelConfig::from_json(&config, false).unwrap(),
+        Head::Seq2SeqLm,
+        8,
+        Mode::Inference,
+    )
+}
+
 fn bert() -> Model {
     let config = json!({
         "model_type": "bert", "vocab_size": VOCAB, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -81,6 +94,55 @@ fn greedy_rows_of_a_batch_equal_greedy_without_cache_or_batch() {
         assert_eq!(got.ids.len(), 8);
         assert_eq!(got.finish_reason, FinishReason::Length);
     }
+}
+
+#[test]
+fn an_encoder_decoder_writes_from_its_start_token_what_belongs_to_each_source() {
+    let model = t5();
+    // Longer than the length it is meant for: relative positions have no end.
+    let sources = [prompts(), vec![vec![7, 2, 9]; 1], vec![vec![5; 600]]].concat();
+    let options = GenerateOptions {
+        max_new_tokens: 6,
+        ..Default::default()
+    };
+    let beams = BeamOptions {
+        num_beams: 1,
+        max_new_tokens: 6,
+        ..Default::default()
+    };
+    let searched = beam_search(&model, &sources, &beams).unwrap();
+    let mut texts = Vec::new();
+    for ((source, got), searched) in
+        (sources.iter().zip(run(&model, &sources, &options))).zip(searched)
+    {
+        let mut ids = vec![3];
+        for (step, &token) in got.ids.iter().enumerate() {
+            let batch = PackedBatch::from_sequences(&[&ids])
+                .with_source(PackedBatch::from_sequences(&[source]));
+            let logits = model.logits(&batch, &[ids.len() as u32 - 1]).unwrap();
+            let best = (0..VOCAB)
+                .max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+                .unwrap();
+            assert_eq!(token, best as u32, "step {step} for {source:?}");
+            ids.push(token);
+        }
+        assert_eq!(got.ids.len(), 6);
+        assert_eq!(searched[0].ids, got.ids, "one beam is greedy");
+        texts.push(got.ids);
+    }
+    texts.dedup();
+    assert!(
+        texts.len() > 1,
+        "every source gave the same text: {texts:?}"
+    );
+    // It has no probability of a text on its own.
+    let window = WindowOptions {
+        window: 4,
+        stride: 2,
+        tokens_per_batch: 16,
+    };
+    let error = negative_log_likelihood(&model, &[1, 2, 3, 4], &window, &mut |_| ()).unwrap_err();
+    assert!(matches!(error, InferError::WrongModel { .. }), "{error}");
 }
 
 #[test]

@@ -31,10 +31,15 @@ pub enum Mask {
         /// Keys after the position.
         right: usize,
     },
+    /// Every `stride`-th key up to its own position, that one included (Child et al., 2019, "Sparse Transformers").
+    Strided {
+        /// From one key seen to the next; at least 1.
+        stride: usize,
+    },
 }
 
 impl Mask {
-    /// The keys that query `i` sees, as a range that may be empty.
+    /// The first and the last key that query `i` sees and all between them, as a range that may be empty; of a stride, from key 0.
     #[must_use]
     pub fn keys_of(self, i: usize, nq: usize, nk: usize) -> std::ops::Range<usize> {
         // Positions can be negative when there are more queries than keys.
@@ -42,7 +47,7 @@ impl Mask {
         let clamp = |x: i64| x.clamp(0, nk as i64) as usize;
         let (first, end) = match self {
             Mask::Full => (0, nk),
-            Mask::Causal => (0, clamp(position + 1)),
+            Mask::Causal | Mask::Strided { .. } => (0, clamp(position + 1)),
             Mask::Window { left, right } => (
                 clamp(position.saturating_sub_unsigned(left as u64)),
                 clamp(
@@ -55,10 +60,28 @@ impl Mask {
         first..end.max(first)
     }
 
+    /// Whether query `i` sees key `j` of [`Mask::keys_of`].
+    #[must_use]
+    pub fn sees(self, i: usize, j: usize, nq: usize, nk: usize) -> bool {
+        match self {
+            // Within the range the key is not behind the query.
+            Mask::Strided { stride } => (i + nk - nq - j).is_multiple_of(stride.max(1)),
+            _ => true,
+        }
+    }
+
     /// Pairs of a query and a key that it sees, among `nq` queries at the end of `nk` keys.
     #[must_use]
     pub fn visible(self, nq: usize, nk: usize) -> u64 {
-        (0..nq).map(|i| self.keys_of(i, nq, nk).len() as u64).sum()
+        let seen = |i: usize| {
+            let keys = self.keys_of(i, nq, nk).len();
+            match self {
+                // The last key of the range and every stride before it.
+                Mask::Strided { stride } => keys.div_ceil(stride.max(1)),
+                _ => keys,
+            }
+        };
+        (0..nq).map(|i| seen(i) as u64).sum()
     }
 }
 

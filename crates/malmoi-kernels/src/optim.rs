@@ -98,6 +98,11 @@ pub fn add_in_place(x: &mut [f32], y: &[f32]) {
     chunks_mut(x, CHUNK, 1, |at, x| add_chunk(x, &y[at..]));
 }
 
+/// Sets every element.
+pub fn fill(x: &mut [f32], value: f32) {
+    chunks_mut(x, CHUNK, 1, |_, x| x.fill(value));
+}
+
 /// Elements in a piece of work.
 const CHUNK: usize = 16_384;
 

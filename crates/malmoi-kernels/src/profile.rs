@@ -38,6 +38,20 @@ pub struct Cost {
     pub flops: u64,
     /// Bytes of every operand read once and every result written once.
     pub bytes: u64,
+    /// Those among them that were touched last a whole pass ago: weights, caches, what was kept for the backward pass.
+    pub far_bytes: u64,
+}
+
+impl std::ops::Add for Cost {
+    type Output = Cost;
+
+    fn add(self, other: Cost) -> Cost {
+        Cost {
+            flops: self.flops + other.flops,
+            bytes: self.bytes + other.bytes,
+            far_bytes: self.far_bytes + other.far_bytes,
+        }
+    }
 }
 
 /// What an operation is.
@@ -191,6 +205,7 @@ mod tests {
             cost: Cost {
                 flops: 12,
                 bytes: 24,
+                far_bytes: 0,
             },
         }
     }

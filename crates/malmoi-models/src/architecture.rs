@@ -3,8 +3,9 @@
 use std::fmt::Debug;
 
 use burn::module::Module;
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::Tensor;
 use malmoi_checkpoint::{ConfigError, Tensors};
+use malmoi_nn::bridge::LeafGradients;
 use malmoi_nn::ops::Projection;
 use malmoi_nn::parameters::{self, Mode, ParameterInfo};
 use malmoi_nn::{PackedBatch, Pass, Stack};
@@ -50,11 +51,6 @@ pub(crate) trait Config: Debug {
 
     /// Takes over sizes. An architecture that cannot have one of them keeps its own.
     fn set_sizes(&mut self, sizes: &Sizes);
-
-    /// Blocks that a sequence passes; more than layers where a layer is a group of blocks.
-    fn depth(&self) -> usize {
-        self.sizes().n_layers
-    }
 
     /// Language ids that a batch may use; 0 without language embeddings.
     fn n_languages(&self) -> usize {
@@ -226,7 +222,7 @@ pub(crate) trait Network: Parameters + Debug + Send + Sync {
 pub(crate) trait Parameters {
     fn list(&self) -> Vec<ParameterInfo>;
     fn read(&self, f: &mut dyn FnMut(&ParameterInfo, &[f32]));
-    fn gradients(&self, gradients: &mut Gradients) -> Vec<NamedGradient>;
+    fn gradients(&self, gradients: &mut LeafGradients) -> Vec<NamedGradient>;
     fn update(self: Box<Self>, f: &mut dyn FnMut(&ParameterInfo, &mut [f32])) -> Box<dyn Network>;
     /// `None` from `source` stops.
     fn fill(
@@ -248,7 +244,7 @@ impl<M: Module + Network + 'static> Parameters for M {
         parameters::read(self, f);
     }
 
-    fn gradients(&self, gradients: &mut Gradients) -> Vec<NamedGradient> {
+    fn gradients(&self, gradients: &mut LeafGradients) -> Vec<NamedGradient> {
         parameters::gradients(self, gradients)
     }
 

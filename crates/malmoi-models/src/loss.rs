@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use malmoi_nn::ops::Projection;
 use malmoi_nn::parameters::ParameterInfo;
-use malmoi_nn::{PackedBatch, Pass, host, ops};
+use malmoi_nn::{PackedBatch, Pass, bridge, host, ops};
 
 use crate::electra::pair;
 use crate::error::ModelError;
@@ -48,7 +48,7 @@ impl Model {
         pass: &Pass,
     ) -> Result<(LossReport, Vec<NamedGradient>), ModelError> {
         let (loss, report) = self.loss_tensor(batch, labels, pass)?;
-        let mut gradients = loss.backward();
+        let mut gradients = bridge::backward(&loss);
         drop(loss);
         Ok((report, self.net.gradients(&mut gradients)))
     }

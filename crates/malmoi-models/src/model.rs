@@ -51,6 +51,9 @@ impl Default for OpenOptions {
     }
 }
 
+/// Values of each block.
+type Layers = Vec<Vec<f32>>;
+
 /// A model ready to run.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -357,10 +360,7 @@ impl Model {
         Ok(self.probabilities(batch)?.1)
     }
 
-    fn probabilities(
-        &self,
-        batch: &PackedBatch,
-    ) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), BatchError> {
+    fn probabilities(&self, batch: &PackedBatch) -> Result<(Layers, Layers), BatchError> {
         let pass = Pass::inference();
         let memory = self.encode(batch, &pass, &mut |_| ())?;
         let mut inputs = Vec::new();
@@ -609,6 +609,11 @@ impl Model {
         self.table_with(tensors.names().any(|name| name.starts_with(prefix)))
     }
 
+    /// Where this model's parameters stand in what [`Model::save`] writes.
+    pub fn name_table(&self) -> NameTable {
+        self.table_with(self.head != Head::None)
+    }
+
     fn table_with(&self, prefixed: bool) -> NameTable {
         self.config.get().names(self.head, prefixed)
     }
@@ -621,7 +626,7 @@ impl Model {
     ) -> Vec<(String, Vec<usize>, Vec<f32>)> {
         // A generator is published as a model of its own.
         let values = (values.iter()).filter(|(info, _)| !info.name.starts_with(files::PREFIX));
-        self.table_with(self.head != Head::None).publish(values)
+        self.name_table().publish(values)
     }
 
     /// The weights under their published names.

@@ -2,9 +2,9 @@
 //! without building it.
 
 use malmoi_nn::parameters::ParameterInfo;
-use malmoi_nn::{Mask, NormPlace};
+use malmoi_nn::{AttentionConfig, Block, FeedForwardKind, Mask, NormPlace, Stack};
 
-use crate::config::ModelConfig;
+use crate::config::{Direction, ModelConfig};
 use crate::head::Head;
 use crate::model::Model;
 
@@ -28,10 +28,17 @@ pub struct StackShape {
     pub embedding_norm: bool,
     /// Width of the hidden states.
     pub d_model: usize,
-    /// Blocks that run, whether or not they share weights.
-    pub n_layers: usize,
-    /// Blocks that have weights of their own.
-    pub n_own_layers: usize,
+    /// The blocks, those of one kind together.
+    pub layers: Vec<LayerShape>,
+    /// Whether blocks norm what goes into them (and the stack what comes out) instead of what comes out of them.
+    pub pre_norm: bool,
+}
+
+/// Blocks of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerShape {
+    /// How many of them run; blocks that share weights count each time.
+    pub times: usize,
     /// Attention among the stack's own tokens.
     pub attention: AttentionShape,
     /// Attention to the last hidden states of the stack before.
@@ -40,10 +47,17 @@ pub struct StackShape {
     pub d_ff: usize,
     /// Whether a second product gates the first.
     pub gated: bool,
-    /// Where the norms stand.
-    pub norm_place: NormPlace,
-    /// Whether a norm follows the last block.
-    pub final_norm: bool,
+}
+
+impl LayerShape {
+    fn is_like(&self, other: &Self) -> bool {
+        let times = self.times;
+        *self
+            == Self {
+                times,
+                ..other.clone()
+            }
+    }
 }
 
 /// What a stack is for.
@@ -80,92 +94,69 @@ pub struct VocabularyShape {
 }
 
 impl ModelConfig {
-    /// The computation of a model with `head`, read off the parameters that its network has: an architecture that is composed
-    /// of the common blocks needs no line here.
+    /// The computation of a model with `head`, read off its network: an architecture that is composed of the common blocks needs
+    /// no line here.
     pub fn shape(&self, head: Head) -> ModelShape {
-        let parameters = Model::blank(self.clone(), head).parameters();
-        let of = |name: &str| {
-            let found = parameters.iter().find(|info| info.name == name);
-            found.map(|info| info.shape.as_slice())
-        };
-        let mut prefixes: Vec<&str> = Vec::new();
-        for info in &parameters {
-            if let Some((prefix, _)) = info.name.split_once("layers.")
-                && matches!(prefix, "" | "encoder." | "decoder.")
-                && !prefixes.contains(&prefix)
-            {
-                prefixes.push(prefix);
+        let model = Model::blank(self.clone(), head);
+        let parameters = model.parameters();
+        let has = |name: String| parameters.iter().any(|info| info.name == name);
+        let of = |kind, prefix: &str, stack: Stack<'_>| {
+            let mut layers: Vec<LayerShape> = Vec::new();
+            for block in stack.iter() {
+                let layer = layer_of(block);
+                match layers.iter_mut().find(|known| known.is_like(&layer)) {
+                    Some(known) => known.times += 1,
+                    None => layers.push(layer),
+                }
             }
-        }
-        let stacks = prefixes.iter().map(|prefix| {
-            let kind = match *prefix {
-                "encoder." => StackKind::Encoder,
-                "decoder." => StackKind::Decoder,
-                _ if self.is_causal() => StackKind::Decoder,
-                _ => StackKind::Encoder,
-            };
-            let n_own_layers = (0..)
-                .take_while(|i| of(&format!("{prefix}layers.{i}.attention.query.weight")).is_some())
-                .count();
-            let attention = |name: &str, mask| {
-                let rows = |part: &str| {
-                    of(&format!("{prefix}layers.0.{name}.{part}.weight")).map(|shape| shape[0])
-                };
-                Some(AttentionShape {
-                    n_heads: rows("query")? / self.d_head(),
-                    n_kv_heads: rows("key")? / self.d_head(),
-                    d_head: self.d_head(),
-                    mask,
-                })
-            };
-            let up = of(&format!("{prefix}layers.0.feed_forward.up.weight"));
-            // A norm behind the last block is what pre-norm models need and post-norm models lack.
-            let final_norm = of(&format!("{prefix}norm.gamma")).is_some();
-            let own_mask = match kind {
-                StackKind::Encoder => Mask::Full,
-                StackKind::Decoder => Mask::Causal,
-            };
             StackShape {
                 kind,
                 lookups: lookups(&parameters),
-                embedding_norm: of("embeddings.norm.gamma").is_some(),
-                d_model: up.map_or(self.d_model(), |shape| shape[1]),
-                // Blocks that share weights run more often than they exist.
-                n_layers: if prefix.is_empty() {
-                    self.get().depth()
-                } else {
-                    n_own_layers
-                },
-                n_own_layers,
-                attention: attention("attention", own_mask).unwrap_or(AttentionShape {
-                    n_heads: self.n_heads(),
-                    n_kv_heads: self.n_heads(),
-                    d_head: self.d_head(),
-                    mask: own_mask,
-                }),
-                cross: attention("cross_attention", Mask::Full),
-                d_ff: up.map_or(self.d_ff(), |shape| shape[0]),
-                gated: of(&format!("{prefix}layers.0.feed_forward.gate.weight")).is_some(),
-                norm_place: if final_norm {
-                    NormPlace::Pre
-                } else {
-                    NormPlace::Post
-                },
-                final_norm,
+                embedding_norm: has(format!("{prefix}embeddings.norm.gamma")),
+                d_model: self.d_model(),
+                layers,
+                pre_norm: stack
+                    .iter()
+                    .any(|block| block.norm_place() != NormPlace::Post),
             }
-        });
-        let stacks = stacks.collect();
-        let projects = matches!(
-            head,
-            Head::MaskedLm | Head::Pretraining | Head::CausalLm | Head::DoubleHeads
-        );
-        let transform = of("vocabulary.dense.weight").map(|shape| shape[0]);
-        let vocabulary = projects.then(|| VocabularyShape {
+        };
+        let own = match self.direction() {
+            Direction::Encoder => StackKind::Encoder,
+            Direction::Decoder | Direction::EncoderDecoder => StackKind::Decoder,
+        };
+        let mut stacks = Vec::new();
+        if let Some(source) = model.net.source_stack() {
+            stacks.push(of(StackKind::Encoder, "encoder.", source));
+        }
+        stacks.push(of(own, "", model.net.stack()));
+        // The dense layer in front of the projection, whatever the head calls itself.
+        let transform = parameters
+            .iter()
+            .find(|info| info.name.ends_with("dense.weight"))
+            .map(|info| info.shape[0]);
+        let vocabulary = head.has_vocabulary().then(|| VocabularyShape {
             d: transform.unwrap_or(self.d_model()),
             vocab_size: self.vocab_size(),
             transform,
         });
         ModelShape { stacks, vocabulary }
+    }
+}
+
+fn layer_of(block: &Block) -> LayerShape {
+    let attention = |config: &AttentionConfig| AttentionShape {
+        n_heads: config.n_heads,
+        n_kv_heads: config.n_kv_heads,
+        d_head: config.d_head,
+        mask: config.mask,
+    };
+    let feed_forward = block.feed_forward.config();
+    LayerShape {
+        times: 1,
+        attention: attention(block.attention.config()),
+        cross: (block.cross_attention.as_ref()).map(|cross| attention(cross.config())),
+        d_ff: feed_forward.d_ff,
+        gated: feed_forward.kind == FeedForwardKind::Gated,
     }
 }
 
@@ -189,13 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn the_families_are_told_apart_by_their_parameters() {
+    fn the_families_are_told_apart_by_their_networks() {
         let bert = shape("bert-base", Head::MaskedLm);
         let stack = &bert.stacks[0];
         assert_eq!((stack.kind, stack.lookups), (StackKind::Encoder, 3));
-        assert!(stack.embedding_norm && !stack.final_norm);
-        assert_eq!(stack.norm_place, NormPlace::Post);
-        assert_eq!(stack.attention.mask, Mask::Full);
+        assert!(stack.embedding_norm && !stack.pre_norm);
+        assert_eq!((stack.layers.len(), stack.layers[0].times), (1, 12));
+        assert_eq!(stack.layers[0].attention.mask, Mask::Full);
         let vocabulary = bert.vocabulary.expect("a language-model head");
         assert_eq!(
             (vocabulary.vocab_size, vocabulary.transform),
@@ -204,27 +195,56 @@ mod tests {
         assert_eq!(shape("bert-base", Head::None).vocabulary, None);
 
         let gpt1 = shape("gpt1", Head::CausalLm);
-        assert_eq!(gpt1.stacks[0].norm_place, NormPlace::Post);
+        let stack = &gpt1.stacks[0];
         assert_eq!(
-            (gpt1.stacks[0].lookups, gpt1.stacks[0].embedding_norm),
-            (2, false)
+            (stack.lookups, stack.embedding_norm, stack.pre_norm),
+            (2, false, false)
         );
+    }
 
-        // Twelve blocks run, one has weights; the projection is as narrow as the embeddings.
-        let albert = shape("albert-base", Head::MaskedLm);
-        let stack = &albert.stacks[0];
-        assert_eq!((stack.n_layers, stack.n_own_layers), (12, 1));
-        assert_eq!(albert.vocabulary.expect("a head").d, 128);
-
-        // Heads that are not as wide as the model divided by their number.
+    #[test]
+    fn blocks_of_several_kinds_are_counted_apart() {
+        // Every other block of GPT-3 sees a band, and heads are not as wide as the model divided by their number.
         let gpt3 = shape("gpt3-1.3b", Head::CausalLm);
         let stack = &gpt3.stacks[0];
-        assert_eq!(
-            (stack.d_model, stack.d_ff, stack.n_layers),
-            (2048, 8192, 24)
+        assert!(stack.pre_norm);
+        let times: Vec<usize> = stack.layers.iter().map(|layer| layer.times).collect();
+        assert_eq!(times, [12, 12]);
+        assert_ne!(
+            stack.layers[0].attention.mask,
+            stack.layers[1].attention.mask
         );
-        assert_eq!((stack.attention.n_heads, stack.attention.d_head), (24, 128));
-        assert_eq!(stack.norm_place, NormPlace::Pre);
+        let attention = &stack.layers[0].attention;
+        assert_eq!((attention.n_heads, attention.d_head), (24, 128));
         assert_eq!(gpt3.vocabulary.expect("a head").transform, None);
+        // Fewer keys than queries, and gates.
+        let llama = shape("llama3-8b", Head::CausalLm);
+        let layer = &llama.stacks[0].layers[0];
+        assert_eq!(
+            (layer.attention.n_heads, layer.attention.n_kv_heads),
+            (32, 8)
+        );
+        assert!(layer.gated && layer.times == 32);
+        assert_eq!(llama.stacks[0].lookups, 1);
+    }
+
+    #[test]
+    fn an_encoder_and_its_decoder_are_two_stacks() {
+        let t5 = shape("t5-base", Head::Seq2SeqLm);
+        let [encoder, decoder] = &t5.stacks[..] else {
+            panic!("{t5:?}")
+        };
+        assert_eq!(
+            (encoder.kind, decoder.kind),
+            (StackKind::Encoder, StackKind::Decoder)
+        );
+        assert!(encoder.layers[0].cross.is_none() && encoder.pre_norm);
+        let cross = decoder.layers[0].cross.expect("attention to the source");
+        assert_eq!(
+            (cross.mask, decoder.layers[0].attention.mask),
+            (Mask::Full, Mask::Causal)
+        );
+        assert_eq!(decoder.layers[0].times, 12);
+        assert_eq!(t5.vocabulary.expect("a head").vocab_size, 32_128);
     }
 }

@@ -1,6 +1,6 @@
 //! Running an encoder-decoder on embeddings given as values, for comparing blocks alone with a reference.
 
-use malmoi_nn::{BatchError, Memory, PackedBatch, Pass, host};
+use malmoi_nn::{BatchError, Memory, PackedBatch, Pass, bridge, host};
 
 use crate::config::Direction;
 use crate::error::ModelError;
@@ -59,7 +59,7 @@ impl Model {
         let output = stack.forward(target, batch, Some(memory), &pass, &mut |_| ());
         let output = self.net.finish(output, &pass);
         let loss = (output.clone() * weights).sum_dim(0).sum_dim(1);
-        let mut gradients = loss.backward();
+        let mut gradients = bridge::backward(&loss);
         Ok(StatesRun {
             memory: host::values(states),
             output: host::values(output),

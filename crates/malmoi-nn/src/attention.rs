@@ -134,6 +134,11 @@ impl MultiHeadAttention {
         }
     }
 
+    /// Its shape and behaviour.
+    pub fn config(&self) -> &AttentionConfig {
+        &self.config
+    }
+
     /// Self-attention within each packed sequence: `x [N, d_model]` → `[N, d_model]`.
     pub fn forward(&self, x: Tensor<2>, around: &Surroundings<'_>) -> Tensor<2> {
         let batch = around.batch;
@@ -235,6 +240,7 @@ impl MultiHeadAttention {
         let visible = match config.mask {
             Mask::Full => context,
             Mask::Causal => context / 2,
+            Mask::Strided { stride } => context / (2 * stride.max(1)),
             Mask::Window { left, right } => (left + right + 1).min(context),
         };
         2 * products + 4 * (config.n_heads * config.d_head * visible) as u64

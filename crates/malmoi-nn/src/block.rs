@@ -141,6 +141,11 @@ impl FeedForward {
         }
     }
 
+    /// Its shape and behaviour.
+    pub fn config(&self) -> &FeedForwardConfig {
+        &self.config
+    }
+
     /// `x [N, d_model]` → `[N, d_model]`.
     pub fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
         let FeedForwardConfig {
@@ -217,6 +222,11 @@ impl Block {
             dropout,
             feed_forward_dropout,
         }
+    }
+
+    /// Where its norms stand.
+    pub fn norm_place(&self) -> NormPlace {
+        self.norm_place
     }
 
     /// `x [N, d_model]` → `[N, d_model]`.

@@ -6,7 +6,8 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
@@ -24,7 +25,7 @@ use malmoi_kernels::profile::{Cost, Direction};
 
 use crate::profile;
 
-use crate::buffers;
+use crate::{buffers, host};
 
 /// One input of an operation as the kernels see it: contiguous row-major values and their shape.
 #[derive(Clone, Copy, Debug)]
@@ -206,6 +207,18 @@ pub trait FusedOp: Debug + Send + Sync + 'static {
         OutputFormat::LikeFirstInput
     }
 
+    /// Whether [`FusedOp::accumulate`] serves input `i`.
+    fn accumulates(&self, i: usize) -> bool {
+        let _ = i;
+        false
+    }
+
+    /// Adds the gradient of input `i`, of this shape, to what `into` holds already: for tables of which a batch touches few rows.
+    fn accumulate(&self, i: usize, shape: &[usize], grad: &[f32], into: &mut [f32]) {
+        let _ = (i, shape, grad, into);
+        unreachable!("asked for only when the operation says so")
+    }
+
     /// Name in profiles.
     fn name(&self) -> &'static str {
         let path = std::any::type_name::<Self>();
@@ -333,6 +346,7 @@ fn run(op: &dyn FusedOp, inputs: &[FlexTensor], track: bool) -> (FlexTensor, Sav
         || shapes.iter().map(Vec::as_slice).collect(),
         Direction::Forward,
         track,
+        inputs[0].dtype().size() as u64,
     );
     if inputs.iter().any(is_bf16) {
         let operands: Vec<MixedOperand<'_>> = inputs
@@ -483,7 +497,12 @@ impl State {
             .take()
             .expect("a graph is walked backwards once");
         let shapes = || self.shapes.iter().map(Vec::as_slice).collect();
-        let _span = profile::span(&*self.op, shapes, Direction::Backward, true);
+        let width = if matches!(saved, Saved::Mixed(_)) {
+            2
+        } else {
+            4
+        };
+        let _span = profile::span(&*self.op, shapes, Direction::Backward, true, width);
         match saved {
             Saved::Plain(saved) => self.in_f32(grad, needs, saved),
             Saved::Mixed(saved) => self.op.backward_mixed(MixedBackward {
@@ -537,6 +556,72 @@ thread_local! {
     static REGISTERED: RefCell<HashSet<u64>> = RefCell::new(HashSet::new());
 }
 
+thread_local! {
+    /// Gradients of leaves by node while [`backward`] runs on this thread.
+    static LEAVES: RefCell<Option<HashMap<u64, Vec<f32>>>> = const { RefCell::new(None) };
+}
+
+/// Gradients of a loss.
+#[allow(missing_debug_implementations, reason = "the engine's gradients cannot be shown")]
+pub struct LeafGradients {
+    /// By node: what came from operations of the bridge.
+    own: HashMap<u64, Vec<f32>>,
+    /// What came from the engine's own operations.
+    others: burn::tensor::Gradients,
+}
+
+/// Walks the graph of `loss` backwards. Gradients of parameters that several operations use (a tied embedding) are summed in
+/// place, where the engine would make a new one of the same size for each.
+pub fn backward<const D: usize>(loss: &Tensor<D>) -> LeafGradients {
+    LEAVES.set(Some(HashMap::new()));
+    let others = loss.backward();
+    LeafGradients {
+        own: LEAVES.take().unwrap_or_default(),
+        others,
+    }
+}
+
+impl LeafGradients {
+    /// Takes the gradient of a parameter out; `None` when the loss does not depend on it.
+    pub fn take<const D: usize>(&mut self, parameter: Tensor<D>) -> Option<Vec<f32>> {
+        let other = parameter.grad_remove(&mut self.others).map(host::values);
+        let id = match primitive(parameter) {
+            Primitive::Autodiff(tensor) => tensor.id().value,
+            Primitive::Plain(_) => return other,
+        };
+        match (self.own.remove(&id), other) {
+            (Some(mut own), Some(other)) => {
+                malmoi_kernels::optim::add_in_place(&mut own, &other);
+                Some(own)
+            }
+            (own, other) => own.or(other),
+        }
+    }
+}
+
+/// Adds to the gradient of a leaf; gives it back when nobody collects.
+fn collect(id: u64, gradient: FlexTensor) -> Option<FlexTensor> {
+    LEAVES.with_borrow_mut(|leaves| {
+        let Some(leaves) = leaves else {
+            return Some(gradient);
+        };
+        let values: Vec<f32> = gradient
+            .into_data()
+            .try_into_vec()
+            .expect("gradients of parameters are in f32");
+        match leaves.entry(id) {
+            Entry::Vacant(entry) => {
+                entry.insert(values);
+            }
+            Entry::Occupied(mut entry) => {
+                malmoi_kernels::optim::add_in_place(entry.get_mut(), &values);
+                buffers::give(values);
+            }
+        }
+        None
+    })
+}
+
 /// The sum of two gradients, in the memory of one that nobody else holds if there is one.
 fn sum(a: FlexTensor, b: FlexTensor) -> FlexTensor {
     let (mut into, other) = if a.is_unique() { (a, b) } else { (b, a) };
@@ -565,7 +650,24 @@ impl<const N: usize> Backward<Flex, N> for FusedBackward {
         let grad = contiguous(grads.consume::<Flex>(&ops.node));
         REGISTERED.with_borrow_mut(|nodes| nodes.remove(&ops.node.id.value));
         let state = ops.state;
-        let needs = ops.parents.iter().map(Option::is_some).collect();
+        let mut needs: Vec<bool> = ops.parents.iter().map(Option::is_some).collect();
+        for (i, parent) in ops.parents.iter().enumerate() {
+            let Some(node) = parent else { continue };
+            if !state.op.accumulates(i) || !node.parents.is_empty() {
+                continue;
+            }
+            // Added to what another operation left for the same leaf.
+            LEAVES.with_borrow_mut(|leaves| {
+                let leaf = (leaves.as_mut()).and_then(|leaves| leaves.get_mut(&node.id.value));
+                if let Some(into) = leaf {
+                    let grad = widen(&grad);
+                    state.op.accumulate(i, &state.shapes[i], &grad, into);
+                    needs[i] = false;
+                    give_widened(grad);
+                }
+            });
+        }
+        let still_needs = needs.clone();
         let gradients = state.gradients(&grad, needs);
         let mut tensors: Vec<Option<FlexTensor>> = Vec::with_capacity(N);
         for (i, (gradient, shape)) in gradients.into_iter().zip(&state.shapes).enumerate() {
@@ -579,15 +681,20 @@ impl<const N: usize> Backward<Flex, N> for FusedBackward {
         recycle(grad);
         state.inputs.into_iter().flatten().for_each(recycle);
         state.output.into_iter().for_each(recycle);
-        for (parent, gradient) in ops.parents.into_iter().zip(tensors) {
-            let Some(node) = parent else { continue };
+        for ((parent, gradient), needed) in ops.parents.into_iter().zip(tensors).zip(still_needs) {
+            let (Some(node), true) = (parent, needed) else {
+                continue;
+            };
             let mut gradient = gradient.expect("a gradient for every input that needs one");
             let id = node.id.value;
-            // The gradient of a leaf stays where it is, so Burn adds to it.
-            if !node.parents.is_empty() {
-                if REGISTERED.with_borrow_mut(|nodes| !nodes.insert(id)) {
-                    gradient = sum(gradient, contiguous(grads.consume::<Flex>(&node)));
+            if node.parents.is_empty() {
+                if let Some(gradient) = collect(id, gradient) {
+                    grads.register::<Flex>(node.id, gradient);
                 }
+                continue;
+            }
+            if REGISTERED.with_borrow_mut(|nodes| !nodes.insert(id)) {
+                gradient = sum(gradient, contiguous(grads.consume::<Flex>(&node)));
             }
             grads.register::<Flex>(node.id, gradient);
         }

@@ -9,9 +9,10 @@ use std::sync::{Mutex, PoisonError};
 
 use malmoi_kernels::mixed::bf16;
 
-/// Elements kept for later at most (256 MiB): enough for what one step of a small model, or one layer of a large one, uses at a
-/// time. Beyond it memory goes back to the allocator, so that peaks do not add up.
-const LIMIT: usize = 64 << 20;
+/// Elements of each type kept for later at most: what a training step of a model with some hundred million parameters hands
+/// back, gradients included. Memory beyond it goes back to the allocator, and comes as new pages the next time, which cost as much
+/// as the product that fills them.
+const LIMIT: usize = 256 << 20;
 
 /// Below this many elements the allocator is as fast.
 const SMALL: usize = 1024;
@@ -81,6 +82,14 @@ impl Number for bf16 {
 pub fn take<T: Number>(len: usize) -> Vec<T> {
     let found = (len >= SMALL).then(|| T::with_free(|free| free.take(len)));
     found.flatten().unwrap_or_else(|| vec![T::default(); len])
+}
+
+/// A buffer of `len` zeros, for a kernel that adds to it.
+#[must_use]
+pub fn zeroed(len: usize) -> Vec<f32> {
+    let mut buffer = take(len);
+    malmoi_kernels::optim::fill(&mut buffer, 0.0);
+    buffer
 }
 
 /// Takes back a buffer that nobody needs any more.

@@ -4,8 +4,9 @@
 
 use burn::backend::Flex;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::Tensor;
 
+use crate::bridge::LeafGradients;
 use crate::{host, weights};
 
 /// Name and shape of a parameter.
@@ -79,11 +80,11 @@ pub fn read<M: Module>(module: &M, mut f: impl FnMut(&ParameterInfo, &[f32])) {
 /// Takes the gradient of every parameter out of `gradients`, in module order; `None` where the loss does not depend on it.
 pub fn gradients<M: Module>(
     module: &M,
-    gradients: &mut Gradients,
+    gradients: &mut LeafGradients,
 ) -> Vec<(ParameterInfo, Option<Vec<f32>>)> {
     struct Take<'a> {
         path: Vec<String>,
-        gradients: &'a mut Gradients,
+        gradients: &'a mut LeafGradients,
         out: Vec<(ParameterInfo, Option<Vec<f32>>)>,
     }
     impl ModuleVisitor for Take<'_> {
@@ -100,8 +101,8 @@ pub fn gradients<M: Module>(
                 name: self.path.join("."),
                 shape: param.lazy_shape().to_vec(),
             };
-            let gradient = param.val().grad_remove(self.gradients);
-            self.out.push((info, gradient.map(host::values)));
+            let gradient = self.gradients.take(param.val());
+            self.out.push((info, gradient));
         }
     }
     let mut take = Take {

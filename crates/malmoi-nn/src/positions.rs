@@ -77,6 +77,9 @@ impl Sinusoids {
     }
 }
 
+/// Cosines and sines of positions, `[positions, d_rotary / 2]` each.
+pub type Angles = (Vec<f32>, Vec<f32>);
+
 /// Rotary positions of an attention layer. Clones share their table of angles, so that the layers of a model compute it once.
 #[derive(Clone, Debug)]
 pub struct Rotary {
@@ -86,7 +89,7 @@ pub struct Rotary {
     pub amplitude: f32,
     /// Which elements turn together.
     pub pairs: Pairs,
-    angles: Arc<Mutex<Arc<(Vec<f32>, Vec<f32>)>>>,
+    angles: Arc<Mutex<Arc<Angles>>>,
 }
 
 impl PartialEq for Rotary {

@@ -5,6 +5,9 @@ use malmoi_kernels::profile::{self, Cost, Direction, Label, Span};
 
 use crate::bridge::FusedOp;
 
+/// Bytes of a value.
+pub(crate) const WIDTH: u64 = size_of::<f32>() as u64;
+
 /// Values of an operand of that shape.
 pub(crate) fn len(shape: &[usize]) -> u64 {
     shape.iter().product::<usize>() as u64
@@ -17,13 +20,14 @@ pub(crate) fn elementwise(shapes: &[&[usize]], direction: Direction) -> Cost {
         shapes.iter().map(|shape| len(shape)).sum::<u64>(),
         shapes.first().map_or(0, |shape| len(shape)),
     );
-    let values = match direction {
-        Direction::Backward => 2 * inputs + output,
-        Direction::Forward | Direction::Update => inputs + output,
+    let (values, far) = match direction {
+        Direction::Backward => (2 * inputs + output, inputs),
+        Direction::Forward | Direction::Update => (inputs + output, 0),
     };
     Cost {
         flops: 0,
-        bytes: values * size_of::<f32>() as u64,
+        bytes: values * WIDTH,
+        far_bytes: far * WIDTH,
     }
 }
 
@@ -32,13 +36,14 @@ pub(crate) fn elementwise(shapes: &[&[usize]], direction: Direction) -> Cost {
 pub(crate) fn product(n: usize, d_in: usize, d_out: usize, direction: Direction) -> Cost {
     let (x, w, y) = (len(&[n, d_in]), len(&[d_out, d_in]), len(&[n, d_out]));
     let once = 2 * n as u64 * w;
-    let (flops, values) = match direction {
-        Direction::Backward => (2 * once, 2 * (x + w + y)),
-        Direction::Forward | Direction::Update => (once, x + w + y),
+    let (flops, values, far) = match direction {
+        Direction::Backward => (2 * once, 2 * (x + w + y), x + 2 * w),
+        Direction::Forward | Direction::Update => (once, x + w + y, w),
     };
     Cost {
         flops,
-        bytes: values * size_of::<f32>() as u64,
+        bytes: values * WIDTH,
+        far_bytes: far * WIDTH,
     }
 }
 
@@ -60,30 +65,37 @@ pub(crate) fn attention(
     let kv = total(cu_k) * widths.1 as u64;
     let once = 2 * pairs * widths.0 as u64;
     // Forward: q, k, v → out. Backward: q, k, v, out and its gradient → gradients of q, k, v.
-    let (flops, values) = match direction {
-        Direction::Backward => (5 * once, 4 * q + 4 * kv),
-        Direction::Forward | Direction::Update => (2 * once, 2 * q + 2 * kv),
+    let (flops, values, far) = match direction {
+        Direction::Backward => (5 * once, 4 * q + 4 * kv, 2 * q + 2 * kv),
+        Direction::Forward | Direction::Update => (2 * once, 2 * q + 2 * kv, 0),
     };
     Cost {
         flops,
-        bytes: values * size_of::<f32>() as u64,
+        bytes: values * WIDTH,
+        far_bytes: far * WIDTH,
     }
 }
 
-/// A span of an operation of the bridge, while something records.
+/// A span of an operation of the bridge whose values take `width` bytes, while something records.
 pub(crate) fn span<'a>(
     op: &dyn FusedOp,
     shapes: impl FnOnce() -> Vec<&'a [usize]>,
     direction: Direction,
     track: bool,
+    width: u64,
 ) -> Option<Span> {
     profile::span(|| {
         let shapes = shapes();
+        let cost = op.cost(&shapes, direction, track);
         Label {
             name: op.name(),
             direction,
             shape: describe(&shapes),
-            cost: op.cost(&shapes, direction, track),
+            cost: Cost {
+                bytes: cost.bytes / WIDTH * width,
+                far_bytes: cost.far_bytes / WIDTH * width,
+                ..cost
+            },
         }
     })
 }
@@ -115,6 +127,7 @@ mod tests {
         let forward = product(2, 3, 5, Direction::Forward);
         assert_eq!(forward.flops, 2 * 2 * 3 * 5);
         assert_eq!(forward.bytes, 4 * (2 * 3 + 3 * 5 + 2 * 5));
+        assert_eq!(forward.far_bytes, 4 * 3 * 5);
         let backward = product(2, 3, 5, Direction::Backward);
         assert_eq!(backward.flops, 2 * forward.flops);
     }

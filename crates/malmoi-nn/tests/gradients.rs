@@ -333,6 +333,34 @@ fn losses() {
 }
 
 #[test]
+fn soft_losses() {
+    let teacher: Arc<[f32]> = random([4, 7], 50).into();
+    let (targets, weights): (Arc<[u32]>, Arc<[f32]>) =
+        ([1, 0, 6, 3].into(), [0.5, 0.0, 0.3, 0.2].into());
+    check("label smoothing", &[[4, 7]], |t| {
+        let (targets, weights) = (Arc::clone(&targets), Arc::clone(&weights));
+        scalar(ops::smoothed_cross_entropy(
+            t[0].clone(),
+            targets,
+            weights,
+            0.2,
+        ))
+    });
+    check("distillation", &[[4, 7]], |t| {
+        scalar(ops::distillation(t[0].clone(), Arc::clone(&teacher), 2.0))
+    });
+    check("smooth L1", &[[4, 7]], |t| {
+        scalar(ops::smooth_l1(t[0].clone(), Arc::clone(&teacher)))
+    });
+    check("hinge", &[[4, 2]], |t| {
+        scalar(ops::hinge(t[0].clone(), 0.5))
+    });
+    check("cosine", &[[4, 7]], |t| {
+        scalar(ops::cosine_distance(t[0].clone(), Arc::clone(&teacher)))
+    });
+}
+
+#[test]
 fn an_untracked_input_costs_no_graph_and_gets_no_gradient() {
     let x = host::tensor(random([3, 4], 0), [3, 4]);
     let w = host::tensor(random([2, 4], 1), [2, 4])

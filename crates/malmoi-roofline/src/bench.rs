@@ -33,6 +33,9 @@ pub enum BenchError {
     /// A precision that the models do not run in.
     #[error("precision `{0}` is not implemented; expected f32 or bf16")]
     Precision(String),
+    /// A phase that no workload runs.
+    #[error("{0} is not timed yet")]
+    NotTimed(&'static str),
     /// A list of lengths that cannot be used.
     #[error("{0}; expected JSON with the list `lengths` of numbers from 1 to 512")]
     Lengths(String),
@@ -74,11 +77,13 @@ pub enum Workload {
     Decode,
     /// The same for 8 sequences at once.
     DecodeBatch,
+    /// T5-base, 256 source tokens, 64 greedy tokens.
+    Seq2Seq,
 }
 
 impl Workload {
     /// Names on the command line, in the order of the variants.
-    pub const NAMES: [&'static str; 9] = [
+    pub const NAMES: [&'static str; 10] = [
         "gemm",
         "encode-fixed",
         "encode-latency",
@@ -88,9 +93,10 @@ impl Workload {
         "prefill",
         "decode",
         "decode-batch",
+        "seq2seq",
     ];
 
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Gemm,
         Self::EncodeFixed,
         Self::EncodeLatency,
@@ -100,6 +106,7 @@ impl Workload {
         Self::Prefill,
         Self::Decode,
         Self::DecodeBatch,
+        Self::Seq2Seq,
     ];
 }
 
@@ -236,8 +243,17 @@ pub fn run(workload: Workload, options: &BenchOptions) -> Result<Measurement, Be
             "tokens/s",
             runs::prefill(&runs::preset("gpt2"), precision, 1, 1024, runs)?,
         ),
-        Workload::Decode => (64.0, "tokens/s", decode(precision, 1, runs)?),
-        Workload::DecodeBatch => (8.0 * 64.0, "tokens/s", decode(precision, 8, runs)?),
+        Workload::Decode => (64.0, "tokens/s", decode(precision, "gpt2", 1, 32, runs)?),
+        Workload::DecodeBatch => (
+            8.0 * 64.0,
+            "tokens/s",
+            decode(precision, "gpt2", 8, 32, runs)?,
+        ),
+        Workload::Seq2Seq => (
+            64.0,
+            "tokens/s",
+            decode(precision, "t5-base", 1, 256, runs)?,
+        ),
     };
     let value = if unit == "ms" {
         median_s * 1e3
@@ -332,10 +348,17 @@ fn train(
     runs::train(&runs::preset(name), precision, sequences, length, runs)
 }
 
-fn decode(precision: Precision, sequences: usize, runs: usize) -> Result<Times, BenchError> {
-    let model = runs::decoder(&runs::preset("gpt2"), precision);
+/// 64 greedy tokens behind prompts (or sources) of `length` tokens.
+fn decode(
+    precision: Precision,
+    name: &str,
+    sequences: usize,
+    length: usize,
+    runs: usize,
+) -> Result<Times, BenchError> {
+    let model = runs::writer(&runs::preset(name), precision);
     let prompts: Vec<Vec<u32>> = (0..sequences)
-        .map(|row| runs::ids(row as u64, 32, model.config().vocab_size()))
+        .map(|row| runs::ids(row as u64, length, model.config().vocab_size()))
         .collect();
     let options = GenerateOptions {
         max_new_tokens: 64,

@@ -8,6 +8,9 @@ use std::fmt::Write;
 use crate::machine::Machine;
 use crate::report::Entry;
 
+#[cfg(test)]
+mod tests;
+
 /// Pixels.
 const WIDTH: f64 = 1120.0;
 const HEIGHT: f64 = 660.0;
@@ -214,12 +217,13 @@ fn roofs(out: &mut String, machine: &Machine, axes: &Axes, used: &[&str]) -> Vec
         let from = (axes.x(start), axes.y(start * level.all));
         let to = (axes.x(end.max(start)), axes.y(end.max(start) * level.all));
         line(out, from, to, &style);
-        // Above the line, near its lower end.
+        // Near the lower end: above the caches' lines, below that of the memory, next to which they crowd.
         let words = format!("{} {}", level.name, scaled(level.all, "B/s"));
         let along = 18.0;
+        let away = if memory { 14.0 } else { -7.0 };
         let at = (
             from.0 + along,
-            from.1 - along * rise - 7.0 * (1.0 + rise * rise).sqrt(),
+            from.1 - along * rise + away * (1.0 + rise * rise).sqrt(),
         );
         let colour = if memory { INK } else { FAINT };
         let _ = writeln!(
@@ -439,93 +443,5 @@ fn legend(out: &mut String, entries: &[Entry]) {
         };
         text(out, x + 18.0, y + 20.0, "start", 12, FAINT, &detail);
         y += step;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use malmoi_kernels::probe::Arithmetic;
-    use malmoi_models::ModelConfig;
-
-    use super::*;
-    use crate::cost::{Phase, Work};
-    use crate::testing::machine;
-
-    fn entries() -> Vec<Entry> {
-        let make = |model: &str, phase, batch| {
-            let config = ModelConfig::preset(model).expect("a preset");
-            let work = Work::new(phase, batch, 128);
-            let mut entry =
-                Entry::new(model, &config, &work, Arithmetic::F32, &machine()).expect("fits");
-            entry.measured(1.3 * entry.predicted_s);
-            entry
-        };
-        vec![
-            make("bert-base", Phase::Encode, 1),
-            make("bert-base", Phase::Encode, 32),
-            make("gpt2", Phase::Decode, 1),
-            make("gpt2", Phase::Decode, 32),
-        ]
-    }
-
-    #[test]
-    fn the_picture_is_well_formed_and_shows_every_point() {
-        let picture = svg(&machine(), &entries());
-        for number in 1..=4 {
-            assert_eq!(
-                picture
-                    .matches(&format!("fill=\"white\">{number}</text>"))
-                    .count(),
-                2,
-                "point and legend"
-            );
-        }
-        assert_eq!(
-            picture.matches("<text").count(),
-            picture.matches("</text>").count()
-        );
-        assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
-        assert!(!picture.contains("NaN") && !picture.contains("inf"));
-        assert!(picture.contains("memory 10 GB/s") && picture.contains("f32 100 GFLOP/s"));
-    }
-
-    #[test]
-    fn numbers_in_crowded_places_do_not_cover_each_other() {
-        let mut taken = Vec::new();
-        let mut places = Vec::new();
-        for _ in 0..12 {
-            let (x, y) = free_place((400.0, 300.0), &taken);
-            let place = Taken {
-                x,
-                y,
-                half_width: BADGE,
-                half_height: BADGE,
-            };
-            assert!(places.iter().all(|other: &Taken| !other.overlaps(&place)));
-            places.push(place);
-            taken.push(place);
-        }
-    }
-
-    #[test]
-    fn axes_hold_every_point() {
-        let (machine, entries) = (machine(), entries());
-        let axes = axes(&machine, &entries);
-        for entry in &entries {
-            let x = axes.x(entry.intensity);
-            let y = axes.y(entry.flops as f64 / entry.measured_s.expect("measured"));
-            assert!(
-                (LEFT..=RIGHT).contains(&x) && (TOP..=BOTTOM).contains(&y),
-                "{x} {y}"
-            );
-        }
-    }
-
-    #[test]
-    fn speeds_are_read_easily() {
-        assert_eq!(speed(425e9), "425 GFLOP/s");
-        assert_eq!(speed(6.17e12), "6.2 TFLOP/s");
-        assert_eq!(speed(1e9), "1 GFLOP/s");
-        assert_eq!(escape("a<b>&c"), "a&lt;b&gt;&amp;c");
     }
 }

@@ -157,50 +157,66 @@ pub fn peak_rss_mib() -> u64 {
         .map_or(0, |kib| kib / 1024)
 }
 
+/// A level that is to be probed.
+struct Probe {
+    level: u8,
+    /// Bytes that all threads find there.
+    size: u64,
+    /// Bytes that all threads read.
+    bytes: u64,
+    /// Threads that share those bytes: a private cache holds only its own core's part.
+    cores: u64,
+}
+
 /// Reading speed of every level. `caches` are levels and bytes that all threads find there, smallest first.
 fn levels(caches: &[(u8, u64)], threads: usize) -> (Vec<Level>, Vec<ReadPoint>) {
     let largest = caches.last().map_or(64 << 20, |cache| 2 * cache.1);
     let quarter = available_memory().map_or(MOST / 4, |bytes| bytes / 4);
-    let most = largest.max(256 << 20).min(MOST).min(quarter) as usize;
-    let all = Reads::new(most, threads);
-    let one = (threads > 1).then(|| Reads::new(most, 1));
-    let first = (threads * (8 << 10)) as u64;
-    let mut reads: Vec<ReadPoint> = Vec::new();
-    let mut bytes = first;
-    while bytes < most as u64 {
-        reads.push(ReadPoint {
-            bytes,
-            rate: all.rate(bytes as usize),
-        });
-        bytes *= 2;
-    }
-    let rates = |bytes: u64, threads_of: u64| {
-        let together = all.rate(bytes as usize);
-        let alone = one
-            .as_ref()
-            .map_or(together, |one| one.rate((bytes / threads_of) as usize));
-        (alone, together)
-    };
-    let (memory_one, memory_all) = rates(most as u64, 1);
-    reads.push(ReadPoint {
-        bytes: most as u64,
-        rate: memory_all,
-    });
-    let mut levels = Vec::new();
+    let most = largest.clamp(256 << 20, MOST).min(quarter);
+    let mut probes = Vec::new();
     let mut below = 0;
     for &(level, size) in caches {
         // Half of a level, so that nothing else in it pushes the buffer out; of a large one just enough to leave the level before.
-        let probe = match below {
+        let bytes = match below {
             0 => size / 2,
-            below => (size / 2).min(4 * below).min(most as u64),
+            below => (size / 2).min(4 * below),
         };
-        let (one, all) = rates(probe, if level <= 2 { threads as u64 } else { 1 });
+        probes.push(Probe {
+            level,
+            size,
+            bytes: bytes.min(most),
+            cores: if level <= 2 { threads as u64 } else { 1 },
+        });
         below = size;
+    }
+    // One buffer at a time: together they would take twice as much.
+    let alone: Vec<f64> = {
+        let reads = Reads::new(most as usize, 1);
+        let each = probes.iter().map(|probe| probe.bytes / probe.cores);
+        each.chain([most])
+            .map(|bytes| reads.rate(bytes as usize))
+            .collect()
+    };
+    let all = Reads::new(most as usize, threads);
+    let smallest = threads as u64 * (8 << 10);
+    let sizes = std::iter::successors(Some(smallest), |bytes| Some(2 * bytes));
+    let reads: Vec<ReadPoint> = sizes
+        .take_while(|bytes| *bytes < most)
+        .chain([most])
+        .map(|bytes| ReadPoint {
+            bytes,
+            rate: all.rate(bytes as usize),
+        })
+        .collect();
+    let memory = reads.last().map_or(0.0, |point| point.rate);
+    let mut levels = Vec::new();
+    for (probe, &one) in probes.iter().zip(&alone) {
+        let rate = all.rate(probe.bytes as usize);
         // A shared cache may be shared with others: what counts is up to where reading is nearer to its speed than to memory's.
-        let middle = (all * memory_all).sqrt();
-        let holds = |point: &&ReadPoint| point.bytes <= size && point.rate >= middle;
-        let capacity = if level <= 2 {
-            size
+        let middle = (rate * memory).sqrt();
+        let holds = |point: &&ReadPoint| point.bytes <= probe.size && point.rate >= middle;
+        let capacity = if probe.level <= 2 {
+            probe.size
         } else {
             reads
                 .iter()
@@ -208,20 +224,20 @@ fn levels(caches: &[(u8, u64)], threads: usize) -> (Vec<Level>, Vec<ReadPoint>) 
                 .find(holds)
                 .map_or(0, |point| point.bytes)
         };
-        if capacity > 0 && all > memory_all {
+        if capacity > 0 && rate > memory {
             levels.push(Level {
-                name: format!("L{level}"),
+                name: format!("L{}", probe.level),
                 capacity: Some(capacity),
                 one,
-                all,
+                all: rate,
             });
         }
     }
     levels.push(Level {
         name: "memory".into(),
         capacity: None,
-        one: memory_one,
-        all: memory_all,
+        one: alone.last().copied().unwrap_or(memory),
+        all: memory,
     });
     (levels, reads)
 }

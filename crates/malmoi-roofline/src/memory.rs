@@ -3,7 +3,7 @@
 //! Training peaks at one of two moments: at the end of the forward pass, when every kept activation is alive, or at the end of
 //! the backward pass, when every gradient is. Both are sums of parts that are counted from the configuration.
 
-use malmoi_models::{Model, ModelConfig};
+use malmoi_models::{LayerShape, Model, ModelConfig, ModelShape, StackKind, StackShape};
 use serde::Serialize;
 
 use crate::cost::{CostError, Phase, WIDE, Widths, Work, count, head_for, target_rows};
@@ -63,16 +63,20 @@ pub fn memory(config: &ModelConfig, work: &Work, widths: Widths) -> Result<Memor
         Phase::Decode => work.tokens + 1,
         _ => 0,
     };
-    let per_token: u64 = shape
+    // Keys and values of the tokens themselves, and in decoders behind an encoder those of the source.
+    let generates = shape
         .stacks
         .iter()
-        .filter(|_| cached > 0)
-        .map(|stack| {
-            let own = &stack.attention;
-            let layers = [Some(own), stack.cross.as_ref()];
-            let each = layers.into_iter().flatten();
-            let wide: usize = each.map(|a| 2 * a.n_kv_heads * a.d_head).sum();
-            (stack.n_layers * wide) as u64 * widths.activation
+        .filter(|stack| cached > 0 && stack.kind == StackKind::Decoder);
+    let per_token: u64 = generates
+        .flat_map(|stack| &stack.layers)
+        .map(|layer| {
+            let each = [Some(&layer.attention), layer.cross.as_ref()];
+            let values = each
+                .into_iter()
+                .flatten()
+                .map(|a| 2 * a.n_kv_heads * a.d_head);
+            (layer.times * values.sum::<usize>()) as u64 * widths.activation
         })
         .sum();
     let cache = per_token * (work.batch * cached) as u64;
@@ -98,12 +102,7 @@ pub fn memory(config: &ModelConfig, work: &Work, widths: Widths) -> Result<Memor
     })
 }
 
-fn training(
-    cost: &crate::cost::Cost,
-    shape: &malmoi_models::ModelShape,
-    weights: u64,
-    widths: Widths,
-) -> Memory {
+fn training(cost: &crate::cost::Cost, shape: &ModelShape, weights: u64, widths: Widths) -> Memory {
     let parameters = cost.parameters;
     let master_weights = if widths.weight < WIDE {
         parameters * WIDE
@@ -148,13 +147,21 @@ fn training(
 }
 
 /// Activations that one block of the widest stack keeps.
-fn one_block(shape: &malmoi_models::ModelShape, work: &Work, widths: Widths) -> u64 {
-    let single = malmoi_models::ModelShape {
+fn one_block(shape: &ModelShape, work: &Work, widths: Widths) -> u64 {
+    let single = ModelShape {
         stacks: shape
             .stacks
             .iter()
-            .map(|stack| malmoi_models::StackShape {
-                n_layers: 1,
+            .map(|stack| StackShape {
+                // One of each kind: a little more than the largest alone.
+                layers: stack
+                    .layers
+                    .iter()
+                    .map(|layer| LayerShape {
+                        times: 1,
+                        ..layer.clone()
+                    })
+                    .collect(),
                 ..stack.clone()
             })
             .collect(),

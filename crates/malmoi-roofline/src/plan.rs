@@ -5,10 +5,10 @@
 //! (Rajbhandari et al., 2020, ZeRO stage 3): every device holds an equal part of weights, gradients and moments, and whole
 //! activations of its own sequences.
 
-use malmoi_models::{Head, ModelConfig, ModelInfo};
+use malmoi_models::{ModelConfig, ModelInfo};
 use serde::Serialize;
 
-use crate::cost::{CostError, Phase, Widths, Work, count};
+use crate::cost::{CostError, Phase, Widths, Work, count, head_for};
 use crate::memory::memory;
 
 /// A device as its maker describes it.
@@ -247,11 +247,7 @@ pub fn plan(config: &ModelConfig, request: &Request) -> Result<Plan, PlanError> 
     let per_token = |work: &Work| -> Result<f64, CostError> {
         Ok(count(config, work, widths)?.flops() as f64 / work.counted_tokens() as f64)
     };
-    let head = if config.is_causal() {
-        Head::CausalLm
-    } else {
-        Head::MaskedLm
-    };
+    let head = head_for(config, Phase::Train);
     let parameters = ModelInfo::new(config, head).parameters;
     let flops_exact = per_token(&plain)? * request.tokens;
     let flops_run = per_token(&work)? * request.tokens;

@@ -1,7 +1,7 @@
 //! What a run spent its time on, next to the machine's roofs.
 
 use malmoi_kernels::probe::Arithmetic;
-use malmoi_kernels::profile::{Direction, Recording};
+use malmoi_kernels::profile::{Cost, Direction, Recording};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -46,8 +46,14 @@ pub struct Profile {
     pub dropped: u64,
 }
 
-/// Adds up a recording and compares every operation with the roofs of `machine`.
-pub fn summarise(recording: &Recording, machine: &Machine, arithmetic: Arithmetic) -> Profile {
+/// Adds up a recording and compares every operation with the roofs of `machine`. Far bytes come from the fastest level that holds
+/// everything the process has: `resident` bytes.
+pub fn summarise(
+    recording: &Recording,
+    machine: &Machine,
+    arithmetic: Arithmetic,
+    resident: u64,
+) -> Profile {
     // A record that was full covers the time up to its last event.
     let seconds = if recording.dropped > 0 {
         let end = recording.events.last();
@@ -60,7 +66,7 @@ pub fn summarise(recording: &Recording, machine: &Machine, arithmetic: Arithmeti
     let mut inside = 0.0;
     for event in &recording.events {
         let label = &event.label;
-        let least = least(label.cost.flops, label.cost.bytes, machine, arithmetic);
+        let least = least(&label.cost, machine, arithmetic, resident);
         inside += event.seconds;
         let (row, sum) = sums
             .entry((label.name, label.direction, &label.shape))
@@ -106,15 +112,19 @@ pub fn summarise(recording: &Recording, machine: &Machine, arithmetic: Arithmeti
     }
 }
 
-/// Least seconds of an operation whose operands come from the fastest level that holds them, and what it waits for.
-fn least(flops: u64, bytes: u64, machine: &Machine, arithmetic: Arithmetic) -> (f64, Bound) {
-    let level = machine.level_of(bytes);
-    let compute = flops as f64 / machine.peak(arithmetic);
-    let memory = bytes as f64 / level.all;
-    if compute >= memory {
+/// Least seconds of an operation, and what it waits for.
+fn least(cost: &Cost, machine: &Machine, arithmetic: Arithmetic, resident: u64) -> (f64, Bound) {
+    let near_bytes = cost.bytes - cost.far_bytes;
+    let (far_level, near_level) = (machine.level_of(resident), machine.level_of(cost.bytes));
+    let compute = cost.flops as f64 / machine.peak(arithmetic);
+    let far = cost.far_bytes as f64 / far_level.all;
+    let near = near_bytes as f64 / near_level.all;
+    if compute >= far + near {
         (compute, Bound::Compute)
+    } else if far >= near {
+        (far + near, Bound::Level(far_level.name.clone()))
     } else {
-        (memory, Bound::Level(level.name.clone()))
+        (far + near, Bound::Level(near_level.name.clone()))
     }
 }
 
@@ -143,7 +153,7 @@ pub fn chrome_trace(recording: &Recording) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use malmoi_kernels::profile::{Cost, Event, Label};
+    use malmoi_kernels::profile::{Event, Label};
 
     use super::*;
     use crate::testing::machine;
@@ -154,7 +164,11 @@ mod tests {
                 name,
                 direction: Direction::Forward,
                 shape: "2x3".into(),
-                cost: Cost { flops, bytes },
+                cost: Cost {
+                    flops,
+                    bytes,
+                    far_bytes: bytes / 2,
+                },
             },
             start,
             seconds,
@@ -178,7 +192,7 @@ mod tests {
     #[test]
     fn equal_operations_are_added_up_and_compared_with_the_roof() {
         // 100 GFLOP/s and 10 GB/s from memory.
-        let profile = summarise(&recording(), &machine(), Arithmetic::F32);
+        let profile = summarise(&recording(), &machine(), Arithmetic::F32, 1 << 30);
         let linear = &profile.rows[0];
         assert_eq!((linear.name, linear.calls), ("Linear", 2));
         assert!((linear.flops_per_second - 50e9).abs() < 1.0);
@@ -202,11 +216,31 @@ mod tests {
     }
 
     #[test]
+    fn weights_come_from_where_the_whole_model_is() {
+        let recording = Recording {
+            events: vec![event("Linear", 0.0, 1.0, 0, 800_000)],
+            seconds: 1.0,
+            dropped: 0,
+        };
+        let least = |resident| {
+            let found = summarise(&recording, &machine(), Arithmetic::F32, resident);
+            found.rows[0].roof_share.expect("known")
+        };
+        // Half of the bytes are far: 10 GB/s from memory, 200 GB/s from a cache of a megabyte that holds everything.
+        let near = 400_000.0 / 200e9;
+        assert!((least(1 << 30) - (near + 400_000.0 / 10e9)).abs() < 1e-12);
+        assert!((least(900_000) - 2.0 * near).abs() < 1e-12);
+    }
+
+    #[test]
     fn a_full_record_covers_the_time_up_to_its_end() {
         let mut recording = recording();
         recording.dropped = 5;
         recording.seconds = 100.0;
-        assert!((summarise(&recording, &machine(), Arithmetic::F32).seconds - 0.6).abs() < 1e-9);
+        assert!(
+            (summarise(&recording, &machine(), Arithmetic::F32, 1 << 30).seconds - 0.6).abs()
+                < 1e-9
+        );
     }
 
     #[test]

@@ -95,12 +95,15 @@ impl Entry {
         if self.advice.is_empty() {
             return bound;
         }
-        let gains: Vec<String> = self
-            .advice
-            .iter()
-            .map(|advice| format!("{} at most {:.1}×", advice.change, advice.factor))
-            .collect();
-        format!("{bound}: {}", gains.join(", "))
+        let gains = self.advice.iter().enumerate().map(|(i, advice)| {
+            let verb = match i {
+                0 if advice.change.starts_with("bf16") => "gives at most ",
+                0 => "give at most ",
+                _ => "",
+            };
+            format!("{} {verb}{:.1}×", advice.change, advice.factor)
+        });
+        format!("{bound}: {}", gains.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -116,22 +119,30 @@ fn advice(
     now: &Prediction,
 ) -> Result<Vec<Advice>, CostError> {
     let least = |work: &Work, widths: Widths, arithmetic: Arithmetic| {
-        count(config, work, widths).map(|cost| predict(&cost, machine, arithmetic).seconds)
+        count(config, work, widths).map(|cost| predict(&cost, machine, arithmetic))
     };
     let mut found = Vec::new();
     // Products of 8-bit weights with 16-bit activations are made in bf16; only training needs more than 8 bits.
     let narrower: &[(Arithmetic, Arithmetic, &str)] = &[
-        (Arithmetic::Int8, Arithmetic::Bf16, "int8 weights give"),
-        (Arithmetic::Bf16, Arithmetic::Bf16, "bf16 gives"),
+        (Arithmetic::Int8, Arithmetic::Bf16, "int8 weights"),
+        (Arithmetic::Bf16, Arithmetic::Bf16, "bf16"),
     ];
     for &(stored, computed, change) in narrower {
         let trains = work.phase == Phase::Train && stored == Arithmetic::Int8;
         if trains || stored.bytes() >= arithmetic.bytes() {
             continue;
         }
+        let then = least(work, Widths::of(stored), computed)?;
+        // What no longer comes from memory gains more than its width.
+        let cached = match (&now.bound, &then.bound) {
+            (Bound::Level(before), Bound::Level(after)) if before != after => {
+                format!(" (held by {after})")
+            }
+            _ => String::new(),
+        };
         found.push(Advice {
-            change: change.to_owned(),
-            factor: now.seconds / least(work, Widths::of(stored), computed)?,
+            change: format!("{change}{cached}"),
+            factor: now.seconds / then.seconds,
         });
     }
     if work.phase == Phase::Decode && work.batch < TOGETHER {
@@ -139,9 +150,9 @@ fn advice(
             batch: TOGETHER,
             ..*work
         };
-        let seconds = least(&together, Widths::of(arithmetic), arithmetic)?;
+        let seconds = least(&together, Widths::of(arithmetic), arithmetic)?.seconds;
         found.push(Advice {
-            change: format!("{TOGETHER} sequences at once give"),
+            change: format!("{TOGETHER} sequences at once"),
             factor: now.seconds / work.batch as f64 / (seconds / TOGETHER as f64),
         });
     }
@@ -188,7 +199,12 @@ mod tests {
         assert!((3.5..=4.0).contains(&factor("int8")), "{}", factor("int8"));
         assert!((1.9..=2.0).contains(&factor("bf16")), "{}", factor("bf16"));
         assert!((6.0..=8.0).contains(&factor("8 sequences")));
-        assert!(decode.sentence().starts_with("memory-bound: "));
+        let sentence = decode.sentence();
+        assert!(sentence.starts_with("memory-bound: "), "{sentence}");
+        assert!(
+            sentence.contains("give at most") && sentence.contains(", bf16 2.0×"),
+            "{sentence}"
+        );
     }
 
     #[test]

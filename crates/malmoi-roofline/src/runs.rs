@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use malmoi_kernels::profile;
 use malmoi_kernels::random::{Key, Purpose};
-use malmoi_models::{Head, Mode, Model, ModelConfig, PackedBatch, Precision};
+use malmoi_models::{Direction, Mode, Model, ModelConfig, PackedBatch, Precision};
 use malmoi_train::data::{Example, MicroBatch};
 use malmoi_train::optim::{Adam, LearningRate, Optimizer, Rule, Schedule};
 use malmoi_train::pretrain::{StepOptions, Trainer};
@@ -55,9 +55,10 @@ pub(crate) fn preset(name: &str) -> ModelConfig {
     ModelConfig::preset(name).expect("a preset of this program")
 }
 
-/// A decoder with its projection to the vocabulary.
-pub(crate) fn decoder(config: &ModelConfig, precision: Precision) -> Model {
-    Model::initialise(config.clone(), Head::CausalLm, 0, Mode::Inference).with_precision(precision)
+/// A model that writes, with its projection to the vocabulary.
+pub(crate) fn writer(config: &ModelConfig, precision: Precision) -> Model {
+    Model::initialise(config.clone(), config.usual_head(), 0, Mode::Inference)
+        .with_precision(precision)
 }
 
 /// Hidden states of an encoder for batches of sequences of these lengths; the time of all batches together.
@@ -68,8 +69,8 @@ pub(crate) fn encode(
     runs: usize,
     warm: usize,
 ) -> Result<Times, BenchError> {
-    let model =
-        Model::initialise(config.clone(), Head::None, 0, Mode::Inference).with_precision(precision);
+    // The bare encoder, or the pair.
+    let model = writer(config, precision);
     let vocab_size = model.config().vocab_size();
     let mut stream = 0;
     let mut pack = |lengths: &&[usize]| {
@@ -83,15 +84,21 @@ pub(crate) fn encode(
         PackedBatch::from_sequences(&sequences)
     };
     let batches: Vec<PackedBatch> = batches.iter().map(&mut pack).collect();
+    let behind = config.direction() == Direction::EncoderDecoder;
     timed(runs, warm, || {
         for batch in &batches {
-            black_box(model.last_hidden(batch)?);
+            if behind {
+                black_box(model.source_hidden_states(batch)?);
+            } else {
+                black_box(model.last_hidden(batch)?);
+            }
         }
         Ok(())
     })
 }
 
-/// Prompts of a decoder, with the logits of each one's last position.
+/// Prompts, with the logits of each one's last position. The prompt of a model with an encoder in front is a source, behind which
+/// its decoder takes one token.
 pub(crate) fn prefill(
     config: &ModelConfig,
     precision: Precision,
@@ -99,12 +106,17 @@ pub(crate) fn prefill(
     length: usize,
     runs: usize,
 ) -> Result<Times, BenchError> {
-    let model = decoder(config, precision);
+    let model = writer(config, precision);
     let batch = prompts(&model, sequences, length);
-    let rows = last_rows(&batch);
     timed(runs, 2, || {
-        let mut cache = model.new_cache(sequences);
-        black_box(model.advance(&batch, &mut cache, &rows)?);
+        let (mut cache, first) = match config.direction() {
+            Direction::EncoderDecoder => {
+                (model.read_sources(&batch)?, prompts(&model, sequences, 1))
+            }
+            _ => (model.new_cache(sequences), batch.clone()),
+        };
+        let rows = last_rows(&first);
+        black_box(model.advance(&first, &mut cache, &rows)?);
         Ok(())
     })
 }
@@ -119,7 +131,7 @@ fn last_rows(batch: &PackedBatch) -> Vec<u32> {
     batch.cu_seqlens[1..].iter().map(|end| end - 1).collect()
 }
 
-/// Single steps of a decoder whose caches hold `past` tokens in the middle of the measurement.
+/// Single steps whose caches hold `past` tokens in the middle of the measurement, behind a source of as many.
 fn decode(
     config: &ModelConfig,
     precision: Precision,
@@ -127,17 +139,20 @@ fn decode(
     past: usize,
     runs: usize,
 ) -> Result<Times, BenchError> {
-    let model = decoder(config, precision);
-    let room = config.max_len() - 1 - past;
-    let after = (runs / 2).min(room);
+    let model = writer(config, precision);
+    let limit = config.position_limit();
+    let after = (runs / 2).min(limit - 1 - past);
     // One step to warm up, then steps around the length asked for.
     let first = past.saturating_sub(runs - after).max(1);
-    let mut cache = model.new_cache(sequences);
+    let mut cache = match config.direction() {
+        Direction::EncoderDecoder => model.read_sources(&prompts(&model, sequences, past))?,
+        _ => model.new_cache(sequences),
+    };
     let prompt = prompts(&model, sequences, first);
     model.advance(&prompt, &mut cache, &[])?;
     let mut seconds = Vec::new();
-    let end = (past + after).max(first + 1);
-    for position in first..=end.min(config.max_len() - 1) {
+    let end = (past + after).max(first + 1).min(limit - 1);
+    for position in first..=end {
         let step = prompts(&model, sequences, 1).with_positions(vec![position as u32; sequences]);
         let rows = last_rows(&step);
         let start = Instant::now();
@@ -158,6 +173,11 @@ pub(crate) fn train(
     length: usize,
     runs: usize,
 ) -> Result<Times, BenchError> {
+    if config.direction() == Direction::EncoderDecoder {
+        return Err(BenchError::NotTimed(
+            "training an encoder with a decoder behind it",
+        ));
+    }
     let (vocab_size, causal) = (config.vocab_size(), config.is_causal());
     let head = crate::cost::head_for(config, Phase::Train);
     let model =
@@ -214,7 +234,12 @@ pub(crate) fn train(
 ///
 /// # Errors
 /// What the model or the training refuses.
-pub fn measure(config: &ModelConfig, work: &Work, runs: usize) -> Result<f64, BenchError> {
+pub fn measure(
+    config: &ModelConfig,
+    work: &Work,
+    precision: Precision,
+    runs: usize,
+) -> Result<f64, BenchError> {
     let Work {
         phase,
         batch,
@@ -222,16 +247,16 @@ pub fn measure(config: &ModelConfig, work: &Work, runs: usize) -> Result<f64, Be
         ..
     } = *work;
     let (_, median) = match phase {
-        Phase::Train => train(config, Precision::F32, batch, tokens, runs)?,
+        Phase::Train => train(config, precision, batch, tokens, runs)?,
         Phase::Encode => encode(
             config,
-            Precision::F32,
+            precision,
             &[vec![tokens; batch].as_slice()],
             runs,
             1,
         )?,
-        Phase::Prefill => prefill(config, Precision::F32, batch, tokens, runs)?,
-        Phase::Decode => decode(config, Precision::F32, batch, tokens, 4 * runs)?,
+        Phase::Prefill => prefill(config, precision, batch, tokens, runs)?,
+        Phase::Decode => decode(config, precision, batch, tokens, 4 * runs)?,
     };
     Ok(median)
 }
@@ -265,7 +290,14 @@ mod tests {
             "model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2,
             "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 24,
         });
+        let t5 = json!({
+            "model_type": "t5", "vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2,
+            "decoder_start_token_id": 0, "n_positions": 24,
+        });
         for (config, phase) in [
+            (&t5, Phase::Encode),
+            (&t5, Phase::Prefill),
+            (&t5, Phase::Decode),
             (&gpt, Phase::Train),
             (&gpt, Phase::Prefill),
             (&gpt, Phase::Decode),
@@ -274,8 +306,13 @@ mod tests {
         ] {
             let config = ModelConfig::from_json(config, false).expect("a valid configuration");
             // The shortest and the longest texts that there is room for.
-            for tokens in [2, 23] {
-                let seconds = measure(&config, &Work::new(phase, 2, tokens), 2).expect("runs");
+            for (tokens, precision) in [
+                (2, Precision::F32),
+                (23, Precision::F32),
+                (9, Precision::Bf16),
+            ] {
+                let work = Work::new(phase, 2, tokens);
+                let seconds = measure(&config, &work, precision, 2).expect("runs");
                 assert!(seconds > 0.0 && seconds < 60.0, "{phase:?} {tokens}");
             }
         }

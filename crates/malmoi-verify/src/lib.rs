@@ -13,6 +13,7 @@ mod ops;
 mod optimizers;
 pub mod report;
 mod sampling;
+mod stacks;
 pub mod tokenizers;
 pub mod values;
 
@@ -162,10 +163,7 @@ fn check_blocks(fixture: &Fixture) -> FixtureReport {
     } else if ops::GROUPS.iter().any(|group| any_tensor(group)) {
         ops::check(fixture)
     } else if fixture.order.iter().any(|name| name.contains(".weights.")) {
-        FixtureReport::unsupported(
-            &fixture.name,
-            "an encoder-decoder stack without a model configuration",
-        )
+        stacks::check(fixture)
     } else {
         FixtureReport::unsupported(
             &fixture.name,

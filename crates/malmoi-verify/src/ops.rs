@@ -1,15 +1,14 @@
 //! Fixtures of single operations: activations, norms, attention, positions and losses, run on the kernels that models use.
 
-use std::sync::Arc;
+mod losses;
+mod positions;
 
 use malmoi_kernels::activation::{Activation, activation_backward, activation_forward};
 use malmoi_kernels::attention::{AttentionShape, Mask, attention_forward, attention_probabilities};
-use malmoi_kernels::loss::cross_entropy_forward;
 use malmoi_kernels::norm::{
     LayerNorm, LayerNormOut, NormGradients, RmsNorm, RmsNormOut, layer_norm_backward,
     layer_norm_forward, rms_norm_backward, rms_norm_forward,
 };
-use malmoi_nn::{host, ops};
 
 use crate::report::{CaseOutcome, Comparison};
 use crate::{Fixture, FixtureError, FixtureReport};
@@ -34,7 +33,8 @@ pub fn check(fixture: &Fixture) -> FixtureReport {
             Some(("activations", name)) => activation(fixture, name),
             Some(("layer_norm", _)) => layer_norm(fixture, &case),
             Some(("attention", name)) => attention(fixture, name),
-            Some(("losses", name)) => loss(fixture, name),
+            Some(("losses", name)) => losses::check(fixture, name),
+            Some(("positions", name)) => positions::check(fixture, name),
             None if case == "rms_norm" => rms_norm(fixture),
             _ => Ok(None),
         };
@@ -103,6 +103,9 @@ fn activation(fixture: &Fixture, name: &str) -> Checked {
         "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
         "quick_gelu" => Activation::QuickGelu,
         "relu" => Activation::Relu,
+        "relu2" => Activation::ReluSquared,
+        "leaky_relu" => Activation::LeakyRelu,
+        "mish" => Activation::Mish,
         "silu" => Activation::Silu,
         "tanh" => Activation::Tanh,
         "sigmoid" => Activation::Sigmoid,
@@ -285,6 +288,8 @@ fn attention(fixture: &Fixture, name: &str) -> Checked {
         "causal_offset_probs" => (Mask::Causal, false, false),
         // `0 <= i - j < 2`
         "banded_causal_probs" => (Mask::Window { left: 1, right: 0 }, false, true),
+        // `0 <= i - j` and even
+        "strided_causal_probs" => (Mask::Strided { stride: 2 }, false, true),
         _ => return Ok(None),
     };
     let (k_name, v_name) = if own {
@@ -352,66 +357,4 @@ fn attention(fixture: &Fixture, name: &str) -> Checked {
         }
     }
     Ok(Some(vec![fixture.compare(&tensor, &probs, None)]))
-}
-
-fn loss(fixture: &Fixture, name: &str) -> Checked {
-    let logits = fixture.f32s("losses.in.logits")?;
-    let &[rows, classes] = fixture.shape("losses.in.logits")? else {
-        return Err(FixtureError::Tensor {
-            name: "losses.in.logits".into(),
-            expected: "two dimensions".into(),
-            found: format!("{:?}", fixture.shape("losses.in.logits")?),
-        });
-    };
-    let labels = fixture.i64s("losses.in.targets")?;
-    let targets: Vec<u32> = labels
-        .iter()
-        .map(|&label| u32::try_from(label).unwrap_or(0))
-        .collect();
-    let counted: Vec<f32> = labels.iter().map(|&label| f32::from(label >= 0)).collect();
-    let all = |weights: &[f32]| cross_entropy_forward(logits, &targets, weights, None);
-    let got: Vec<f64> = match name {
-        "cross_entropy_sum" => vec![all(&counted).loss],
-        "cross_entropy_mean" => {
-            let sum = all(&counted);
-            vec![sum.loss / sum.weight]
-        }
-        "cross_entropy_each" => (0..rows)
-            .map(|row| {
-                let logits = &logits[row * classes..(row + 1) * classes];
-                cross_entropy_forward(logits, &targets[row..=row], &counted[row..=row], None).loss
-            })
-            .collect(),
-        "cross_entropy_weighted" => {
-            let class_weights = fixture.f32s("losses.in.class_weights")?;
-            let weight = |(&target, &counted): (&u32, &f32)| {
-                counted
-                    * class_weights
-                        .get(target as usize)
-                        .copied()
-                        .unwrap_or(f32::NAN)
-            };
-            let weights: Vec<f32> = targets.iter().zip(&counted).map(weight).collect();
-            let sum = all(&weights);
-            vec![sum.loss / sum.weight]
-        }
-        "bce_with_logits" => {
-            let first: Vec<f32> = logits.iter().step_by(classes).copied().collect();
-            let above: Arc<[f32]> = labels.iter().map(|&label| f32::from(label > 3)).collect();
-            let loss = ops::binary_cross_entropy(host::tensor(first, [rows, 1]), above);
-            vec![f64::from(host::values(loss)[0])]
-        }
-        "mse" => {
-            let teacher: Arc<[f32]> = fixture.f32s("losses.in.teacher_logits")?.into();
-            let loss =
-                ops::mean_squared_error(host::tensor(logits.to_vec(), [rows, classes]), teacher);
-            vec![f64::from(host::values(loss)[0])]
-        }
-        _ => return Ok(None),
-    };
-    Ok(Some(vec![fixture.compare(
-        &format!("losses.out.{name}"),
-        &got,
-        None,
-    )]))
 }

@@ -18,7 +18,7 @@ use crate::{output, progress};
                   encode-latency  BERT-base, 1 x 32 tokens (ms)\n  encode-ragged   BERT-base, real lengths, 32 at once, in order (tokens/s)\n  \
                   mlm-train       BERT-base masked-LM step, 8 x 128, dropout 0.1, AdamW (tokens/s)\n  clm-train       GPT-2 step, 4 x 256, dropout 0.1, AdamW (tokens/s)\n  \
                   prefill         GPT-2, 1 x 1024, last position's logits (tokens/s)\n  decode          GPT-2, prompt 32, 64 greedy tokens (tokens/s)\n  \
-                  decode-batch    the same for 8 sequences at once (tokens/s)\n\nExample:\n  malmoi bench encode-fixed --precision f32 --threads 2 --json"
+                  decode-batch    the same for 8 sequences at once (tokens/s)\n  seq2seq         T5-base, 256 source tokens, 64 greedy tokens (tokens/s)\n\nExample:\n  malmoi bench encode-fixed --precision f32 --threads 2 --json"
 )]
 pub struct Bench {
     /// What to time

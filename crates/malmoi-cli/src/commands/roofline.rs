@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use malmoi_kernels::probe::Arithmetic;
-use malmoi_models::ModelConfig;
+use malmoi_models::{Direction, ModelConfig, Precision};
+use malmoi_roofline::bench::BenchError;
 use malmoi_roofline::chart;
 use malmoi_roofline::cost::{Phase, Work};
 use malmoi_roofline::machine::Machine;
@@ -20,7 +21,7 @@ use crate::{model, output, progress};
 /// Measure the machine's roofs and place models under them
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Without MODEL: encoding with BERT-base and generating with GPT-2, alone and 32 at once.\nA model's weights are random here: its shape decides the speed.\n\nExamples:\n  \
+    after_help = "Without MODEL: BERT-base, GPT-2 and T5-base encoding and generating, alone and 32 at once.\nA model's weights are random here: its shape decides the speed.\n\nExamples:\n  \
                   malmoi roofline --svg roofline.svg\n  malmoi roofline gpt2 --phase decode --batch 1,8 --tokens 512 --ops\n  malmoi roofline gpt3-175b --phase prefill --predict"
 )]
 pub struct Roofline {
@@ -58,21 +59,17 @@ pub struct Roofline {
     json: bool,
 }
 
-/// What the classic picture shows: an encoder and a decoder.
+/// What the classic picture shows: an encoder, a decoder, and one behind the other.
 const CLASSIC: &[(&str, &[Phase])] = &[
     ("bert-base", &[Phase::Encode]),
     ("gpt2", &[Phase::Prefill, Phase::Decode]),
+    ("t5-base", &[Phase::Encode, Phase::Decode]),
 ];
 
 impl Roofline {
     pub fn run(self, global: &Global) -> Result<()> {
         let arithmetic = Arithmetic::named(&self.precision).unwrap_or(Arithmetic::F32);
-        if arithmetic != Arithmetic::F32 && !self.predict {
-            return Err(Failure::input(format!(
-                "models do not run in {} yet; --predict shows what to expect",
-                arithmetic.name()
-            )));
-        }
+        let precision: Precision = self.precision.parse().map_err(Failure::input)?;
         let work = self.work(global)?;
         let spinner = progress::spinner(global.quiet, "measuring the machine");
         let machine = Machine::measure();
@@ -94,10 +91,15 @@ impl Roofline {
             }
             let what = format!("{name}: {} of {}", work.phase.name(), work.batch);
             let spinner = progress::spinner(global.quiet, &what);
-            let seconds = runs::measure(config, work, self.runs as usize)
-                .map_err(|error| Failure::from_error(WORK_FAILED, &error))?;
+            let measured = runs::measure(config, work, precision, self.runs as usize);
             spinner.finish_and_clear();
-            entry.measured(seconds);
+            match measured {
+                Ok(seconds) => entry.measured(seconds),
+                Err(error @ BenchError::NotTimed(_)) => {
+                    progress::remark(global.quiet, format!("note: {error}"));
+                }
+                Err(error) => return Err(Failure::from_error(WORK_FAILED, &error)),
+            }
         }
         if let Some(path) = &self.svg {
             std::fs::write(path, chart::svg(&machine, &entries))
@@ -122,8 +124,13 @@ impl Roofline {
                 let (config, _) = model::shape(name, self.accept_unknown_config, global)?;
                 let phases = match &self.phase {
                     Some(phase) => Phase::named(phase).into_iter().collect(),
-                    None if config.is_causal() => vec![Phase::Prefill, Phase::Decode],
-                    None => vec![Phase::Encode],
+                    None => match config.direction() {
+                        Direction::Encoder => vec![Phase::Encode],
+                        Direction::Decoder => vec![Phase::Prefill, Phase::Decode],
+                        Direction::EncoderDecoder => {
+                            vec![Phase::Encode, Phase::Prefill, Phase::Decode]
+                        }
+                    },
                 };
                 models.push((name.clone(), config, phases));
             }

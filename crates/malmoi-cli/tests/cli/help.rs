@@ -13,11 +13,22 @@ const PAGES: &[&[&str]] = &[
     &["tokenizer", "encode"],
     &["tokenizer", "inspect"],
     &["pretrain"],
+    &["finetune"],
+    &["finetune", "classify"],
+    &["finetune", "regress"],
+    &["finetune", "text2text"],
+    &["predict"],
+    &["predict", "classify"],
+    &["predict", "regress"],
+    &["predict", "text2text"],
     &["generate"],
     &["fill-mask"],
     &["embed"],
     &["eval"],
     &["eval", "lm"],
+    &["eval", "classify"],
+    &["eval", "regress"],
+    &["eval", "text2text"],
     &["verify"],
     &["bench"],
     &["roofline"],
@@ -56,10 +67,12 @@ fn help_pages_are_as_recorded() {
 
 #[test]
 fn every_verb_has_an_example() {
-    for page in PAGES
-        .iter()
-        .filter(|page| !matches!(***page, [] | ["tokenizer"] | ["eval"]))
-    {
+    for page in PAGES.iter().filter(|page| {
+        !matches!(
+            ***page,
+            [] | ["tokenizer"] | ["finetune"] | ["predict"] | ["eval"]
+        )
+    }) {
         let text = run(&[page, &["--help"][..]].concat()).ok();
         assert!(
             text.contains(&format!("  malmoi {}", page.join(" "))),

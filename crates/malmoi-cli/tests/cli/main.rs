@@ -1,6 +1,7 @@
 //! The program as users run it.
 
 mod bad_input;
+mod finetune;
 mod help;
 mod speed;
 #[path = "../support/mod.rs"]

@@ -155,7 +155,7 @@ fn profiles_and_traces_hold_every_operation() {
     );
     let trace = json(&fs::read_to_string(&trace).unwrap());
     let events = trace["traceEvents"].as_array().unwrap();
-    let layers = events.iter().filter(|e| e["name"] == "LayerNorm").count();
+    let layers = events.iter().filter(|e| e["name"] == "Norm").count();
     // Two norms a block and one behind them, in each of three passes.
     assert_eq!(layers, 9);
 }

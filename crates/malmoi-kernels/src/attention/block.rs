@@ -4,7 +4,7 @@
 //! Scores are held transposed, [keys, queries]: a vector holds the scores of neighbouring queries for one key. Maxima and sums over
 //! keys are then sums of vectors, without a single step across lanes, and the scores lie as the tile wants its left operand.
 
-use super::{AttentionShape, Dropout};
+use super::{AttentionShape, Dropout, Mask};
 use crate::dropout::{survivor_scale, threshold};
 use crate::gemm::{Mat, pack_a_on, pack_b_on};
 use crate::random::philox_lanes;
@@ -303,6 +303,18 @@ impl<'a> Block<'a> {
                         let at = j * S::NR + half;
                         let sum = s.add(read(s, scores, at), read(s, row, first + half));
                         write(s, scores, at, sum);
+                    }
+                }
+            }
+        }
+        if let Mask::Strided { .. } = shape.mask {
+            for (j, row) in scores.chunks_exact_mut(S::NR).take(self.keys()).enumerate() {
+                for (lane, score) in row[..self.n].iter_mut().enumerate() {
+                    let (query, key) = (self.q0 + lane, self.lo + j);
+                    let seen = shape.mask.keys_of(query, nq, nk).contains(&key)
+                        && shape.mask.sees(query, key, nq, nk);
+                    if !seen {
+                        *score = f32::NEG_INFINITY;
                     }
                 }
             }

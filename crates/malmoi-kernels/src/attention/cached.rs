@@ -153,6 +153,11 @@ fn piece_on<S: Simd>(s: S, work: Work, partial: &mut [f32]) {
             }
             row[..seen.start].fill(0.0);
             row[seen.end.max(seen.start)..].fill(0.0);
+            for j in seen.clone() {
+                if !shape.mask.sees(i, first_key + j, nq, cache.len) {
+                    row[j] = f32::NEG_INFINITY;
+                }
+            }
             let (max, sum) = exponentials_on(s, &mut row[seen.start..seen.end.max(seen.start)]);
             let partial = &mut partial[r * (d + 2)..][..d + 2];
             partial.fill(0.0);

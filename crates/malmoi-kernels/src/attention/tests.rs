@@ -136,6 +136,7 @@ fn attention_equals_the_naive_one_on_every_isa() {
             Mask::Causal,
             Mask::Window { left: 3, right: 1 },
             Mask::Window { left: 40, right: 0 },
+            Mask::Strided { stride: 3 },
         ] {
             for d_head in [1, 5, 16, 33, 64] {
                 check(
@@ -151,7 +152,11 @@ fn attention_equals_the_naive_one_on_every_isa() {
 fn fewer_queries_than_keys_and_the_reverse_are_aligned_to_the_end() {
     for_each_isa(|isa| {
         let case = Case::new(&[(1, 50), (40, 45), (45, 40), (3, 1)], 2);
-        for mask in [Mask::Causal, Mask::Window { left: 7, right: 2 }] {
+        for mask in [
+            Mask::Causal,
+            Mask::Window { left: 7, right: 2 },
+            Mask::Strided { stride: 4 },
+        ] {
             check(&format!("{mask:?} on {isa}"), &case.shape(2, 8, mask));
         }
         // A bias that reaches no further than the longest sequence, and queries before the first key.
@@ -165,6 +170,25 @@ fn fewer_queries_than_keys_and_the_reverse_are_aligned_to_the_end() {
         };
         check(&format!("tight bias on {isa}"), &shape);
     });
+}
+
+#[test]
+fn visible_pairs_are_those_that_a_query_sees() {
+    for mask in [
+        Mask::Full,
+        Mask::Causal,
+        Mask::Window { left: 2, right: 1 },
+        Mask::Strided { stride: 3 },
+    ] {
+        for (nq, nk) in [(0, 0), (5, 5), (3, 8), (8, 3)] {
+            let sees = |i: usize| {
+                let keys = mask.keys_of(i, nq, nk);
+                keys.filter(|&j| mask.sees(i, j, nq, nk)).count() as u64
+            };
+            let counted: u64 = (0..nq).map(sees).sum();
+            assert_eq!(mask.visible(nq, nk), counted, "{mask:?} {nq} of {nk}");
+        }
+    }
 }
 
 #[test]
@@ -318,7 +342,12 @@ fn probabilities_are_those_of_the_forward_pass() {
 fn cached_attention_equals_the_naive_one_on_every_isa() {
     for_each_isa(|isa| {
         for (n_heads, n_kv_heads, d_head) in [(2, 2, 5), (4, 2, 16), (3, 1, 33), (2, 2, 64)] {
-            for mask in [Mask::Causal, Mask::Full, Mask::Window { left: 4, right: 0 }] {
+            for mask in [
+                Mask::Causal,
+                Mask::Full,
+                Mask::Window { left: 4, right: 0 },
+                Mask::Strided { stride: 5 },
+            ] {
                 let (wide, narrow) = (n_heads * d_head, n_kv_heads * d_head);
                 let lens = [1, 17, 100, 33, 2];
                 let cu_q = [0_u32, 1, 2, 4, 24, 24];

@@ -77,7 +77,7 @@ impl Head<'_> {
         let seen = self.shape.mask.keys_of(i, self.nq, self.nk);
         let scores: Vec<f64> = (0..self.nk)
             .map(|j| {
-                if seen.contains(&j) {
+                if seen.contains(&j) && self.shape.mask.sees(i, j, self.nq, self.nk) {
                     self.score(q, k, i, j)
                 } else {
                     f64::NEG_INFINITY

@@ -4,19 +4,20 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 
 use super::{Arithmetic, Loop, TURN};
+use crate::amx::Amx;
 use crate::cpu::Isa;
 
 /// The fastest unit for `arithmetic` that belongs to `isa`.
 pub(super) fn chosen(arithmetic: Arithmetic, isa: Isa) -> Option<Loop> {
-    let (wide, vectors) = (isa >= Isa::Avx512, isa >= Isa::Avx2);
+    let (tiles, wide, vectors) = (isa >= Isa::Amx, isa >= Isa::Avx512, isa >= Isa::Avx2);
     let candidates: &[(bool, Loop)] = match arithmetic {
         Arithmetic::F32 => &[(wide, F32_AVX512), (vectors, F32_AVX2)],
         Arithmetic::Bf16 => &[
-            (wide && tiles(Tiles::Bf16), BF16_AMX),
+            (tiles, BF16_AMX),
             (wide && is_x86_feature_detected!("avx512bf16"), BF16_AVX512),
         ],
         Arithmetic::Int8 => &[
-            (wide && tiles(Tiles::Int8), INT8_AMX),
+            (tiles && byte_tiles(), INT8_AMX),
             (wide && is_x86_feature_detected!("avx512vnni"), INT8_AVX512),
             (vectors && is_x86_feature_detected!("avxvnni"), INT8_VNNI),
             (vectors, INT8_AVX2),
@@ -199,109 +200,37 @@ const INT8_AMX: Loop = Loop {
 macro_rules! tile_loop {
     ($name:ident, $product:literal) => {
         fn $name(turns: u64) {
-            if turns == 0 {
+            let Some(amx) = Amx::new().filter(|_| turns > 0) else {
                 return;
-            }
-            let shape = TileShape::full();
-            // SAFETY: `chosen` hands this out only where the processor has tiles and the system lets the process use them. The
-            // configuration is 64 readable bytes; tile registers belong to nobody else and are released at the end.
-            unsafe {
-                asm!(
-                    "ldtilecfg [{shape}]",
-                    "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                    "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
-                    "2:",
-                    concat!($product, " tmm0, tmm4, tmm6"),
-                    concat!($product, " tmm1, tmm4, tmm7"),
-                    concat!($product, " tmm2, tmm5, tmm6"),
-                    concat!($product, " tmm3, tmm5, tmm7"),
-                    "dec {turns}",
-                    "jnz 2b",
-                    "tilerelease",
-                    shape = in(reg) &raw const shape,
-                    turns = inout(reg) turns => _,
-                    options(nostack),
-                );
-            }
+            };
+            amx.with_tiles(|| {
+                // SAFETY: the token says that the instructions are there, and the tiles are set up; the loop touches nothing but
+                // tiles, which belong to nobody else.
+                unsafe {
+                    asm!(
+                        "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                        "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+                        "2:",
+                        concat!($product, " tmm0, tmm4, tmm6"),
+                        concat!($product, " tmm1, tmm4, tmm7"),
+                        concat!($product, " tmm2, tmm5, tmm6"),
+                        concat!($product, " tmm3, tmm5, tmm7"),
+                        "dec {turns}",
+                        "jnz 2b",
+                        turns = inout(reg) turns => _,
+                        options(nomem, nostack),
+                    );
+                }
+            });
         }
     };
 }
 tile_loop!(bf16_amx, "tdpbf16ps");
 tile_loop!(int8_amx, "tdpbssd");
 
-/// The configuration of the tile unit: palette 1, eight tiles of 16 rows of 64 bytes.
-#[repr(C, align(64))]
-struct TileShape([u8; 64]);
-
-impl TileShape {
-    fn full() -> Self {
-        let mut bytes = [0; 64];
-        bytes[0] = 1;
-        for tile in 0..8 {
-            // Bytes a row as 16-bit numbers from byte 16 on, rows from byte 48 on.
-            bytes[16 + 2 * tile] = 64;
-            bytes[48 + tile] = 16;
-        }
-        Self(bytes)
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tiles {
-    Bf16,
-    Int8,
-}
-
-/// Whether the processor multiplies tiles of that kind and the system lets this process use them.
-fn tiles(kind: Tiles) -> bool {
-    const TILE: u32 = 1 << 24;
-    let features = __cpuid_count(7, 0).edx;
-    let kind = match kind {
-        Tiles::Bf16 => 1 << 22,
-        Tiles::Int8 => 1 << 25,
-    };
-    features & TILE != 0 && features & kind != 0 && tile_state_enabled() && permitted()
-}
-
-/// Whether the system saves tile registers (bits 17 and 18 of XCR0).
-fn tile_state_enabled() -> bool {
-    const OSXSAVE: u32 = 1 << 27;
-    if __cpuid_count(1, 0).ecx & OSXSAVE == 0 {
-        return false;
-    }
-    let low: u32;
-    // SAFETY: OSXSAVE says that the instruction is there; it reads a register.
-    unsafe {
-        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") _, options(nomem, nostack));
-    }
-    (low >> 17) & 3 == 3
-}
-
-/// Asks Linux for the tile registers; granted once, it holds for all threads of the process.
-#[cfg(target_os = "linux")]
-fn permitted() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
-    const XFEATURE_XTILEDATA: i64 = 18;
-    let result: i64;
-    // SAFETY: the system call takes two numbers and touches no memory of ours; it changes rcx and r11.
-    unsafe {
-        asm!(
-            "syscall",
-            inout("rax") ARCH_PRCTL => result,
-            in("rdi") ARCH_REQ_XCOMP_PERM,
-            in("rsi") XFEATURE_XTILEDATA,
-            out("rcx") _,
-            out("r11") _,
-            options(nostack),
-        );
-    }
-    result == 0
-}
-
-#[cfg(not(target_os = "linux"))]
-fn permitted() -> bool {
-    false
+/// Whether the tile unit, which is there, multiplies bytes as well.
+fn byte_tiles() -> bool {
+    __cpuid_count(7, 0).edx >> 25 & 1 == 1
 }
 
 /// Reads all of `words` `passes` times with vectors of `isa`; says whether it did.

@@ -216,10 +216,6 @@ impl Config for EncoderConfig {
         };
     }
 
-    fn depth(&self) -> usize {
-        self.sharing.order(self.n_layers).len()
-    }
-
     fn n_languages(&self) -> usize {
         self.n_languages
     }

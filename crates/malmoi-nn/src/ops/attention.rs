@@ -131,11 +131,17 @@ pub fn attention_cached(
             *end += cache.len as u32;
             Some(*end)
         }));
+        let cost = layout.cost(&cu_k, Direction::Forward);
+        // The queries and what becomes of them are fresh, the cache is not.
+        let fresh = 2 * profile::len(&shape) * profile::WIDTH;
         Label {
             name: "CachedAttention",
             direction: Direction::Forward,
-            shape: format!("{}x{}, {} keys", shape[0], shape[1], cu_k[cu_k.len() - 1]),
-            cost: layout.cost(&cu_k, Direction::Forward),
+            shape: profile::describe(&[&shape]),
+            cost: Cost {
+                far_bytes: cost.bytes - fresh,
+                ..cost
+            },
         }
     });
     kernel::attention_cached(&sizes, &q, caches, &mut out);

@@ -111,9 +111,9 @@ impl LinearCrossEntropy {
         let mut saved = Vec::new();
         if track {
             saved = vec![
-                vec![0.0; x.data.len()],
-                vec![0.0; weight.data.len()],
-                vec![0.0; bias.map_or(0, <[f32]>::len)],
+                buffers::take(x.data.len()),
+                buffers::zeroed(weight.data.len()),
+                buffers::zeroed(bias.map_or(0, <[f32]>::len)),
             ];
         }
         let grads = match saved.as_mut_slice() {
@@ -180,10 +180,7 @@ impl FusedOp for LinearCrossEntropy {
                     return once;
                 }
                 let gradients = profile::product(x[0], weight[1], weight[0], Direction::Backward);
-                Cost {
-                    flops: once.flops + gradients.flops,
-                    bytes: once.bytes + gradients.bytes,
-                }
+                once + gradients
             }
         }
     }

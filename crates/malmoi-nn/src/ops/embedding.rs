@@ -9,6 +9,7 @@ use malmoi_kernels::profile::{Cost, Direction};
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
 use crate::buffers;
+use crate::profile::WIDTH;
 
 /// Rows `ids` of `table [V, D]` → `[ids.len(), D]`.
 ///
@@ -88,7 +89,7 @@ impl FusedOp for Gather {
         let mut gradients: Vec<Option<Vec<f32>>> = each
             .map(|((table, ids), needed)| {
                 needed.then(|| {
-                    let mut gradient = vec![0.0; table.shape[0] * table.shape[1]];
+                    let mut gradient = buffers::zeroed(table.shape[0] * table.shape[1]);
                     scatter_add_rows(pass.grad, table.shape[1], ids, &mut gradient);
                     gradient
                 })
@@ -106,6 +107,23 @@ impl FusedOp for Gather {
         gradients
     }
 
+    fn accumulates(&self, _i: usize) -> bool {
+        true
+    }
+
+    fn accumulate(&self, i: usize, shape: &[usize], grad: &[f32], into: &mut [f32]) {
+        let d = shape[1];
+        let frozen = self.frozen.get(i).copied().flatten().map(|row| {
+            let at = row as usize * d..(row as usize + 1) * d;
+            (at.clone(), into.get(at).map(<[f32]>::to_vec))
+        });
+        scatter_add_rows(grad, d, &self.ids[i], into);
+        // What others added to the frozen row stays.
+        if let Some((at, Some(before))) = frozen {
+            into[at].copy_from_slice(&before);
+        }
+    }
+
     fn cost(&self, shapes: &[&[usize]], direction: Direction, _track: bool) -> Cost {
         let rows: u64 = self.ids.iter().map(|ids| ids.len() as u64).sum();
         let (d, output) = (shapes[0][1] as u64, self.ids[0].len() as u64);
@@ -119,7 +137,8 @@ impl FusedOp for Gather {
         };
         Cost {
             flops: rows * d,
-            bytes: values * size_of::<f32>() as u64,
+            bytes: values * WIDTH,
+            far_bytes: (values - output * d) * WIDTH,
         }
     }
 }

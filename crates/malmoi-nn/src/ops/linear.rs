@@ -406,9 +406,6 @@ impl FusedOp for FeedForward {
         let (n, up, down) = (shapes[0][0], shapes[1], shapes[2]);
         let first = profile::product(n, up[1], up[0], direction);
         let second = profile::product(n, down[1], down[0], direction);
-        Cost {
-            flops: first.flops + second.flops,
-            bytes: first.bytes + second.bytes,
-        }
+        first + second
     }
 }

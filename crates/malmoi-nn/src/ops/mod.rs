@@ -12,6 +12,7 @@ mod means;
 mod norm;
 mod residual;
 mod rotary;
+mod soft_losses;
 
 pub use activation::{activation, gated};
 pub use attention::{AttentionLayout, attention, attention_cached, attention_probabilities};
@@ -27,3 +28,4 @@ pub use means::sequence_means;
 pub use norm::{norm, residual_norm};
 pub use residual::{add, add_dropout};
 pub use rotary::{RotaryLayout, rotary};
+pub use soft_losses::{cosine_distance, distillation, hinge, smooth_l1, smoothed_cross_entropy};

@@ -7,14 +7,15 @@ use malmoi_kernels::rotary::{self as kernel, Pairs, Turn};
 
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
 use crate::buffers;
+use crate::positions::Angles;
 
 /// The angles of all positions up to some length, and what turns by them.
 #[derive(Clone, Debug)]
 pub struct RotaryLayout {
     /// Position of each row, `[N]`.
     pub positions: Arc<[u32]>,
-    /// Cosines and sines, `[positions, d_rotary / 2]` each.
-    pub angles: Arc<(Vec<f32>, Vec<f32>)>,
+    /// Cosines and sines.
+    pub angles: Arc<Angles>,
     /// Elements of a head that turn.
     pub d_rotary: usize,
     /// Width of a head.

@@ -1,7 +1,7 @@
 //! The operations of a stack of blocks, of the vocabulary projection, and of what training adds.
 
 use malmoi_kernels::profile::Direction;
-use malmoi_models::{AttentionShape, ModelShape, NormPlace, StackShape, VocabularyShape};
+use malmoi_models::{AttentionShape, LayerShape, ModelShape, StackShape, VocabularyShape};
 
 use super::{Op, Phase, WIDE, Widths, Work, pairs};
 
@@ -52,46 +52,50 @@ fn dense(name: &'static str, times: u64, n: u64, d_in: u64, d_out: u64, widths: 
 
 /// The forward pass of a stack.
 pub(super) fn stack(stack: &StackShape, rows: &Rows, widths: Widths) -> Vec<Op> {
-    let (n, d, times) = (rows.n(), stack.d_model as u64, stack.n_layers as u64);
-    let a = widths.activation;
-    let hidden = n * d * a;
+    let (n, d) = (rows.n(), stack.d_model as u64);
+    let hidden = n * d * widths.activation;
     let keep = |bytes: u64| if rows.train { bytes } else { 0 };
     let statistics = 2 * n * WIDE;
-    let norm = |name, times| Op {
-        vector_flops: NORM * n * d,
-        near_bytes: 2 * hidden,
-        kept_bytes: keep(statistics),
-        ..Op::new(name, Direction::Forward, times)
-    };
     let mut ops = vec![Op {
         vector_flops: (stack.lookups as u64 - 1) * n * d,
         far_bytes: stack.lookups as u64 * n * d * widths.weight,
         near_bytes: hidden,
         ..Op::new("embeddings", Direction::Forward, 1)
     }];
-    if stack.embedding_norm {
-        ops.push(Op {
-            kept_bytes: keep(hidden + statistics),
-            ..norm("embedding norm", 1)
-        });
-    }
     // Pre-norm blocks read the residual stream once more: the norm of the first block has no sum before it.
-    let pre = stack.norm_place == NormPlace::Pre;
-    if pre {
+    let norms = [
+        (stack.embedding_norm, "embedding norm"),
+        (stack.pre_norm, "first norm"),
+    ];
+    for (_, name) in norms.into_iter().filter(|norm| norm.0) {
         ops.push(Op {
+            vector_flops: NORM * n * d,
+            near_bytes: 2 * hidden,
             kept_bytes: keep(hidden + statistics),
-            ..norm("first norm", 1)
+            ..Op::new(name, Direction::Forward, 1)
         });
     }
+    for shape in &stack.layers {
+        ops.extend(layer(shape, stack, rows, widths));
+    }
+    ops
+}
+
+/// The forward pass of the blocks of one kind.
+fn layer(shape: &LayerShape, stack: &StackShape, rows: &Rows, widths: Widths) -> Vec<Op> {
+    let (n, d, times) = (rows.n(), stack.d_model as u64, shape.times as u64);
+    let a = widths.activation;
+    let hidden = n * d * a;
+    let keep = |bytes: u64| if rows.train { bytes } else { 0 };
     let mut residuals = 2;
-    ops.extend(attention(&stack.attention, false, d, times, rows, widths));
-    if let Some(cross) = &stack.cross {
+    let mut ops = attention(&shape.attention, false, d, times, rows, widths);
+    if let Some(cross) = &shape.cross {
         residuals += 1;
         ops.extend(attention(cross, true, d, times, rows, widths));
     }
-    let d_ff = stack.d_ff as u64;
+    let d_ff = shape.d_ff as u64;
     let inner = n * d_ff * a;
-    let ups = if stack.gated { 2 } else { 1 };
+    let ups = if shape.gated { 2 } else { 1 };
     let up = dense("feed-forward up", times, n, d, ups * d_ff, widths);
     ops.push(Op {
         vector_flops: ACTIVATION * n * d_ff,
@@ -103,11 +107,11 @@ pub(super) fn stack(stack: &StackShape, rows: &Rows, widths: Widths) -> Vec<Op> 
     });
     ops.push(dense("feed-forward down", times, n, d_ff, d, widths));
     // Sum of branch and residual, and its norm: in pre-norm blocks the one before the next branch. Training keeps the sum.
-    let sum = if pre || rows.train { 4 } else { 3 };
+    let sum = if stack.pre_norm || rows.train { 4 } else { 3 };
     ops.push(Op {
         vector_flops: (NORM + 1) * n * d,
         near_bytes: sum * hidden,
-        kept_bytes: keep(hidden + statistics),
+        kept_bytes: keep(hidden + 2 * n * WIDE),
         ..Op::new("residual and norm", Direction::Forward, residuals * times)
     });
     ops
@@ -215,7 +219,11 @@ pub(super) fn backward(
             let n = (work.batch * work.tokens) as u64;
             ops.push(Op {
                 kept_bytes: n * stack.d_model as u64 * widths.activation,
-                ..Op::new("block inputs", Direction::Forward, stack.n_layers as u64)
+                ..Op::new(
+                    "block inputs",
+                    Direction::Forward,
+                    stack.layers.iter().map(|layer| layer.times as u64).sum(),
+                )
             });
         }
         ops.extend(forward.iter().filter(|op| in_block(op)).map(|op| Op {

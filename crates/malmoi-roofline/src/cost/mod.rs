@@ -11,7 +11,7 @@ mod tests;
 
 use malmoi_kernels::probe::Arithmetic;
 use malmoi_kernels::profile::Direction;
-use malmoi_models::{Head, Mask, Model, ModelConfig, ModelShape, StackKind};
+use malmoi_models::{Direction as Reads, Head, Mask, Model, ModelConfig, ModelShape, StackKind};
 use serde::Serialize;
 
 /// What a model is doing.
@@ -243,10 +243,9 @@ pub(crate) fn target_rows(shape: &ModelShape, work: &Work) -> u64 {
 
 /// The head that a model has in a phase: the bare encoder, or the projection that training and generation need.
 pub fn head_for(config: &ModelConfig, phase: Phase) -> Head {
-    match (phase, config.is_causal()) {
-        (Phase::Encode, _) => Head::None,
-        (_, true) => Head::CausalLm,
-        (_, false) => Head::MaskedLm,
+    match (phase, config.direction()) {
+        (Phase::Train, Reads::Encoder) => Head::MaskedLm,
+        _ => config.usual_head(),
     }
 }
 
@@ -265,7 +264,7 @@ pub fn count(config: &ModelConfig, work: &Work, widths: Widths) -> Result<Cost, 
     count_shape(
         &config.shape(head),
         name,
-        config.max_len(),
+        config.position_limit(),
         parameters,
         work,
         widths,

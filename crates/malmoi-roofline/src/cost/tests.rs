@@ -3,7 +3,7 @@
 use malmoi_kernels::probe::Arithmetic;
 use malmoi_kernels::profile::Direction;
 use malmoi_models::{
-    AttentionShape, Mask, ModelConfig, ModelShape, NormPlace, StackKind, StackShape,
+    AttentionShape, LayerShape, Mask, ModelConfig, ModelShape, StackKind, StackShape,
     VocabularyShape,
 };
 
@@ -22,23 +22,23 @@ fn tiny(kind: StackKind) -> ModelShape {
             lookups: 2,
             embedding_norm: false,
             d_model: 4,
-            n_layers: 2,
-            n_own_layers: 2,
-            attention: AttentionShape {
-                n_heads: 2,
-                n_kv_heads: 2,
-                d_head: 2,
-                mask: if kind == StackKind::Decoder {
-                    Mask::Causal
-                } else {
-                    Mask::Full
+            layers: vec![LayerShape {
+                times: 2,
+                attention: AttentionShape {
+                    n_heads: 2,
+                    n_kv_heads: 2,
+                    d_head: 2,
+                    mask: if kind == StackKind::Decoder {
+                        Mask::Causal
+                    } else {
+                        Mask::Full
+                    },
                 },
-            },
-            cross: None,
-            d_ff: 8,
-            gated: false,
-            norm_place: NormPlace::Post,
-            final_norm: false,
+                cross: None,
+                d_ff: 8,
+                gated: false,
+            }],
+            pre_norm: false,
         }],
         vocabulary: Some(VocabularyShape {
             d: 4,
@@ -128,8 +128,7 @@ fn a_training_step_is_three_forward_passes_and_a_recomputed_score() {
 #[test]
 fn pre_norm_keeps_as_much_and_one_norm_more() {
     let mut shape = tiny(StackKind::Decoder);
-    shape.stacks[0].norm_place = NormPlace::Pre;
-    shape.stacks[0].final_norm = true;
+    shape.stacks[0].pre_norm = true;
     let step = Work::new(Phase::Train, 2, 3);
     let (pre, post) = (cost(&shape, &step), cost(&tiny(StackKind::Decoder), &step));
     assert_eq!(pre.flops(), post.flops());
@@ -140,11 +139,12 @@ fn pre_norm_keeps_as_much_and_one_norm_more() {
 fn a_second_stack_looks_at_the_first() {
     let mut shape = tiny(StackKind::Encoder);
     let mut decoder = tiny(StackKind::Decoder).stacks.remove(0);
-    decoder.cross = Some(AttentionShape {
+    let layer = &mut decoder.layers[0];
+    layer.cross = Some(AttentionShape {
         mask: Mask::Full,
-        ..decoder.attention
+        ..layer.attention
     });
-    decoder.gated = true;
+    layer.gated = true;
     shape.stacks.push(decoder);
     // Decoding, source and past of 3: the encoder rests. 1 row: a block has 48 + 16 (self), 16 + 16 (cross q and output),
     // 2 · 32 + 32 weights = 192: 384; self sees 4 keys, cross 3: 2 · 2 · 7 · 4 = 112; two blocks and 80.
@@ -172,6 +172,38 @@ fn published_models_cost_what_is_known_of_them() {
     let train = count(&gpt2, &Work::new(Phase::Train, 4, 256), F32).expect("fits");
     let ratio = train.flops() as f64 / (6.0 * 124_439_808.0 * 1024.0);
     assert!((1.0..1.1).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn blocks_with_a_window_see_less() {
+    let mut shape = tiny(StackKind::Decoder);
+    let mut banded = shape.stacks[0].layers[0].clone();
+    banded.attention.mask = Mask::Window { left: 1, right: 0 };
+    (banded.times, shape.stacks[0].layers[0].times) = (1, 1);
+    shape.stacks[0].layers.push(banded);
+    let cost = cost(&shape, &Work::new(Phase::Prefill, 1, 4));
+    // One block sees 10 pairs, the other itself and one before: 1 + 2 + 2 + 2 = 7.
+    assert_eq!(cost.flops(), 2 * 1024 + 4 * (10 + 7) * 4 + 80);
+}
+
+#[test]
+fn every_preset_has_all_of_its_phases() {
+    for name in ModelConfig::preset_names() {
+        let config = ModelConfig::preset(name).expect("a preset");
+        let mut counted = 0;
+        for phase in [Phase::Train, Phase::Encode, Phase::Prefill, Phase::Decode] {
+            match count(&config, &Work::new(phase, 2, 16), F32) {
+                Ok(cost) => {
+                    counted += 1;
+                    assert!(cost.flops() > 0 && cost.bytes() > 0, "{name} {phase:?}");
+                    assert_eq!(cost.kept_bytes() > 0, phase == Phase::Train, "{name}");
+                }
+                Err(CostError::Phase { .. }) => {}
+                Err(error) => panic!("{name}: {error}"),
+            }
+        }
+        assert!(counted >= 2, "{name}");
+    }
 }
 
 #[test]

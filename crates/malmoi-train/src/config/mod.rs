@@ -37,12 +37,14 @@ pub(crate) mod validate;
 
 use serde::{Deserialize, Serialize};
 
-pub use objective::{Clm, ClmSampling, Mlm, Objective, SpanCorruption, Text2text, TextTask, Tlm};
+pub use objective::{
+    Clm, ClmSampling, Mlm, Objective, Rtd, SpanCorruption, Text2text, TextTask, Tlm,
+};
 pub use optimizer::OptimizerSection;
 pub use schedule::{ScheduleKind, ScheduleSection};
 pub use sections::{
-    Architecture, CheckpointSection, DataSection, Documents, EvaluateSection, LogSection,
-    ModelSection, OneOrMany, TokenizerKind, TokenizerSection, TrainSection, TrainTokenizer,
+    CheckpointSection, DataSection, Documents, EvaluateSection, LogSection, ModelSection,
+    OneOrMany, TokenizerKind, TokenizerSection, TrainSection, TrainTokenizer,
 };
 
 /// The configuration of a pretraining run.

@@ -13,6 +13,8 @@ pub enum Objective {
     Clm(Clm),
     /// Hidden tokens, and optionally whether two segments belong together.
     Mlm(Mlm),
+    /// Hidden tokens that a small generator fills; the model tells which tokens are not the original ones.
+    Rtd(Rtd),
     /// Hidden tokens on both sides of a text and its translation.
     Tlm(Tlm),
     /// Hidden spans, written by a decoder; optionally mixed with text-to-text tasks.
@@ -27,6 +29,7 @@ impl Objective {
         match self {
             Self::Clm(_) => "clm",
             Self::Mlm(_) => "mlm",
+            Self::Rtd(_) => "rtd",
             Self::Tlm(_) => "tlm",
             Self::SpanCorruption(_) => "span-corruption",
             Self::Text2text(_) => "text2text",
@@ -38,6 +41,7 @@ impl Objective {
         match self {
             Self::Clm(clm) => ("objective.context", clm.context),
             Self::Mlm(mlm) => ("objective.max_len", mlm.max_len),
+            Self::Rtd(rtd) => ("objective.max_len", rtd.max_len),
             Self::Tlm(tlm) => ("objective.max_len", tlm.max_len),
             Self::SpanCorruption(spans) => ("objective.max_len", spans.max_len),
             Self::Text2text(task) => ("objective.max_len", task.max_len),
@@ -133,6 +137,35 @@ impl Mlm {
             (false, false) => PairKind::None,
         }
     }
+}
+
+/// Replaced-token detection (Clark et al. 2020): a generator fills hidden tokens, the discriminator finds them. Both are trained
+/// together and share their embeddings; the generator's loss counts once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rtd {
+    /// Tokens of a sequence, special ones included; by default all positions of the model.
+    pub max_len: Option<usize>,
+    /// Share of the tokens that are hidden; all of them become the mask token.
+    #[serde(default = "default_probability")]
+    pub probability: f64,
+    /// Hide all tokens of a word together.
+    #[serde(default)]
+    pub whole_word: bool,
+    /// Width and heads of the generator as a share of the discriminator's (published: a quarter to a half).
+    #[serde(default = "default_generator")]
+    pub generator: f64,
+    /// Factor on the discriminator's loss.
+    #[serde(default = "default_detection")]
+    pub detection_factor: f64,
+}
+
+fn default_generator() -> f64 {
+    0.25
+}
+
+fn default_detection() -> f64 {
+    f64::from(malmoi_models::labels::DETECTION_FACTOR)
 }
 
 /// Translation language modelling (Conneau and Lample 2019). The files of `[data]` are tables with a text and its translation a row.

@@ -15,8 +15,8 @@ pub(super) fn default_seed() -> u64 {
 pub struct ModelSection {
     /// Name of a published model shape ("bert-base", "gpt2").
     pub preset: Option<String>,
-    /// The architecture, when there is no preset.
-    pub architecture: Option<Architecture>,
+    /// The architecture, when there is no preset: a `model_type` of published configurations (`bert`, `gpt2`, `t5`, …), or `gpt1`.
+    pub architecture: Option<String>,
     /// Rows of the embedding; by default as many as the tokenizer has tokens.
     pub vocab_size: Option<usize>,
     /// Width of the residual stream.
@@ -31,18 +31,9 @@ pub struct ModelSection {
     pub max_len: Option<usize>,
     /// Standard deviation of the initial weights.
     pub init_std: Option<f64>,
-}
-
-/// An architecture that can be pretrained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Architecture {
-    /// The encoder of Devlin et al. 2019.
-    Bert,
-    /// The decoder of Radford et al. 2018.
-    Gpt1,
-    /// The decoder of Radford et al. 2019.
-    Gpt2,
+    /// Keys of the published configuration (`config.json`) that the ones above do not reach, over those of the preset or architecture:
+    /// `published = { feed_forward_proj = "gated-gelu" }`.
+    pub published: Option<toml::Table>,
 }
 
 /// `[tokenizer]`: the directory of one, or how to train one into the run. Exactly one of the two.

@@ -29,7 +29,7 @@ impl PretrainConfig {
 
     fn check_model_and_tokenizer(&self) -> Result<(), ConfigProblem> {
         let model = &self.model;
-        match (&model.preset, model.architecture) {
+        match (&model.preset, &model.architecture) {
             (Some(_), None) | (None, Some(_)) => {}
             (None, None) => {
                 return Err(ConfigProblem::new(
@@ -109,6 +109,13 @@ impl PretrainConfig {
                 at_least_one("objective.context", clm.context.unwrap_or(1) as u64)
             }
             Objective::Mlm(mlm) => check_masking(mlm),
+            Objective::Rtd(rtd) => {
+                length_of("objective.max_len", rtd.max_len, 3)?;
+                positive("objective.detection_factor", rtd.detection_factor)?;
+                share("objective.generator", rtd.generator)?;
+                positive("objective.generator", rtd.generator)?;
+                chosen("objective.probability", rtd.probability)
+            }
             Objective::Tlm(tlm) => {
                 length_of("objective.max_len", tlm.max_len, 6)?;
                 share("objective.pairs", tlm.pairs)?;

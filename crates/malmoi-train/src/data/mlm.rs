@@ -7,7 +7,7 @@ use malmoi_text::Tokenizer;
 
 use super::hide::{Hider, Units, targets};
 use super::order::EpochOrder;
-use super::{Draws, Example, Examples, Tokens};
+use super::{Detection, Draws, Example, Examples, Tokens};
 use crate::error::TrainError;
 use crate::objectives::masked::MaskingRates;
 use crate::objectives::pairs::{PackedPair, pack_pair, pack_single, sentence_order};
@@ -51,6 +51,8 @@ pub struct MlmOptions {
     pub units: Units,
     /// Pairs of segments.
     pub pairs: PairKind,
+    /// Factor on the loss of a discriminator that finds what a generator puts in place of hidden tokens.
+    pub detection: Option<f32>,
 }
 
 /// What is predicted about two segments.
@@ -189,6 +191,10 @@ impl MlmData {
             starts: vec![0],
             segments: Some(pair.segments),
             next_sentence,
+            detection: self.options.detection.map(|factor| Detection {
+                factor,
+                sample: draws.key(Purpose::Sampling, n),
+            }),
             ..Example::default()
         })
     }

@@ -18,7 +18,7 @@ mod spans;
 mod tests;
 
 use malmoi_kernels::random::{Key, Purpose};
-use malmoi_models::{ClassTargets, Labels, VocabularyTargets};
+use malmoi_models::{ClassTargets, Labels, ReplacedTokens, VocabularyTargets};
 use malmoi_nn::PackedBatch;
 
 pub use clm::{ClmData, ClmOptions};
@@ -53,8 +53,20 @@ pub struct Example {
     pub class: Option<u32>,
     /// The value of the example.
     pub value: Option<f32>,
-    /// What a decoder beside the encoder writes, the end token included.
+    /// How the hidden tokens are filled and found, for replaced-token detection.
+    pub detection: Option<Detection>,
+    /// For an encoder with a decoder: the decoder's start token and what it writes, the end token included. Every token but the first
+    /// is predicted, and the example's own tokens are the source.
     pub decoder: Option<Vec<u32>>,
+}
+
+/// Replaced-token detection (Clark et al. 2020): the hidden tokens of an example are filled by a generator.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Detection {
+    /// Factor on the loss of the discriminator.
+    pub factor: f32,
+    /// Decides which tokens the generator's distribution yields.
+    pub sample: Key,
 }
 
 /// Whose draws an example is made with.
@@ -119,13 +131,19 @@ pub struct MicroBatch {
     pub classes: Vec<u32>,
     /// Values, one an example; empty unless examples have values.
     pub values: Vec<f32>,
+    /// How hidden tokens are filled and found; the draws of the first example stand for the batch.
+    pub detection: Option<Detection>,
 }
 
 impl MicroBatch {
     /// Packs examples.
     pub fn pack(examples: &[Example]) -> Self {
+        if examples.iter().any(|example| example.decoder.is_some()) {
+            return Self::pack_targets(examples);
+        }
         let mut sequences: Vec<&[u32]> = Vec::new();
         let (mut positions, mut segments) = (Vec::new(), Vec::new());
+        let mut languages = Vec::new();
         let (mut rows, mut targets, mut next_sentence) = (Vec::new(), Vec::new(), Vec::new());
         let (mut classes, mut values) = (Vec::new(), Vec::new());
         let mut base = 0;
@@ -146,6 +164,7 @@ impl MicroBatch {
                 Some(own) => segments.extend_from_slice(own),
                 None => segments.resize(segments.len() + example.ids.len(), 0),
             }
+            languages.extend(example.languages.iter().flatten());
             classes.extend(example.class);
             values.extend(example.value);
             rows.extend(
@@ -162,6 +181,9 @@ impl MicroBatch {
         if examples.iter().any(|example| example.segments.is_some()) {
             batch = batch.with_segments(segments);
         }
+        if !languages.is_empty() {
+            batch = batch.with_languages(languages);
+        }
         Self {
             batch,
             rows,
@@ -169,6 +191,32 @@ impl MicroBatch {
             next_sentence,
             classes,
             values,
+            detection: examples.first().and_then(|example| example.detection),
+        }
+    }
+
+    /// Packs examples whose targets a decoder writes; their own tokens become its source.
+    fn pack_targets(examples: &[Example]) -> Self {
+        let written = |example: &Example| example.decoder.clone().unwrap_or_default();
+        let sequences: Vec<Vec<u32>> = examples.iter().map(written).collect();
+        let seen: Vec<&[u32]> = sequences
+            .iter()
+            .map(|ids| &ids[..ids.len().saturating_sub(1)])
+            .collect();
+        let targets: Vec<u32> = sequences
+            .iter()
+            .flat_map(|ids| ids.iter().skip(1).copied())
+            .collect();
+        let sources: Vec<&[u32]> = examples.iter().map(|example| &*example.ids).collect();
+        let source = PackedBatch::from_sequences(&sources);
+        Self {
+            batch: PackedBatch::from_sequences(&seen).with_source(source),
+            rows: (0..targets.len() as u32).collect(),
+            targets,
+            next_sentence: Vec::new(),
+            classes: Vec::new(),
+            values: Vec::new(),
+            detection: None,
         }
     }
 
@@ -190,6 +238,14 @@ impl MicroBatch {
             targets: self.targets.clone().into(),
             weights: vec![share(counts.targets); self.targets.len()].into(),
         };
+        if let Some(detection) = self.detection {
+            return Labels::ReplacedTokens(ReplacedTokens {
+                vocabulary,
+                token_weight: share(counts.tokens),
+                detection_factor: detection.factor,
+                sample: detection.sample,
+            });
+        }
         if self.next_sentence.is_empty() {
             return Labels::Vocabulary(vocabulary);
         }
@@ -240,7 +296,9 @@ impl Counts {
                 targets: sum.targets + micro.targets.len(),
                 pairs: sum.pairs + micro.next_sentence.len(),
                 rows: sum.rows + micro.classes.len() + micro.values.len(),
-                tokens: sum.tokens + micro.batch.n_tokens(),
+                tokens: sum.tokens
+                    + micro.batch.n_tokens()
+                    + (micro.batch.source.as_ref()).map_or(0, |source| source.n_tokens()),
             })
     }
 }

@@ -30,7 +30,7 @@ fn with_sentinels(count: usize) -> (malmoi_text::Tokenizer, Vec<u32>) {
 fn restored(example: &Example, sentinels: Sentinels) -> Vec<u32> {
     let is_sentinel =
         |id: u32| id <= sentinels.first && u64::from(sentinels.first - id) < sentinels.count as u64;
-    let target = example.decoder.as_ref().unwrap();
+    let target = &example.decoder.as_ref().unwrap()[1..];
     let (target, _end) = target.split_at(target.len() - 1);
     let mut ids = Vec::new();
     for &id in &example.ids[..example.ids.len() - 1] {
@@ -59,6 +59,7 @@ fn span_corruption_loses_nothing_and_fills_its_inputs() {
             Memory::new(&[vec![ids.clone()]]),
             &tokenizer,
             "test",
+            0,
             options,
         )
         .unwrap();
@@ -107,7 +108,7 @@ fn span_corruption_says_what_it_lacks() {
     };
     let error = |tokenizer: &malmoi_text::Tokenizer| {
         let tokens = Memory::new(&[vec![ids.clone()]]);
-        match SpanData::new(tokens, tokenizer, "the text", options) {
+        match SpanData::new(tokens, tokenizer, "the text", 0, options) {
             Ok(_) => panic!("accepted"),
             Err(error) => error.to_string(),
         }
@@ -235,8 +236,9 @@ fn translations_stand_side_by_side_with_positions_of_their_own() {
             ..MaskingRates::default()
         },
         units: Units::Tokens,
-        languages: [3, 5],
+        languages: Some([3, 5]),
         pairs: 0.7,
+        segments: true,
     };
     let mut documents = rows(50);
     // Rows without one of the texts are left out.
@@ -267,6 +269,9 @@ fn translations_stand_side_by_side_with_positions_of_their_own() {
             assert!(inner.iter().all(|&id| id as usize % 2 == side), "{inner:?}");
         }
         pairs += u64::from(seen == 2);
+        let segments = example.segments.as_ref().unwrap();
+        let second = (0..ids.len()).map(|i| u32::from(seen == 2 && languages[i] == 5));
+        assert_eq!(*segments, second.collect::<Vec<u32>>());
         let hidden = |language| {
             let mut targets = example.targets.iter();
             targets.any(|&(place, _)| languages[place] == language)
@@ -292,11 +297,11 @@ fn a_mixture_draws_from_all_sources_as_their_rates_say() {
             },
         };
         let tokens = Memory::new(&[vec![ids.clone()]]);
-        Box::new(SpanData::new(tokens, &tokenizer, "test", options).unwrap())
+        Box::new(SpanData::new(tokens, &tokenizer, "test", 0, options).unwrap())
     };
     let task = |n| -> Box<dyn Examples> {
         let tokens = Memory::new(&rows(n));
-        Box::new(TextPairs::new(tokens, &tokenizer, "test", [8, 6]).unwrap())
+        Box::new(TextPairs::new(tokens, &tokenizer, "test", 0, [8, 6]).unwrap())
     };
     let mixed = Mixed::new(vec![text(), task(30)], None, 1.0);
     let sizes = (text().per_epoch(), 30);
@@ -309,7 +314,7 @@ fn a_mixture_draws_from_all_sources_as_their_rates_say() {
         let is_task = example.ids.len() <= 8;
         tasks += u64::from(is_task);
         if is_task {
-            assert!(example.decoder.as_ref().unwrap().len() <= 6);
+            assert!(example.decoder.as_ref().unwrap().len() <= 7);
         }
     }
     let expected = sizes.1 as f64 / (sizes.0 + sizes.1) as f64;

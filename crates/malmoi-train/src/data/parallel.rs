@@ -65,10 +65,12 @@ pub struct TranslationOptions {
     pub rates: MaskingRates,
     /// What is hidden together.
     pub units: Units,
-    /// Language ids of the two columns.
-    pub languages: [u32; 2],
+    /// Language ids of the two columns, for models that know languages.
+    pub languages: Option<[u32; 2]>,
     /// Share of the examples that are pairs; the others are one of the two texts alone.
     pub pairs: f64,
+    /// Number the two texts of a pair as segments 0 and 1, for models that know segments instead of languages.
+    pub segments: bool,
 }
 
 /// Translation language modelling (Conneau and Lample 2019): a text and its translation side by side, positions counted anew, words
@@ -116,25 +118,33 @@ impl TranslationData {
             true => (a.min(room + 2), b.min(room + 2)),
             false => truncated_lengths(a, b, room),
         });
-        let [one, two] = self.options.languages;
-        let (ids, positions, languages) = if single {
-            let side = key.fold(1).below_at(0, 2) == 0;
-            let (text, language) = if side { (&first, one) } else { (&second, two) };
+        // Sides are packed as languages 0 and 1 and get their own numbers below.
+        let (ids, positions, sides) = if single {
+            let side = key.fold(1).below_at(0, 2) as u32;
+            let text = if side == 0 { &first } else { &second };
             let mut ids = vec![self.end];
             ids.extend(text);
             ids.push(self.end);
-            let (positions, languages) =
-                ((0..ids.len() as u32).collect(), vec![language; ids.len()]);
-            (ids, positions, languages)
+            let (positions, sides) = ((0..ids.len() as u32).collect(), vec![side; ids.len()]);
+            (ids, positions, sides)
         } else {
-            let pair = pack((&first, one), (&second, two), self.end);
+            let pair = pack((&first, 0), (&second, 1), self.end);
             (pair.ids, pair.positions, pair.languages)
         };
         let masked = self.hider.hide(&ids, masking)?;
+        let segments = self.options.segments.then(|| match single {
+            true => vec![0; ids.len()],
+            false => sides.clone(),
+        });
+        let languages = self.options.languages.map(|languages| {
+            let language = |&side: &u32| languages[side as usize];
+            sides.iter().map(language).collect()
+        });
         Ok(Example {
             starts: vec![0],
             positions,
-            languages: Some(languages),
+            segments,
+            languages,
             targets: targets(&masked),
             ids: masked.ids,
             ..Example::default()
@@ -176,13 +186,14 @@ impl Examples for TranslationData {
 pub struct TextPairs {
     pairs: Pairs,
     end: u32,
+    start: u32,
     /// Tokens of a source and of a target, end tokens included.
     max_len: [usize; 2],
     order: EpochOrder,
 }
 
 impl TextPairs {
-    /// Examples of a corpus of rows. `name` stands in messages.
+    /// Examples of a corpus of rows. `name` stands in messages; the decoder begins with `start`.
     ///
     /// # Errors
     /// [`TrainError::Corpus`] without rows, [`TrainError::NoToken`].
@@ -190,6 +201,7 @@ impl TextPairs {
         tokens: Arc<dyn Tokens>,
         tokenizer: &Tokenizer,
         name: &str,
+        start: u32,
         max_len: [usize; 2],
     ) -> Result<Self, TrainError> {
         let end = tokenizer.special().eos.ok_or_else(|| TrainError::NoToken {
@@ -200,6 +212,7 @@ impl TextPairs {
             order: EpochOrder::new(pairs.rows.len()),
             pairs,
             end,
+            start,
             max_len,
         })
     }
@@ -207,9 +220,9 @@ impl TextPairs {
     fn example(&self, row: usize) -> Example {
         let [source, target] = self.max_len;
         let fit = |a: usize, b: usize| (a.min(source - 1), b.min(target - 1));
-        let [mut ids, mut decoder] = self.pairs.read(row, fit);
+        let [mut ids, target] = self.pairs.read(row, fit);
         ids.push(self.end);
-        decoder.push(self.end);
+        let decoder = [&[self.start], &*target, &[self.end]].concat();
         Example {
             starts: vec![0],
             positions: (0..ids.len() as u32).collect(),

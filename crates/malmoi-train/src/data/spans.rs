@@ -60,11 +60,12 @@ pub struct SpanData {
     length: u64,
     sentinels: Sentinels,
     end: u32,
+    start: u32,
     order: EpochOrder,
 }
 
 impl SpanData {
-    /// Examples of a tokenised corpus. `name` stands in messages.
+    /// Examples of a tokenised corpus. `name` stands in messages; the decoder begins with `start`.
     ///
     /// # Errors
     /// [`TrainError::Corpus`] for a corpus too short or too few sentinels, [`TrainError::NoToken`], [`TrainError::Objective`].
@@ -72,6 +73,7 @@ impl SpanData {
         tokens: Arc<dyn Tokens>,
         tokenizer: &Tokenizer,
         name: &str,
+        start: u32,
         options: SpanOptions,
     ) -> Result<Self, TrainError> {
         let SpanOptions { max_len, rates } = options;
@@ -111,6 +113,7 @@ impl SpanData {
             length,
             sentinels,
             end,
+            start,
         })
     }
 
@@ -123,7 +126,7 @@ impl SpanData {
             positions: (0..corrupted.inputs.len() as u32).collect(),
             ids: corrupted.inputs,
             starts: vec![0],
-            decoder: Some(corrupted.targets),
+            decoder: Some([&[self.start], &*corrupted.targets].concat()),
             ..Example::default()
         })
     }

@@ -294,6 +294,7 @@ pub(super) fn mlm_options() -> MlmOptions {
         rates: MaskingRates::default(),
         units: Units::Tokens,
         pairs: PairKind::None,
+        detection: None,
     }
 }
 

@@ -5,8 +5,9 @@ use malmoi_tasks::{Case, Truth};
 use crate::data::{EpochOrder, Example, Examples};
 use crate::error::TrainError;
 
-/// A case as an example. `decoder_only`: source and target are one sequence, of which the target is predicted.
-pub fn example(case: &Case, decoder_only: bool) -> Example {
+/// A case as an example. `start` is the token that a decoder behind an encoder begins with; without one, source and target are a
+/// single sequence, of which the target is predicted.
+pub fn example(case: &Case, start: Option<u32>) -> Example {
     let input = &case.input;
     let mut example = Example {
         ids: input.ids.clone(),
@@ -22,7 +23,7 @@ pub fn example(case: &Case, decoder_only: bool) -> Example {
         None => {}
         Some(Truth::Class(class)) => example.class = Some(*class),
         Some(Truth::Value(value)) => example.value = Some(*value as f32),
-        Some(Truth::Text(_, target)) if decoder_only => {
+        Some(Truth::Text(_, target)) if start.is_none() => {
             // The last token of the source predicts the first of the target; the last of the target predicts nothing.
             let first = input.ids.len().saturating_sub(1);
             example.targets = target
@@ -33,7 +34,9 @@ pub fn example(case: &Case, decoder_only: bool) -> Example {
             let seen = target.len().saturating_sub(1);
             example.ids.extend(&target[..seen]);
         }
-        Some(Truth::Text(_, target)) => example.decoder = Some(target.clone()),
+        Some(Truth::Text(_, target)) => {
+            example.decoder = Some(start.iter().chain(target).copied().collect());
+        }
     }
     example.positions = (0..example.ids.len() as u32).collect();
     example
@@ -47,19 +50,18 @@ pub(super) struct CaseExamples {
 }
 
 impl CaseExamples {
-    pub(super) fn new(cases: &[Case], decoder_only: bool) -> Self {
+    pub(super) fn new(cases: &[Case], start: Option<u32>) -> Self {
         Self {
-            examples: cases
-                .iter()
-                .map(|case| example(case, decoder_only))
-                .collect(),
+            examples: cases.iter().map(|case| example(case, start)).collect(),
             order: EpochOrder::new(cases.len()),
         }
     }
 
     /// Tokens of all examples.
     pub(super) fn tokens(&self) -> u64 {
-        let lengths = self.examples.iter().map(|example| example.ids.len() as u64);
+        let target = |example: &Example| example.decoder.as_ref().map_or(0, Vec::len);
+        let lengths =
+            (self.examples.iter()).map(|example| (example.ids.len() + target(example)) as u64);
         lengths.sum()
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use malmoi_checkpoint::{Error as CheckpointError, ModelDirectory, read_json};
 use malmoi_infer::predict::predict;
-use malmoi_models::{Head, Mode, Model, ModelConfig, ModelError, OpenOptions};
+use malmoi_models::{Direction, Head, Mode, Model, ModelConfig, ModelError, OpenOptions};
 use malmoi_tasks::{Case, Encoder, OutputKind, Task, TaskError, TaskSpec, Truth, read_records};
 use malmoi_text::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -63,12 +63,12 @@ impl SavedTask {
 
 /// How texts become tokens for a model.
 pub fn encoder<'a>(model: &ModelConfig, tokenizer: &'a Tokenizer, max_len: usize) -> Encoder<'a> {
-    let segments = !model.is_causal() && model.n_segments() > 1;
+    let encoder = model.direction() == Direction::Encoder;
     Encoder {
         tokenizer,
-        max_len: max_len.min(model.max_len()),
-        segments,
-        decoder_only: model.is_causal(),
+        max_len: max_len.min(model.position_limit()),
+        segments: encoder && model.n_segments() > 1,
+        decoder_only: model.direction() == Direction::Decoder,
     }
 }
 
@@ -97,6 +97,7 @@ pub fn read_cases(
 pub(super) fn head(task: &dyn Task, model: &ModelConfig) -> Result<Head, TrainError> {
     let wanted = match task.output() {
         OutputKind::Classes | OutputKind::Value => Head::SequenceClassification,
+        OutputKind::Text if model.direction() == Direction::EncoderDecoder => Head::Seq2SeqLm,
         OutputKind::Text => Head::CausalLm,
     };
     let heads = model.architecture_names();
@@ -237,10 +238,10 @@ pub fn evaluate(
 
 /// Mean loss of the target tokens.
 fn token_loss(model: &Model, cases: &[Case]) -> Result<f64, TrainError> {
-    let decoder_only = model.config().is_causal();
+    let start = model.config().decoder_start();
     let (mut sum, mut count) = (0.0, 0);
     for cases in cases.chunks(ROWS_PER_BATCH) {
-        let examples: Vec<_> = cases.iter().map(|c| example(c, decoder_only)).collect();
+        let examples: Vec<_> = cases.iter().map(|c| example(c, start)).collect();
         let micro = MicroBatch::pack(&examples);
         let counts = Counts::of(std::slice::from_ref(&micro));
         let report = model.loss(&micro.batch, &micro.labels(counts))?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use malmoi_checkpoint::{ModelCard, ModelDirectory};
-use malmoi_models::{Head, Mode, Model, ModelConfig, OpenOptions};
+use malmoi_models::{Direction, Head, Mode, Model, ModelConfig, OpenOptions};
 use malmoi_tasks::{Case, Record, TaskSpec, read_records};
 use malmoi_text::Tokenizer;
 
@@ -48,6 +48,7 @@ pub(super) fn prepare(
         });
     }
     check_length(config, &model)?;
+    check_metric(config)?;
     observer.event(&Event::Preparing("reading the data set"));
     let mut columns = task.inputs();
     columns.extend(task.targets());
@@ -95,7 +96,7 @@ pub(super) fn prepare(
     };
     files.push(saved.save(out)?);
     Ok(Prepared {
-        train: CaseExamples::new(&train, encoder.decoder_only),
+        train: CaseExamples::new(&train, model.decoder_start()),
         identity: DataIdentity {
             train: identity(&config.data.train)?,
             valid: config.data.valid.as_ref().map(identity).transpose()?,
@@ -116,7 +117,7 @@ fn check_length(config: &FinetuneConfig, model: &ModelConfig) -> Result<(), Trai
         return Ok(());
     };
     let length = config.data.max_len + task.max_target_len;
-    if model.is_causal() && length > model.max_len() {
+    if model.direction() == Direction::Decoder && length > model.max_len() {
         return Err(ConfigProblem::new(
             "data.max_len",
             format!(
@@ -129,6 +130,25 @@ fn check_length(config: &FinetuneConfig, model: &ModelConfig) -> Result<(), Trai
         .into());
     }
     Ok(())
+}
+
+/// The metric that judges must be one that the task has.
+fn check_metric(config: &FinetuneConfig) -> Result<(), ConfigProblem> {
+    // Scores of nothing have the names of all metrics.
+    let scores = config.task.task().score(&[], &[]);
+    let mut known: Vec<&str> = scores.iter().map(|(name, _)| *name).collect();
+    if !known.contains(&"loss") {
+        known.push("loss");
+    }
+    match config.evaluate.metric.as_deref() {
+        Some(name) if !known.contains(&name) => Err(ConfigProblem::new(
+            "evaluate.metric",
+            format!("one of {}", known.join(", ")),
+            format!("{name:?}"),
+            "correct the name",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What the files of a list are known by.
@@ -174,25 +194,13 @@ impl Work for Prepared {
 
     fn evaluate(&self, model: &Model) -> Result<Evaluation, TrainError> {
         let cases = self.valid.as_deref().unwrap_or_default();
-        let found = evaluate(
+        evaluate(
             model,
             &self.tokenizer,
             &self.config.task,
             cases,
             &mut |_| (),
-        )?;
-        let judge = self.judge();
-        if found.get(&judge.metric).is_none() {
-            let known: Vec<&str> = found.all().map(|(name, _)| name).collect();
-            return Err(ConfigProblem::new(
-                "evaluate.metric",
-                format!("one of {}", known.join(", ")),
-                format!("{:?}", judge.metric),
-                "correct the name",
-            )
-            .into());
-        }
-        Ok(found)
+        )
     }
 
     fn intervals(&self) -> (u64, u64) {

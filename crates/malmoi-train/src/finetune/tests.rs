@@ -40,6 +40,7 @@ fn write_rows(path: &Path, header: &str, rows: &[(String, String)]) -> PathBuf {
 fn start(dir: &Path, config: &serde_json::Value, head: Head, texts: &[String]) -> PathBuf {
     let algorithm = match config["model_type"].as_str() {
         Some("bert") => Algorithm::WordPiece,
+        Some("t5") => Algorithm::Unigram,
         _ => Algorithm::Bpe,
     };
     let trained = train_from_iter(
@@ -150,8 +151,7 @@ fn a_small_model_learns_sentiment_and_its_folder_knows_the_task() {
 }
 
 #[test]
-fn a_decoder_learns_text_to_text() {
-    let dir = tempfile::tempdir().unwrap();
+fn decoders_alone_and_behind_an_encoder_learn_text_to_text() {
     let animals = [
         ("개", "dog"),
         ("고양이", "cat"),
@@ -164,19 +164,29 @@ fn a_decoder_learns_text_to_text() {
         .map(|(a, b)| (format!("{a} 한 마리"), format!("one {b}")))
         .collect();
     let texts: Vec<String> = rows.iter().map(|(a, b)| format!("번역: {a} {b}")).collect();
+    let t5 = json!({
+        "model_type": "t5", "vocab_size": 8, "d_model": 64, "num_layers": 1, "num_heads": 2, "d_kv": 32, "d_ff": 128,
+        "n_positions": 48, "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1,
+    });
+    for (shape, head) in [(gpt2(), Head::CausalLm), (t5, Head::Seq2SeqLm)] {
+        let dir = tempfile::tempdir().unwrap();
+        let model = start(dir.path(), &shape, head, &texts);
+        let data = write_rows(&dir.path().join("train.tsv"), "ko\ten", &rows);
+        let sets = [
+            "task={kind=\"text2text\", source_column=\"ko\", target_column=\"en\", prefix=\"번역: \", max_target_len=8}",
+            "optimizer.lr=3e-3",
+            "train.epochs=12",
+            "evaluate.rows=10",
+        ];
+        let config = configured(&model, &data, &data, &sets).unwrap();
+        let summary = run(&config, &options(dir.path().join("run")), &mut Silent).unwrap();
+        let found = summary.evaluation.unwrap();
+        assert_eq!(found.get("exact_match"), Some(1.0), "{found:?}");
+        assert!(found.loss < 0.1, "{found:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
     let model = start(dir.path(), &gpt2(), Head::CausalLm, &texts);
     let data = write_rows(&dir.path().join("train.tsv"), "ko\ten", &rows);
-    let sets = [
-        "task={kind=\"text2text\", source_column=\"ko\", target_column=\"en\", prefix=\"번역: \", max_target_len=8}",
-        "optimizer.lr=3e-3",
-        "train.epochs=12",
-        "evaluate.rows=10",
-    ];
-    let config = configured(&model, &data, &data, &sets).unwrap();
-    let summary = run(&config, &options(dir.path().join("run")), &mut Silent).unwrap();
-    let found = summary.evaluation.unwrap();
-    assert_eq!(found.get("exact_match"), Some(1.0), "{found:?}");
-    assert!(found.loss < 0.1, "{found:?}");
     let long =
         ["task={kind=\"text2text\", source_column=\"ko\", target_column=\"en\", max_target_len=9}"];
     let config = configured(&model, &data, &data, &long).unwrap();

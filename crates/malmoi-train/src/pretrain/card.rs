@@ -9,6 +9,11 @@ use crate::training::TrainerState;
 pub(super) fn card(model: &Model, state: &TrainerState) -> String {
     let (tag, what) = match model.head() {
         Head::CausalLm => ("text-generation", "causal language modelling"),
+        Head::ReplacedTokens => ("feature-extraction", "replaced-token detection"),
+        Head::Seq2SeqLm => (
+            "text2text-generation",
+            "text to text, span corruption included where it was asked for",
+        ),
         Head::Pretraining => (
             "fill-mask",
             "masked language modelling with next-sentence prediction",

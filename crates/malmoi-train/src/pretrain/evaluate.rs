@@ -11,7 +11,8 @@ use crate::training::Evaluation;
 /// Measures on `batches` batches spread evenly over the examples, or on all examples.
 ///
 /// Beside the loss (tokens plus pairs, what training minimises) there are `perplexity` (of the tokens), `accuracy` of the predicted tokens, `baseline_accuracy` (what always predicting the most frequent one would score) and, where there are pairs of
-/// segments, `token_loss` and `pair_accuracy`.
+/// segments, `token_loss` and `pair_accuracy`. Replaced-token detection has `detection_loss` and `detection_accuracy`; there `accuracy`
+/// is the generator's.
 ///
 /// # Errors
 /// Those of the model and of the examples, and [`TrainError::Corpus`] when there is nothing to predict.
@@ -26,6 +27,7 @@ pub fn evaluate(
     let mut frequency: BTreeMap<u32, u64> = BTreeMap::new();
     let (mut token_loss, mut correct, mut targets) = (0.0, 0.0, 0_u64);
     let (mut pair_loss, mut pairs_right, mut pairs) = (0.0, 0.0, 0_u64);
+    let (mut found_loss, mut found_right, mut tokens, mut factor) = (0.0, 0.0, 0_u64, 0.0);
     for first in (0..count).step_by(batch_size) {
         let list = (first..count.min(first + batch_size as u64))
             // Example k of `count`, spread over all of them.
@@ -42,19 +44,19 @@ pub fn evaluate(
         }
         let counts = Counts::of(std::slice::from_ref(&micro));
         let report = model.loss(&micro.batch, &micro.labels(counts))?;
+        // Weights are 1/count, so each term is a mean; the first is that of the predicted tokens.
         for (index, part) in report.parts.iter().enumerate() {
-            // The first term is that of the tokens, a second one that of the pairs. Weights are 1/count, so each is a mean.
-            let sum = if index == 0 {
-                counts.targets as f64
-            } else {
-                counts.pairs as f64
-            };
             if index == 0 {
-                token_loss += part.loss * sum;
-                correct += part.correct * sum;
+                token_loss += part.loss * counts.targets as f64;
+                correct += part.correct * counts.targets as f64;
+            } else if let Some(detection) = micro.detection {
+                factor = f64::from(detection.factor);
+                found_loss += part.loss * counts.tokens as f64;
+                found_right += part.correct * counts.tokens as f64;
+                tokens += counts.tokens as u64;
             } else {
-                pair_loss += part.loss * sum;
-                pairs_right += part.correct * sum;
+                pair_loss += part.loss * counts.pairs as f64;
+                pairs_right += part.correct * counts.pairs as f64;
             }
         }
         targets += counts.targets as u64;
@@ -68,19 +70,25 @@ pub fn evaluate(
     }
     let token_loss = token_loss / targets as f64;
     let most_frequent = frequency.values().max().copied().unwrap_or(0);
-    let pair_loss = if pairs > 0 {
-        pair_loss / pairs as f64
-    } else {
-        0.0
+    let mean = |sum: f64, count: u64| match count {
+        0 => 0.0,
+        count => sum / count as f64,
     };
+    let loss = token_loss + mean(pair_loss, pairs) + factor * mean(found_loss, tokens);
     let mut metrics = vec![
         ("perplexity", token_loss.exp()),
         ("accuracy", correct / targets as f64),
         ("baseline_accuracy", most_frequent as f64 / targets as f64),
     ];
-    if pairs > 0 {
+    if pairs + tokens > 0 {
         metrics.push(("token_loss", token_loss));
-        metrics.push(("pair_accuracy", pairs_right / pairs as f64));
     }
-    Ok(Evaluation::new(token_loss + pair_loss, targets, &metrics))
+    if tokens > 0 {
+        metrics.push(("detection_loss", mean(found_loss, tokens)));
+        metrics.push(("detection_accuracy", mean(found_right, tokens)));
+    }
+    if pairs > 0 {
+        metrics.push(("pair_accuracy", mean(pairs_right, pairs)));
+    }
+    Ok(Evaluation::new(loss, targets, &metrics))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use malmoi_models::{Head, ModelConfig};
+use malmoi_models::{Direction, Head, ModelConfig};
 use malmoi_text::Tokenizer;
 
 use super::corpus::Role;
@@ -16,58 +16,42 @@ use crate::objectives::masked::MaskingRates;
 use crate::objectives::span_corruption::SpanRates;
 
 /// The head that an objective trains.
-pub(super) fn head(objective: &Objective, _: &ModelConfig) -> Head {
+pub(super) fn head(objective: &Objective) -> Head {
     match objective {
         Objective::Clm(_) => Head::CausalLm,
         Objective::Mlm(mlm) if mlm.pairs() != PairKind::None => Head::Pretraining,
         Objective::Mlm(_) | Objective::Tlm(_) => Head::MaskedLm,
-        Objective::SpanCorruption(_) | Objective::Text2text(_) => Head::CausalLm,
+        Objective::Rtd(_) => Head::ReplacedTokens,
+        Objective::SpanCorruption(_) | Objective::Text2text(_) => Head::Seq2SeqLm,
     }
 }
 
-/// The kinds of networks that objectives are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    Encoder,
-    Decoder,
-    Both,
-}
-
-impl Shape {
-    fn of(model: &ModelConfig) -> Self {
-        match model.is_causal() {
-            true => Self::Decoder,
-            false => Self::Encoder,
-        }
-    }
-
-    /// What it is called, and an objective for it.
-    fn describe(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Encoder => ("an encoder (such as bert)", "mlm"),
-            Self::Decoder => ("a decoder (such as gpt2)", "clm"),
-            Self::Both => ("an encoder with a decoder (such as t5)", "span-corruption"),
-        }
+/// What a kind of network is called, and an objective for it.
+fn describe(direction: Direction) -> (&'static str, &'static str) {
+    match direction {
+        Direction::Encoder => ("an encoder (such as bert)", "mlm"),
+        Direction::Decoder => ("a decoder (such as gpt2)", "clm"),
+        Direction::EncoderDecoder => ("an encoder with a decoder (such as t5)", "span-corruption"),
     }
 }
 
 /// Refuses an objective for another kind of model.
 pub(super) fn check_fit(objective: &Objective, model: &ModelConfig) -> Result<(), ConfigProblem> {
     let wanted = match objective {
-        Objective::Clm(_) => Shape::Decoder,
-        Objective::Mlm(_) | Objective::Tlm(_) => Shape::Encoder,
-        Objective::SpanCorruption(_) | Objective::Text2text(_) => Shape::Both,
+        Objective::Clm(_) => Direction::Decoder,
+        Objective::Mlm(_) | Objective::Rtd(_) | Objective::Tlm(_) => Direction::Encoder,
+        Objective::SpanCorruption(_) | Objective::Text2text(_) => Direction::EncoderDecoder,
     };
-    let found = Shape::of(model);
+    let found = model.direction();
     if found != wanted {
-        let (kind, example) = found.describe();
+        let (kind, example) = describe(found);
         return Err(ConfigProblem::new(
             "objective.kind",
             format!("an objective of {kind}, {example} say"),
             format!(
                 "{:?}, which trains {}",
                 objective.name(),
-                wanted.describe().0
+                describe(wanted).0
             ),
             "change objective.kind or the model",
         ));
@@ -89,13 +73,78 @@ pub(super) fn check_fit(objective: &Objective, model: &ModelConfig) -> Result<()
             ));
         }
     }
+    let head = head(objective);
+    let heads = model.architecture_names();
+    if !heads.iter().any(|(known, _)| *known == head) {
+        let known: Vec<&str> = heads.iter().map(|(_, name)| *name).collect();
+        return Err(ConfigProblem::new(
+            "objective.kind",
+            format!(
+                "an objective that {} has a head for ({})",
+                model.model_type(),
+                known.join(", ")
+            ),
+            format!("{:?}", objective.name()),
+            "change objective.kind or the model (rtd trains electra)",
+        ));
+    }
+    if let Objective::Tlm(tlm) = objective
+        && let Some(&language) = (tlm.languages.iter())
+            .find(|&&language| model.n_languages() > 0 && language as usize >= model.n_languages())
+    {
+        return Err(ConfigProblem::new(
+            "objective.languages",
+            format!(
+                "numbers below {}, the languages of the model",
+                model.n_languages()
+            ),
+            language,
+            "lower them, or raise the number of languages (published.n_langs for xlm)",
+        ));
+    }
     Ok(())
 }
 
+/// The model with what an objective trains beside it: for replaced-token detection, a generator of a share of its width, with the same
+/// embeddings (Clark et al. 2020, section 3.2).
+pub(super) fn complete(
+    objective: &Objective,
+    model: ModelConfig,
+) -> Result<ModelConfig, TrainError> {
+    let Objective::Rtd(rtd) = objective else {
+        return Ok(model);
+    };
+    let shared = |n: usize| ((n as f64 * rtd.generator).round() as usize).max(1);
+    let (d_model, n_heads) = (shared(model.d_model()), shared(model.n_heads()));
+    if !d_model.is_multiple_of(n_heads) {
+        return Err(ConfigProblem::new(
+            "objective.generator",
+            format!(
+                "a share that leaves whole heads of {} wide and {} heads",
+                model.d_model(),
+                model.n_heads()
+            ),
+            rtd.generator,
+            "take 0.25 or 0.5",
+        )
+        .into());
+    }
+    let mut json = model.to_json(Head::MaskedLm);
+    json["hidden_size"] = d_model.into();
+    json["num_attention_heads"] = n_heads.into();
+    json["intermediate_size"] = (4 * d_model).into();
+    let generator = ModelConfig::from_json(&json, false)?;
+    Ok(model.with_generator(generator)?)
+}
+
 /// Tokens of a sequence: what the objective says, or all positions.
-pub(super) fn sequence_length(objective: &Objective, max_len: usize) -> Result<usize, TrainError> {
+pub(super) fn sequence_length(
+    objective: &Objective,
+    model: &ModelConfig,
+) -> Result<usize, TrainError> {
     let (key, length) = objective.length();
-    let length = length.unwrap_or(max_len);
+    let length = length.unwrap_or(model.max_len());
+    let max_len = model.position_limit();
     if length > max_len {
         return Err(TrainError::TooLong {
             key,
@@ -110,11 +159,14 @@ pub(super) fn sequence_length(objective: &Objective, max_len: usize) -> Result<u
 pub(super) fn examples(
     config: &PretrainConfig,
     tokenizer: &Tokenizer,
+    model: &ModelConfig,
     corpora: &[Arc<Corpus>],
     role: Role,
-    length: usize,
 ) -> Result<Box<dyn Examples>, TrainError> {
     let name = role.describe();
+    let length = sequence_length(&config.objective, model)?;
+    // Checked before: these objectives are for models that have one.
+    let start = model.decoder_start().unwrap_or_default();
     let tokens = |number: usize| -> Arc<dyn Tokens> { Arc::clone(&corpora[number]) as _ };
     Ok(match &config.objective {
         Objective::Clm(clm) => {
@@ -150,6 +202,24 @@ pub(super) fn examples(
                 },
                 units: mlm.units(),
                 pairs: mlm.pairs(),
+                detection: None,
+            };
+            Box::new(MlmData::new(tokens(0), tokenizer.clone(), name, options)?)
+        }
+        Objective::Rtd(rtd) => {
+            let options = MlmOptions {
+                max_len: length,
+                rates: MaskingRates {
+                    chosen: rtd.probability,
+                    mask: 1.0,
+                    random: 0.0,
+                },
+                units: match rtd.whole_word {
+                    true => Units::Words,
+                    false => Units::Tokens,
+                },
+                pairs: PairKind::None,
+                detection: Some(rtd.detection_factor as f32),
             };
             Box::new(MlmData::new(tokens(0), tokenizer.clone(), name, options)?)
         }
@@ -164,8 +234,9 @@ pub(super) fn examples(
                     true => Units::Words,
                     false => Units::Tokens,
                 },
-                languages: tlm.languages,
+                languages: (model.n_languages() > 0).then_some(tlm.languages),
                 pairs: tlm.pairs,
+                segments: model.n_segments() > 1,
             };
             Box::new(TranslationData::new(
                 tokens(0),
@@ -189,6 +260,7 @@ pub(super) fn examples(
                     tokens(number),
                     tokenizer,
                     name,
+                    start,
                     options,
                 )?));
                 number += 1;
@@ -196,7 +268,7 @@ pub(super) fn examples(
             for task in &spans.tasks {
                 if role == Role::Train || task.valid.is_some() {
                     let lengths = [length, task.max_target_len];
-                    let pairs = TextPairs::new(tokens(number), tokenizer, name, lengths)?;
+                    let pairs = TextPairs::new(tokens(number), tokenizer, name, start, lengths)?;
                     sources.push(Box::new(pairs));
                     number += 1;
                 }
@@ -208,7 +280,7 @@ pub(super) fn examples(
         }
         Objective::Text2text(task) => {
             let lengths = [length, task.max_target_len];
-            Box::new(TextPairs::new(tokens(0), tokenizer, name, lengths)?)
+            Box::new(TextPairs::new(tokens(0), tokenizer, name, start, lengths)?)
         }
     })
 }

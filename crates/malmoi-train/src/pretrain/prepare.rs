@@ -50,7 +50,7 @@ impl Work for Prepared {
     }
 
     fn head(&self) -> Head {
-        objective::head(&self.config.objective, &self.model)
+        objective::head(&self.config.objective)
     }
 
     fn evaluate(&self, model: &Model) -> Result<Evaluation, TrainError> {
@@ -106,7 +106,6 @@ pub(super) fn prepare(
     if !tokenizer_dir.is_dir() {
         save_tokenizer(&tokenizer, &tokenizer_dir, model.max_len())?;
     }
-    let length = objective::sequence_length(&config.objective, model.max_len())?;
     let mut built = |role: Role, sources: &[Source]| -> Result<Built, TrainError> {
         let mut corpora = Vec::new();
         let (mut names, mut tokens) = (Vec::new(), 0);
@@ -117,7 +116,7 @@ pub(super) fn prepare(
             names.push(name);
         }
         Ok(Built {
-            examples: objective::examples(config, &tokenizer, &corpora, role, length)?,
+            examples: objective::examples(config, &tokenizer, &model, &corpora, role)?,
             tokens,
             name: names.join("+"),
         })

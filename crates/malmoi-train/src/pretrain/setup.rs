@@ -6,7 +6,7 @@ use malmoi_models::{ModelConfig, Sizes, SpecialTokens};
 use malmoi_text::Tokenizer;
 
 use super::objective;
-use crate::config::{Architecture, DataSection, ModelSection, PretrainConfig};
+use crate::config::{DataSection, ModelSection, PretrainConfig};
 use crate::error::{ConfigProblem, TrainError};
 
 /// The shape of the model for a tokenizer.
@@ -38,26 +38,55 @@ pub fn model_config(
         model = model.with_dropout(rate as f32);
     }
     objective::check_fit(&config.objective, &model)?;
-    objective::sequence_length(&config.objective, model.max_len())?;
-    Ok(model)
+    objective::sequence_length(&config.objective, &model)?;
+    objective::complete(&config.objective, model)
+}
+
+/// The published configuration that a section starts from: that of its preset, or the first preset of its architecture.
+fn base(section: &ModelSection) -> Result<serde_json::Value, ConfigProblem> {
+    if let Some(preset) = &section.preset {
+        return ModelConfig::preset_json(preset).ok_or_else(|| {
+            ConfigProblem::new(
+                "model.preset",
+                format!("one of {}", ModelConfig::preset_names().join(", ")),
+                format!("{preset:?}"),
+                "correct the name",
+            )
+        });
+    }
+    let name = section.architecture.as_deref().unwrap_or_default();
+    let model_type = match name {
+        "gpt1" => "openai-gpt",
+        other => other,
+    };
+    let mut presets = ModelConfig::preset_names()
+        .into_iter()
+        .filter_map(ModelConfig::preset_json);
+    let found = presets.find(|json| json["model_type"] == model_type);
+    found.ok_or_else(|| {
+        ConfigProblem::new(
+            "model.architecture",
+            format!("one of {}", ModelConfig::model_types().join(", ")),
+            format!("{name:?}"),
+            "correct the name",
+        )
+    })
 }
 
 /// Preset or architecture, with the sizes of the section over it.
 fn sizes(section: &ModelSection) -> Result<ModelConfig, TrainError> {
-    let preset = match (&section.preset, section.architecture) {
-        (Some(preset), _) => preset.as_str(),
-        (None, Some(Architecture::Bert)) => "bert-base",
-        (None, Some(Architecture::Gpt1)) => "gpt1",
-        (None, _) => "gpt2",
-    };
-    let model = ModelConfig::preset(preset).ok_or_else(|| {
-        ConfigProblem::new(
-            "model.preset",
-            format!("one of {}", ModelConfig::preset_names().join(", ")),
-            format!("{preset:?}"),
-            "correct the name",
-        )
-    })?;
+    let mut json = base(section)?;
+    for (key, value) in section.published.iter().flatten() {
+        json[key] = serde_json::to_value(value).map_err(|error| {
+            ConfigProblem::new(
+                format!("model.published.{key}"),
+                "a value that JSON has",
+                error,
+                "correct it",
+            )
+        })?;
+    }
+    let model = ModelConfig::from_json(&json, false)?;
     let d_model = section.d_model.unwrap_or(model.d_model());
     let n_heads = section.n_heads.unwrap_or(model.n_heads());
     let n_layers = section.n_layers.unwrap_or(model.n_layers());

@@ -44,6 +44,9 @@ pub fn show(
                 Objective::Mlm(mlm) => {
                     masked(&example, pair_kind(&example, mlm.pairs()), tokenizer)
                 }
+                Objective::Rtd(_) => {
+                    masked(&example, "; the generator fills what is hidden", tokenizer)
+                }
                 Objective::Tlm(_) => masked(&example, "", tokenizer),
                 Objective::SpanCorruption(_) | Objective::Text2text(_) => {
                     text_to_text(&example, tokenizer)
@@ -84,7 +87,9 @@ fn pair_kind(example: &Example, kind: PairKind) -> &'static str {
 
 /// Source and target of an encoder with a decoder; both as the model sees them, piece by piece.
 fn text_to_text(example: &Example, tokenizer: &Tokenizer) -> String {
+    // The start token is the decoder's own.
     let target = example.decoder.as_deref().unwrap_or_default();
+    let target = target.get(1..).unwrap_or_default();
     let line = |ids: &[u32]| -> String {
         let pieces: Vec<String> = ids.iter().map(|&id| piece(tokenizer, id)).collect();
         pieces.join(" ")

@@ -35,7 +35,7 @@ pub(super) fn train(
         },
         min_frequency: section.min_frequency.unwrap_or(least),
         layout: Some(match (objective, section.kind) {
-            (Objective::Mlm(_) | Objective::Tlm(_), _) => Layout::Bert,
+            (Objective::Mlm(_) | Objective::Rtd(_) | Objective::Tlm(_), _) => Layout::Bert,
             (Objective::Clm(_), TokenizerKind::Char) => Layout::None,
             (Objective::Clm(_), _) => Layout::Gpt,
             (Objective::SpanCorruption(_) | Objective::Text2text(_), _) => Layout::T5,

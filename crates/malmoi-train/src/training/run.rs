@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use malmoi_checkpoint::run::{Checkpoint, RunDirectory};
 use malmoi_checkpoint::{ExtraContent, ExtraFile};
 use malmoi_kernels::{cpu, threads};
-use malmoi_models::{Mode, Model, OpenOptions, SaveOptions};
+use malmoi_models::{Head, Mode, Model, OpenOptions, SaveOptions};
 use serde_json::{Map, Value, json};
 
 use super::evaluation::{Evaluation, Judge};
@@ -169,7 +169,11 @@ impl<'a> Run<'a> {
                     mode: Mode::Training,
                     ..OpenOptions::default()
                 };
-                let model = Model::open(&checkpoint.path, &open)?;
+                // A discriminator goes on together with its generator.
+                let model = match work.head() {
+                    Head::ReplacedTokens => Model::open_with_generator(&checkpoint.path, &open)?,
+                    _ => Model::open(&checkpoint.path, &open)?,
+                };
                 let state = TrainerState::load(&checkpoint.path, &model, &mut optimizer)?;
                 state.data.check(&identity)?;
                 (model, state)
@@ -449,8 +453,7 @@ impl<'a> Run<'a> {
         }
         let step = self.state.step;
         observer.event(&Event::Evaluating(step));
-        let (model, work) = (self.trainer.model(), &*self.work);
-        let found = work.evaluate(model)?;
+        let found = self.work.evaluate(self.trainer.model())?;
         if !found.loss.is_finite() {
             return Err(TrainError::NotFinite {
                 what: "the validation loss".into(),

@@ -291,6 +291,7 @@ fn label(
         cost: Cost {
             flops: flops * n,
             bytes: values * n * size_of::<f32>() as u64,
+            far_bytes: values * n * size_of::<f32>() as u64,
         },
     }
 }

@@ -1,0 +1,165 @@
+//! Fine-tuning on the command line: train, measure, ask; and what bad input says.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::tempdir;
+
+use crate::support::{model, run, says};
+
+const ROWS: [(&str, &str); 4] = [
+    ("음악이 좋았다", "긍정"),
+    ("연기가 좋았다", "긍정"),
+    ("음악이 나빴다", "부정"),
+    ("연기가 나빴다", "부정"),
+];
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn table(path: PathBuf, header: &str, rows: &[(&str, &str)]) -> String {
+    let lines: Vec<String> = rows.iter().map(|(a, b)| format!("{a}\t{b}")).collect();
+    fs::write(&path, format!("{header}\n{}\n", lines.join("\n"))).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_classifier_is_trained_measured_and_asked() {
+    let parent = tempdir().unwrap();
+    let bert = path(&model(parent.path(), "bert"));
+    let rows = ROWS.repeat(16);
+    let train = table(parent.path().join("train.tsv"), "review\tsense", &rows);
+    let out = path(&parent.path().join("run"));
+    let arguments = [
+        "finetune",
+        "classify",
+        "--model",
+        &bert,
+        "--train",
+        &train,
+        "--valid",
+        &train,
+        "--text-column",
+        "review",
+        "--label-column",
+        "sense",
+        "--out",
+        &out,
+        "--lr",
+        "1e-2",
+        "--epochs",
+        "40",
+        "--max-len",
+        "16",
+        "--set",
+        "train.batch_size=8",
+    ];
+    let said = run(&arguments).ok();
+    says(
+        &said,
+        &["320 of 320 steps", "accuracy", "majority", "best: "],
+    );
+    // The model knows columns and labels of its own.
+    let found = run(&[
+        "eval", "classify", "--model", &out, "--data", &train, "--json",
+    ])
+    .ok();
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["rows"], 64);
+    assert_eq!(found["accuracy"], 1.0);
+    assert_eq!(found["majority"], 0.5);
+    let asked = run(&[
+        "predict",
+        "classify",
+        "--model",
+        &out,
+        "--prompt",
+        "음악이 나빴다",
+    ])
+    .ok();
+    let asked: Value = serde_json::from_str(&asked).unwrap();
+    assert_eq!(asked["label"], "부정");
+    assert_eq!(asked["review"], "음악이 나빴다");
+    assert!(asked["probabilities"]["긍정"].as_f64().unwrap() < 0.5);
+    // A table goes row by row, without labels too.
+    let table = table(
+        parent.path().join("ask.tsv"),
+        "id\treview",
+        &[("1", "연기가 좋았다")],
+    );
+    let asked = run(&["predict", "classify", "--model", &out, "--input", &table]).ok();
+    says(&asked, &["\"label\":\"긍정\""]);
+    let again = run(&arguments).fails(2);
+    says(&again, &[&out]);
+    run(&[&arguments[..], &["--resume"]].concat()).ok();
+}
+
+#[test]
+fn bad_rows_and_columns_are_named() {
+    let parent = tempdir().unwrap();
+    let bert = path(&model(parent.path(), "bert"));
+    let dir = parent.path();
+    let good = table(dir.join("good.tsv"), "text\tlabel", &ROWS);
+    let empty = table(dir.join("empty.tsv"), "text\tlabel", &[]);
+    let other = table(dir.join("other.tsv"), "review\tlabel", &ROWS);
+    let unseen = table(
+        dir.join("unseen.tsv"),
+        "text\tlabel",
+        &[("보통이다", "보통")],
+    );
+    let out = path(&dir.join("run"));
+    for (train, valid, words) in [
+        (&empty, &good, &["empty.tsv", "no rows"][..]),
+        (&other, &good, &["other.tsv", "text", "review"]),
+        (
+            &good,
+            &unseen,
+            &["unseen.tsv: line 2", "보통", "긍정, 부정"],
+        ),
+    ] {
+        let message = run(&[
+            "finetune", "classify", "--model", &bert, "--train", train, "--valid", valid, "--out",
+            &out,
+        ])
+        .fails(2);
+        says(&message, words);
+        assert!(!Path::new(&out).exists());
+    }
+    let message = run(&[
+        "finetune",
+        "classify",
+        "--model",
+        &bert,
+        "--train",
+        &good,
+        "--valid",
+        &good,
+        "--out",
+        &out,
+        "--metric",
+        "beauty",
+        "--epochs",
+        "1",
+        "--max-len",
+        "16",
+    ])
+    .fails(2);
+    says(&message, &["beauty", "accuracy"]);
+    assert!(!Path::new(&out).exists());
+    let message = run(&["eval", "classify", "--model", &bert, "--data", &good]).fails(2);
+    says(&message, &["labels", "malmoi finetune classify"]);
+    let message = run(&[
+        "finetune",
+        "text2text",
+        "--model",
+        &bert,
+        "--train",
+        &good,
+        "--out",
+        &out,
+    ])
+    .fails(2);
+    says(&message, &["text2text", "bert"]);
+}
