@@ -562,7 +562,10 @@ thread_local! {
 }
 
 /// Gradients of a loss.
-#[allow(missing_debug_implementations, reason = "the engine's gradients cannot be shown")]
+#[allow(
+    missing_debug_implementations,
+    reason = "the engine's gradients cannot be shown"
+)]
 pub struct LeafGradients {
     /// By node: what came from operations of the bridge.
     own: HashMap<u64, Vec<f32>>,
