@@ -41,17 +41,22 @@ impl Tuned {
         Ok(tuned)
     }
 
-    /// Refuses a model that has no labels for a classification.
+    /// Refuses a model whose outputs are not those of the task: labels to choose from, or a single value.
     fn check(&self) -> Result<(), TaskError> {
         let task = self.spec.task();
-        if task.output() == OutputKind::Classes && self.labels().is_empty() {
-            return Err(TaskError::WrongModel {
-                task: task.name(),
-                expected: "a model with labels (id2label in its config.json)".into(),
-                found: "one without".into(),
-            });
-        }
-        Ok(())
+        let expected = match (task.output(), self.labels().len()) {
+            (OutputKind::Classes, 0 | 1) => "a model with several labels",
+            (OutputKind::Value, n) if n != 1 => "a model with one output",
+            _ => return Ok(()),
+        };
+        Err(TaskError::WrongModel {
+            task: task.name(),
+            expected: format!("{expected} (id2label in its config.json)"),
+            found: match self.labels().len() {
+                0 => "none".into(),
+                n => format!("{n}"),
+            },
+        })
     }
 
     /// Names of the classes.

@@ -49,7 +49,7 @@ pub use labels::{
 };
 pub use loss::NamedGradient;
 pub use malmoi_nn::parameters::{Mode, ParameterInfo};
-pub use malmoi_nn::{BatchError, KeyRows, KvCache, Mask, PackedBatch, Pass, Sharing};
+pub use malmoi_nn::{BatchError, KeyRows, KvCache, Mask, NormPlace, PackedBatch, Pass, Sharing};
 pub use model::{Model, OpenOptions};
 pub use precision::Precision;
 pub use save::SaveOptions;

@@ -132,7 +132,11 @@ impl ModelConfig {
         // The dense layer in front of the projection, whatever the head calls itself.
         let transform = parameters
             .iter()
-            .find(|info| info.name.ends_with("dense.weight"))
+            .find(|info| {
+                let extra = ["generator.", "detector."];
+                info.name.ends_with("dense.weight")
+                    && !extra.iter().any(|other| info.name.starts_with(other))
+            })
             .map(|info| info.shape[0]);
         let vocabulary = head.has_vocabulary().then(|| VocabularyShape {
             d: transform.unwrap_or(self.d_model()),
@@ -200,6 +204,15 @@ mod tests {
             (stack.lookups, stack.embedding_norm, stack.pre_norm),
             (2, false, false)
         );
+    }
+
+    #[test]
+    fn blocks_that_share_weights_count_each_time() {
+        // Twelve blocks run, one has weights; the projection is as narrow as the embeddings.
+        let albert = shape("albert-base", Head::MaskedLm);
+        let layers = &albert.stacks[0].layers;
+        assert_eq!((layers.len(), layers[0].times), (1, 12));
+        assert_eq!(albert.vocabulary.expect("a head").d, 128);
     }
 
     #[test]

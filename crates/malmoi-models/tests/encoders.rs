@@ -364,10 +364,10 @@ fn hidden_tokens(sample: u64, detection_factor: f32) -> ReplacedTokens {
     }
 }
 
-fn joint(
-    model: &Model,
-    labels: ReplacedTokens,
-) -> (f64, Vec<(f64, f64)>, BTreeMap<String, Vec<f32>>) {
+/// The loss, loss and correct share of each part, gradients by name.
+type Joint = (f64, Vec<(f64, f64)>, BTreeMap<String, Vec<f32>>);
+
+fn joint(model: &Model, labels: ReplacedTokens) -> Joint {
     let labels = Labels::ReplacedTokens(labels);
     let (report, gradients) = model
         .loss_and_gradients(&blanks(), &labels, &Pass::inference())

@@ -83,6 +83,8 @@ fn a_classifier_is_trained_measured_and_asked() {
     assert_eq!(asked["label"], "부정");
     assert_eq!(asked["review"], "음악이 나빴다");
     assert!(asked["probabilities"]["긍정"].as_f64().unwrap() < 0.5);
+    let message = run(&["predict", "regress", "--model", &out, "--prompt", "음악"]).fails(2);
+    says(&message, &["regress", "one output", "found 2"]);
     // A table goes row by row, without labels too.
     let table = table(
         parent.path().join("ask.tsv"),

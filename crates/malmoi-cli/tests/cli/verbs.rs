@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::support::{malmoi, model, pretraining, run};
+use crate::support::{malmoi, model, pretraining, run, says};
 use serde_json::Value;
 use tempfile::tempdir;
 
@@ -25,6 +25,8 @@ fn info_counts_published_parameters() {
         ("gpt1", 116_534_784),
         ("gpt2", 124_439_808),
         ("gpt2-xl", 1_557_611_200u64),
+        ("t5-base", 222_903_552),
+        ("llama-7b", 6_738_415_616),
     ] {
         let info = &json_lines(&run(&["info", preset, "--json"]).ok())[0];
         assert_eq!(info["parameters"].as_u64(), Some(expected), "{preset}");
@@ -85,6 +87,35 @@ fn generation_streams_and_its_json_is_the_same_text() {
     ];
     let rows = json_lines(&run(&beams).ok());
     assert!(rows.len() == 2 && rows[0]["score"].as_f64() >= rows[1]["score"].as_f64());
+}
+
+#[test]
+fn an_encoder_decoder_prints_the_new_text_alone() {
+    let parent = tempdir().unwrap();
+    let t5 = path(&model(parent.path(), "t5"));
+    let prompt = "이 영화는";
+    let arguments = [
+        "generate",
+        "--model",
+        &t5,
+        "--prompt",
+        prompt,
+        "--max-new-tokens",
+        "6",
+    ];
+    let rows = json_lines(&run(&[&arguments[..], &["--json"]].concat()).ok());
+    assert_eq!(rows[0]["prompt"].as_str(), Some(prompt));
+    let text = rows[0]["text"].as_str().unwrap();
+    assert_eq!(run(&arguments).ok(), format!("{text}\n"));
+    let beams = [&arguments[..], &["--num-beams", "2"]].concat();
+    let found = json_lines(&run(&[&beams[..], &["--json"]].concat()).ok());
+    let text = found[0]["text"].as_str().unwrap();
+    assert_eq!(run(&beams).ok(), format!("{text}\n"));
+    // Nothing that a decoder alone can do.
+    let data = parent.path().join("text.txt");
+    fs::write(&data, "이 영화는 정말 재미있다\n".repeat(9)).unwrap();
+    let message = run(&["eval", "lm", "--model", &t5, "--data", &path(&data)]).fails(2);
+    says(&message, &["t5"]);
 }
 
 #[test]

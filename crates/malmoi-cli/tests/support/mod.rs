@@ -107,19 +107,21 @@ pub fn tokenizer(algorithm: Algorithm, vocab_size: usize) -> Tokenizer {
         .tokenizer
 }
 
-/// A model directory with random weights and a tokenizer: a GPT-2 with 24 positions, or a BERT with 16.
+/// A model directory with random weights and a tokenizer: a GPT-2 with 24 positions, a T5, or a BERT with 16 positions.
 pub fn model(parent: &Path, name: &str) -> PathBuf {
     let dir = parent.join(name);
-    let causal = name.starts_with("gpt");
-    let tokenizer = tokenizer(
-        if causal {
-            Algorithm::Bpe
-        } else {
-            Algorithm::WordPiece
-        },
-        if causal { 290 } else { 60 },
-    );
-    let (shape, head) = if causal {
+    let writes = name.starts_with("gpt") || name.starts_with("t5");
+    let tokenizer = if writes {
+        tokenizer(Algorithm::Bpe, 290)
+    } else {
+        tokenizer(Algorithm::WordPiece, 60)
+    };
+    let (shape, head) = if name.starts_with("t5") {
+        let shape = json!({
+            "model_type": "t5", "vocab_size": tokenizer.vocab_size(), "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2,
+        });
+        (shape, Head::Seq2SeqLm)
+    } else if writes {
         let shape = json!({
             "model_type": "gpt2", "vocab_size": tokenizer.vocab_size(), "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 24,
         });

@@ -265,7 +265,7 @@ unsafe fn compute(work: Work, piece: Piece) {
                 for part in 0..PARTS {
                     let (first, end) = (steps * part / PARTS, steps * (part + 1) / PARTS);
                     add_steps(
-                        left.from_step(first),
+                        left.skip(first),
                         right_from_step(right, first),
                         end - first,
                         lower,
@@ -314,7 +314,7 @@ struct Left {
 }
 
 impl Left {
-    fn from_step(self, step: usize) -> Left {
+    fn skip(self, step: usize) -> Left {
         Left {
             at: self.at.wrapping_add(step * self.step),
             ..self

@@ -157,7 +157,7 @@ pub fn norm_backward(
     dy: &[bf16],
     dx: &mut [bf16],
     dgamma: &mut [f32],
-    mut dbeta: Option<&mut [f32]>,
+    dbeta: Option<&mut [f32]>,
 ) {
     let gamma = norm.gamma();
     let (d, n) = (gamma.len(), saved.rstd.len());
@@ -196,7 +196,7 @@ pub fn norm_backward(
         }
     });
     crate::reduce::sum_rows(&parts, dgamma, false);
-    if let Some(dbeta) = dbeta.as_deref_mut() {
+    if let Some(dbeta) = dbeta {
         crate::reduce::sum_rows(&shifts, dbeta, false);
     }
 }

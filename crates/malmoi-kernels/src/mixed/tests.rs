@@ -308,3 +308,155 @@ fn conversions_round_to_nearest_even_and_keep_what_is_not_a_number() {
         assert!(y[0].is_nan());
     });
 }
+
+/// A result of f32 arithmetic, rounded once.
+fn assert_rounded(what: &str, got: &[bf16], expected: &[f32]) {
+    assert_close(what, &widened(got), expected, 1e-5, ROUNDING);
+}
+
+#[test]
+fn norms_agree_with_those_in_f32() {
+    for_each_isa(|isa| {
+        for (n, d) in [(1, 1), (3, 7), (40, 33), (100, 768)] {
+            let (x, r) = (bf16s(1, n * d), bf16s(2, n * d));
+            let (gamma, beta, dy) = (normals(3, d), normals(4, d), bf16s(5, n * d));
+            let layer = crate::norm::LayerNorm {
+                gamma: &gamma,
+                beta: Some(&beta),
+                eps: 1e-5,
+            };
+            let rms = crate::norm::RmsNorm {
+                gamma: &gamma,
+                eps: 1e-5,
+            };
+            for norm in [Norm::Layer(layer), Norm::Rms(rms)] {
+                let layered = matches!(norm, Norm::Layer(_));
+                let what = format!("{n}x{d} layer {layered} on {isa}");
+                let means = if layered { n } else { 0 };
+                let (mut y, mut sum) = (vec![bf16::ZERO; n * d], vec![bf16::ZERO; n * d]);
+                let (mut mean, mut rstd) = (vec![0.0; means], vec![0.0; n]);
+                let out = NormOut {
+                    y: &mut y,
+                    sum: Some(&mut sum),
+                    mean: &mut mean,
+                    rstd: &mut rstd,
+                };
+                norm_forward(&x, Some(&r), norm, out);
+                let (wx, wr) = (widened(&x), widened(&r));
+                let (mut ey, mut es) = (vec![0.0; n * d], vec![0.0; n * d]);
+                let (mut em, mut er) = (vec![0.0; means], vec![0.0; n]);
+                match norm {
+                    Norm::Layer(norm) => {
+                        let out = crate::norm::LayerNormOut {
+                            y: &mut ey,
+                            sum: Some(&mut es),
+                            mean: &mut em,
+                            rstd: &mut er,
+                        };
+                        naive::norm::layer_norm_forward(&wx, Some(&wr), norm, out);
+                    }
+                    Norm::Rms(norm) => {
+                        let out = crate::norm::RmsNormOut {
+                            y: &mut ey,
+                            sum: Some(&mut es),
+                            rstd: &mut er,
+                        };
+                        naive::norm::rms_norm_forward(&wx, Some(&wr), norm, out);
+                    }
+                }
+                assert_rounded(&what, &sum, &es);
+                // Rows of one element divide by nearly nothing.
+                if d > 1 {
+                    assert_rounded(&what, &y, &ey);
+                }
+                assert_close(&what, &mean, &em, 1e-5, 1e-4);
+
+                let saved = NormSaved {
+                    x: &sum,
+                    mean: &mean,
+                    rstd: &rstd,
+                };
+                let mut dx = vec![bf16::ZERO; n * d];
+                let (mut dgamma, mut dbeta) = (vec![9.0; d], vec![9.0; d]);
+                norm_backward(
+                    norm,
+                    saved,
+                    &dy,
+                    &mut dx,
+                    &mut dgamma,
+                    layered.then_some(&mut dbeta[..]),
+                );
+                let (wsum, wdy) = (widened(&sum), widened(&dy));
+                let mut edx = vec![0.0; n * d];
+                let (mut eg, mut eb) = (vec![0.0; d], vec![0.0; d]);
+                let out = crate::norm::NormGradients {
+                    dx: &mut edx,
+                    dgamma: &mut eg,
+                    dbeta: layered.then_some(&mut eb),
+                };
+                match norm {
+                    Norm::Layer(_) => {
+                        naive::norm::layer_norm_backward(&wsum, &mean, &rstd, &gamma, &wdy, out)
+                    }
+                    Norm::Rms(_) => naive::norm::rms_norm_backward(&wsum, &rstd, &gamma, &wdy, out),
+                }
+                if d > 1 {
+                    assert_rounded(&what, &dx, &edx);
+                    assert_close(&what, &dgamma, &eg, 1e-3, 1e-4);
+                }
+                if layered {
+                    assert_close(&what, &dbeta, &eb, 1e-4, 1e-5);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn sums_of_rows_and_residuals_agree_with_those_in_f32() {
+    for_each_isa(|isa| {
+        for (n, d) in [(0, 5), (1, 1), (37, 65), (300, 129)] {
+            let (x, r) = (bf16s(1, n * d), bf16s(2, n * d));
+            let what = format!("{n}x{d} on {isa}");
+            let mut sums = vec![3.0; d];
+            sum_rows(&x, &mut sums);
+            let mut expected = vec![0.0; d];
+            naive::reduce::sum_rows(&widened(&x), &mut expected, false);
+            assert_close(&what, &sums, &expected, 1e-4, 1e-5);
+
+            let key = crate::random::Key::new(7, crate::random::Purpose::Dropout, 3);
+            for drop in [None, Some((0.1, key))] {
+                let mut y = vec![bf16::ZERO; n * d];
+                add_dropout(&x, Some(&r), drop, &mut y);
+                let mut expected = vec![0.0; n * d];
+                match drop {
+                    Some((p, key)) => {
+                        crate::dropout::add_dropout_residual(
+                            &widened(&x),
+                            &widened(&r),
+                            p,
+                            key,
+                            &mut expected,
+                        );
+                    }
+                    None => {
+                        expected = widened(&x)
+                            .iter()
+                            .zip(widened(&r))
+                            .map(|(x, r)| x + r)
+                            .collect();
+                    }
+                }
+                assert_rounded(&what, &y, &expected);
+            }
+            let mut total = x.clone();
+            add_in_place(&mut total, &r);
+            let expected: Vec<f32> = widened(&x)
+                .iter()
+                .zip(widened(&r))
+                .map(|(x, r)| x + r)
+                .collect();
+            assert_rounded(&what, &total, &expected);
+        }
+    });
+}

@@ -79,7 +79,7 @@ fn values_out_of_range_name_key_expectation_and_fix() {
         ("optimizer.lr=-1.0", "optimizer.lr", "above 0"),
         ("optimizer.betas=[0.9, 1.0]", "optimizer.beta2", "below 1"),
         ("train.dropout=1.0", "train.dropout", "below 1"),
-        ("train.precision=\"bf16\"", "train.precision", "\"f32\""),
+        ("train.precision=\"fp8\"", "train.precision", "bf16"),
         ("train.epochs=1.0", "train", "exactly one of"),
         ("schedule.min_lr=1.0", "schedule.min_lr", "optimizer.lr"),
         (

@@ -326,3 +326,64 @@ fn a_mixture_draws_from_all_sources_as_their_rates_say() {
     assert_eq!(mixed.evaluation_count(), sizes.0 + sizes.1);
     assert!(mixed.evaluation(sizes.0 + 29).unwrap().ids.len() <= 8);
 }
+
+#[test]
+fn examples_are_the_same_from_any_thread_in_any_order() {
+    let (tokenizer, ids) = with_sentinels(20);
+    let (wordpiece, documents) = korean(20, 8);
+    let rates = SpanRates {
+        density: 0.15,
+        mean_span: 3.0,
+    };
+    let options = SpanOptions { max_len: 24, rates };
+    let text = Memory::new(&[vec![ids]]);
+    let spans = || -> Box<dyn Examples> {
+        Box::new(SpanData::new(text.clone(), &tokenizer, "test", 0, options).unwrap())
+    };
+    let pairs = TextPairs::new(Memory::new(&rows(30)), &tokenizer, "test", 0, [8, 6]).unwrap();
+    let mlm = |pairs, units| -> Box<dyn Examples> {
+        let options = MlmOptions {
+            pairs,
+            units,
+            detection: Some(50.0),
+            ..mlm_options()
+        };
+        let tokens = Memory::new(&documents);
+        Box::new(MlmData::new(tokens, wordpiece.clone(), "test", options).unwrap())
+    };
+    let translation = TranslationOptions {
+        max_len: 14,
+        rates: MaskingRates::default(),
+        units: Units::Words,
+        languages: Some([0, 1]),
+        pairs: 0.5,
+        segments: false,
+    };
+    let translation = TranslationData::new(
+        Memory::new(&rows(30)),
+        wordpiece.clone(),
+        "test",
+        translation,
+    );
+    let sources: Vec<Box<dyn Examples>> = vec![
+        Box::new(Mixed::new(vec![spans(), Box::new(pairs)], None, 2.0)),
+        mlm(PairKind::SentenceOrder, Units::Ngrams(3)),
+        mlm(PairKind::None, Units::Tokens),
+        Box::new(translation.unwrap()),
+    ];
+    for source in &sources {
+        let straight: Vec<Example> = (0..120).map(|n| source.training(3, n).unwrap()).collect();
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let (source, straight) = (source, &straight);
+                scope.spawn(move || {
+                    for n in (0..120).rev().filter(|n| n % 3 == thread) {
+                        assert_eq!(source.training(3, n).unwrap(), straight[n as usize]);
+                    }
+                });
+            }
+        });
+        let other: Vec<Example> = (0..120).map(|n| source.training(4, n).unwrap()).collect();
+        assert_ne!(other, straight, "another seed draws otherwise");
+    }
+}

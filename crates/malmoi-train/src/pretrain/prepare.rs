@@ -11,7 +11,7 @@ use super::card::card;
 use super::corpus::{self, Role, Source};
 use super::evaluate::evaluate;
 use super::{objective, setup, tokenizer};
-use crate::config::PretrainConfig;
+use crate::config::{Objective, PretrainConfig};
 use crate::data::Examples;
 use crate::error::TrainError;
 use crate::files::{TOKENIZER, files_in, save_tokenizer};
@@ -67,7 +67,14 @@ impl Work for Prepared {
     }
 
     fn judge(&self) -> Judge {
-        Judge::loss()
+        match self.config.objective {
+            // The better the generator, the harder it is to find what it put in: the discriminator's loss rises while both learn.
+            Objective::Rtd(_) => Judge {
+                metric: "token_loss".into(),
+                higher: false,
+            },
+            _ => Judge::loss(),
+        }
     }
 
     fn files(&self) -> Result<Vec<(String, PathBuf)>, TrainError> {

@@ -132,7 +132,16 @@ fn the_loss_falls_for_every_objective_and_the_result_opens() {
             "{objective}: {losses:?}"
         );
         let (before, after) = (first.unwrap(), summary.evaluation.unwrap());
-        assert!(after.loss < before.loss, "{before:?} {after:?}");
+        // A better generator makes its tokens harder to find, so the sum of the two losses need not fall.
+        let judged = if objective == RTD {
+            "token_loss"
+        } else {
+            "loss"
+        };
+        assert!(
+            after.get(judged) < before.get(judged),
+            "{before:?} {after:?}"
+        );
         let get = |name: &str| after.get(name).unwrap();
         assert!(
             (get("perplexity") - after.get("token_loss").unwrap_or(after.loss).exp()).abs() < 1e-9
