@@ -74,6 +74,8 @@ def published(folder, expected):
         out = model(input_ids=ids[None], attention_mask=torch.ones_like(ids)[None])
     elif head == "double-heads":
         out = model(input_ids=ids[None], mc_token_ids=torch.tensor([[ids.shape[1] - 1]]))
+    elif "langs" in expected:
+        out = model(input_ids=ids, langs=torch.tensor([expected["langs"]]))
     else:
         out = model(input_ids=ids)
     if head == "none":

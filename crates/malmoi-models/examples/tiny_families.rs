@@ -15,6 +15,20 @@ use serde_json::{Value, json};
 /// Settings that presets do not have, beside them: model type, changes.
 fn variants() -> Vec<(&'static str, Value)> {
     vec![
+        ("bert", json!({"num_hidden_groups": 1})),
+        ("roberta", json!({"num_hidden_groups": 2})),
+        ("distilbert", json!({"sinusoidal_pos_embds": true})),
+        (
+            "albert",
+            json!({"num_hidden_groups": 2, "inner_group_num": 2}),
+        ),
+        ("xlm", json!({"n_langs": 3})),
+        ("xlm", json!({"n_langs": 3, "causal": true})),
+        (
+            "bart",
+            json!({"scale_embedding": true, "num_hidden_groups": 2}),
+        ),
+        ("gpt2", json!({"num_hidden_groups": 1})),
         ("gpt2", json!({"tie_word_embeddings": false})),
         (
             "gpt_neo",
@@ -114,6 +128,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if config.direction() == Direction::EncoderDecoder {
                 batch = batch.with_source(PackedBatch::from_sequences(&[&source]));
                 expected["source_ids"] = json!(source);
+            }
+            if config.n_languages() > 0 {
+                let languages: Vec<u32> = vec![0, 2, 1, 1, 0, 2, 2];
+                expected["langs"] = json!(languages);
+                batch = batch.with_languages(languages);
             }
             let rows: Vec<u32> = (0..batch.n_tokens() as u32).collect();
             expected["values"] = if head.has_vocabulary() {
