@@ -176,7 +176,7 @@ pub trait FusedOp: Debug + Send + Sync + 'static {
     /// Computes the output. `track` says whether a backward pass may follow, so that nothing is saved in vain.
     fn forward(&self, inputs: &[Operand<'_>], track: bool) -> Forward;
 
-    /// Which values [`FusedOp::backward`] reads.
+    /// Which values the backward pass reads, in either precision.
     fn keep(&self) -> Keep;
 
     /// Gradients of the inputs, in order; `None` where not needed or shared.
@@ -195,11 +195,6 @@ pub trait FusedOp: Debug + Send + Sync + 'static {
         unreachable!(
             "an operation with a forward pass in mixed precision has the backward pass as well"
         )
-    }
-
-    /// Which values live until [`FusedOp::backward_mixed`].
-    fn keep_mixed(&self) -> Keep {
-        self.keep()
     }
 
     /// In which format the output is when the first input is in bf16: losses stay in f32.
@@ -301,10 +296,7 @@ pub fn apply<const N: usize, const D: usize>(
     {
         OpsKind::Tracked(prepared) => {
             let (output, saved) = run(&op, &tensors, true);
-            let keep = match &saved {
-                Saved::Plain(_) => op.keep(),
-                Saved::Mixed(_) => op.keep_mixed(),
-            };
+            let keep = op.keep();
             let state = State {
                 shapes: tensors
                     .iter()

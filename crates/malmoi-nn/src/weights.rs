@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use malmoi_kernels::linear::PackedWeights;
+use malmoi_kernels::loss::Products;
 use malmoi_kernels::mixed::{Matrix, PackedRight, Values};
 
 /// Counts changes of any parameter in place; what was packed before the last one may be stale.
@@ -35,33 +36,24 @@ struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct WeightCache(Arc<Mutex<Option<Entry>>>);
 
-/// Which arithmetic the packing is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arithmetic {
-    /// f32.
-    F32,
-    /// bf16 with f32 sums.
-    Bf16,
-}
-
 impl WeightCache {
-    /// `weight` `[d_out, d_in]`, packed now or before.
-    pub fn get(&self, weight: &[f32], d_out: usize, d_in: usize, arithmetic: Arithmetic) -> Packed {
+    /// `weight` `[d_out, d_in]`, packed now or before for products in this arithmetic.
+    pub fn get(&self, weight: &[f32], d_out: usize, d_in: usize, products: Products) -> Packed {
         let place = (weight.as_ptr() as usize, CHANGES.load(Ordering::Relaxed));
         let mut entry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = &*entry
             && entry.place == place
-            && arithmetic
+            && products
                 == (match entry.packed {
-                    Packed::F32(_) => Arithmetic::F32,
-                    Packed::Bf16(_) => Arithmetic::Bf16,
+                    Packed::F32(_) => Products::F32,
+                    Packed::Bf16(_) => Products::Bf16,
                 })
         {
             return entry.packed.clone();
         }
-        let packed = match arithmetic {
-            Arithmetic::F32 => Packed::F32(Arc::new(PackedWeights::new(weight, d_in, d_out))),
-            Arithmetic::Bf16 => {
+        let packed = match products {
+            Products::F32 => Packed::F32(Arc::new(PackedWeights::new(weight, d_in, d_out))),
+            Products::Bf16 => {
                 let weight = Matrix::row_major(Values::F32(weight), d_out, d_in);
                 Packed::Bf16(Arc::new(PackedRight::new(weight.t())))
             }

@@ -57,110 +57,61 @@ macro_rules! loop_of {
 /// Twelve sums hide the four cycles of a multiply-add on two ports with room to spare.
 const SUMS: u64 = 12;
 
+/// A loop of one instruction into [`SUMS`] registers of one kind, from the same two operands.
+macro_rules! sums_of {
+    ($name:ident, $op:literal, $r:literal) => {
+        loop_of!(
+            $name,
+            concat!($op, " ", $r, "0, ", $r, "14, ", $r, "15"),
+            concat!($op, " ", $r, "1, ", $r, "14, ", $r, "15"),
+            concat!($op, " ", $r, "2, ", $r, "14, ", $r, "15"),
+            concat!($op, " ", $r, "3, ", $r, "14, ", $r, "15"),
+            concat!($op, " ", $r, "4, ", $r, "14, ", $r, "15"),
+            concat!($op, " ", $r, "5, ", $r, "14, ", $r, "15"),
+            concat!($op, " ", $r, "6, ", $r, "14, ", $r, "15"),
+            concat!($op, " ", $r, "7, ", $r, "14, ", $r, "15"),
+            concat!($op, " ", $r, "8, ", $r, "14, ", $r, "15"),
+            concat!($op, " ", $r, "9, ", $r, "14, ", $r, "15"),
+            concat!($op, " ", $r, "10, ", $r, "14, ", $r, "15"),
+            concat!($op, " ", $r, "11, ", $r, "14, ", $r, "15"),
+        );
+    };
+}
+
 const F32_AVX512: Loop = Loop {
     unit: "avx512",
     operations: SUMS * 16 * 2,
     run: f32_avx512,
 };
-loop_of!(
-    f32_avx512,
-    "vfmadd231ps zmm0, zmm14, zmm15",
-    "vfmadd231ps zmm1, zmm14, zmm15",
-    "vfmadd231ps zmm2, zmm14, zmm15",
-    "vfmadd231ps zmm3, zmm14, zmm15",
-    "vfmadd231ps zmm4, zmm14, zmm15",
-    "vfmadd231ps zmm5, zmm14, zmm15",
-    "vfmadd231ps zmm6, zmm14, zmm15",
-    "vfmadd231ps zmm7, zmm14, zmm15",
-    "vfmadd231ps zmm8, zmm14, zmm15",
-    "vfmadd231ps zmm9, zmm14, zmm15",
-    "vfmadd231ps zmm10, zmm14, zmm15",
-    "vfmadd231ps zmm11, zmm14, zmm15",
-);
+sums_of!(f32_avx512, "vfmadd231ps", "zmm");
 
 const F32_AVX2: Loop = Loop {
     unit: "avx2",
     operations: SUMS * 8 * 2,
     run: f32_avx2,
 };
-loop_of!(
-    f32_avx2,
-    "vfmadd231ps ymm0, ymm14, ymm15",
-    "vfmadd231ps ymm1, ymm14, ymm15",
-    "vfmadd231ps ymm2, ymm14, ymm15",
-    "vfmadd231ps ymm3, ymm14, ymm15",
-    "vfmadd231ps ymm4, ymm14, ymm15",
-    "vfmadd231ps ymm5, ymm14, ymm15",
-    "vfmadd231ps ymm6, ymm14, ymm15",
-    "vfmadd231ps ymm7, ymm14, ymm15",
-    "vfmadd231ps ymm8, ymm14, ymm15",
-    "vfmadd231ps ymm9, ymm14, ymm15",
-    "vfmadd231ps ymm10, ymm14, ymm15",
-    "vfmadd231ps ymm11, ymm14, ymm15",
-);
+sums_of!(f32_avx2, "vfmadd231ps", "ymm");
 
 const BF16_AVX512: Loop = Loop {
     unit: "avx512-bf16",
     operations: SUMS * 32 * 2,
     run: bf16_avx512,
 };
-loop_of!(
-    bf16_avx512,
-    "vdpbf16ps zmm0, zmm14, zmm15",
-    "vdpbf16ps zmm1, zmm14, zmm15",
-    "vdpbf16ps zmm2, zmm14, zmm15",
-    "vdpbf16ps zmm3, zmm14, zmm15",
-    "vdpbf16ps zmm4, zmm14, zmm15",
-    "vdpbf16ps zmm5, zmm14, zmm15",
-    "vdpbf16ps zmm6, zmm14, zmm15",
-    "vdpbf16ps zmm7, zmm14, zmm15",
-    "vdpbf16ps zmm8, zmm14, zmm15",
-    "vdpbf16ps zmm9, zmm14, zmm15",
-    "vdpbf16ps zmm10, zmm14, zmm15",
-    "vdpbf16ps zmm11, zmm14, zmm15",
-);
+sums_of!(bf16_avx512, "vdpbf16ps", "zmm");
 
 const INT8_AVX512: Loop = Loop {
     unit: "avx512-vnni",
     operations: SUMS * 64 * 2,
     run: int8_avx512,
 };
-loop_of!(
-    int8_avx512,
-    "vpdpbusd zmm0, zmm14, zmm15",
-    "vpdpbusd zmm1, zmm14, zmm15",
-    "vpdpbusd zmm2, zmm14, zmm15",
-    "vpdpbusd zmm3, zmm14, zmm15",
-    "vpdpbusd zmm4, zmm14, zmm15",
-    "vpdpbusd zmm5, zmm14, zmm15",
-    "vpdpbusd zmm6, zmm14, zmm15",
-    "vpdpbusd zmm7, zmm14, zmm15",
-    "vpdpbusd zmm8, zmm14, zmm15",
-    "vpdpbusd zmm9, zmm14, zmm15",
-    "vpdpbusd zmm10, zmm14, zmm15",
-    "vpdpbusd zmm11, zmm14, zmm15",
-);
+sums_of!(int8_avx512, "vpdpbusd", "zmm");
 
 const INT8_VNNI: Loop = Loop {
     unit: "avx-vnni",
     operations: SUMS * 32 * 2,
     run: int8_vnni,
 };
-loop_of!(
-    int8_vnni,
-    "{{vex}} vpdpbusd ymm0, ymm14, ymm15",
-    "{{vex}} vpdpbusd ymm1, ymm14, ymm15",
-    "{{vex}} vpdpbusd ymm2, ymm14, ymm15",
-    "{{vex}} vpdpbusd ymm3, ymm14, ymm15",
-    "{{vex}} vpdpbusd ymm4, ymm14, ymm15",
-    "{{vex}} vpdpbusd ymm5, ymm14, ymm15",
-    "{{vex}} vpdpbusd ymm6, ymm14, ymm15",
-    "{{vex}} vpdpbusd ymm7, ymm14, ymm15",
-    "{{vex}} vpdpbusd ymm8, ymm14, ymm15",
-    "{{vex}} vpdpbusd ymm9, ymm14, ymm15",
-    "{{vex}} vpdpbusd ymm10, ymm14, ymm15",
-    "{{vex}} vpdpbusd ymm11, ymm14, ymm15",
-);
+sums_of!(int8_vnni, "{{vex}} vpdpbusd", "ymm");
 
 /// Without a dot product of bytes: pairs to 16 bits, pairs of those to 32 bits, then the sum.
 const INT8_AVX2: Loop = Loop {

@@ -85,26 +85,16 @@ impl FusedOp for Gather {
     }
 
     fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
-        let each = pass.inputs.iter().zip(&self.ids).zip(&pass.needs);
-        let mut gradients: Vec<Option<Vec<f32>>> = each
-            .map(|((table, ids), needed)| {
+        let tables = pass.inputs.iter().zip(&pass.needs).enumerate();
+        tables
+            .map(|(i, (table, needed))| {
                 needed.then(|| {
                     let mut gradient = buffers::zeroed(table.shape[0] * table.shape[1]);
-                    scatter_add_rows(pass.grad, table.shape[1], ids, &mut gradient);
+                    self.accumulate(i, table.shape, pass.grad, &mut gradient);
                     gradient
                 })
             })
-            .collect();
-        for (row, gradient) in self.frozen.iter().zip(&mut gradients) {
-            if let (Some(row), Some(gradient)) = (row, gradient) {
-                let d = pass.inputs[0].shape[1];
-                let row = *row as usize * d..(*row as usize + 1) * d;
-                if let Some(row) = gradient.get_mut(row) {
-                    row.fill(0.0);
-                }
-            }
-        }
-        gradients
+            .collect()
     }
 
     fn accumulates(&self, _i: usize) -> bool {

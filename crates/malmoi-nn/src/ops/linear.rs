@@ -7,6 +7,7 @@ use malmoi_kernels::linear::{
     linear_backward_bias, linear_backward_input, linear_backward_weight, linear_forward,
     linear_forward_packed, linear_forward_with,
 };
+use malmoi_kernels::loss::Products;
 use malmoi_kernels::mixed::{self, Finish, Matrix, Right, Values, ValuesMut, bf16};
 use malmoi_kernels::profile::{Cost, Direction};
 
@@ -14,7 +15,7 @@ use crate::bridge::{
     BackwardPass, Data, Forward, FusedOp, Keep, MixedBackward, MixedForward, MixedOperand, Operand,
     apply, primitive,
 };
-use crate::weights::{Arithmetic, Packed, WeightCache};
+use crate::weights::{Packed, WeightCache};
 use crate::{buffers, profile};
 
 /// Rows from which packed weights are worth their memory in f32: fewer are read straight from the weights.
@@ -100,16 +101,16 @@ impl<'a> Weight<'a> {
         );
     }
 
-    fn packed(&self, arithmetic: Arithmetic) -> Option<Packed> {
+    fn packed(&self, products: Products) -> Option<Packed> {
         let cache = self.cache?;
-        Some(cache.get(self.values, self.d_out, self.d_in, arithmetic))
+        Some(cache.get(self.values, self.d_out, self.d_in, products))
     }
 
     /// `y = activation(x wᵀ + bias)` in f32.
     fn forward(&self, x: &[f32], bias: Option<&[f32]>, activation: Activation, y: &mut [f32]) {
         let epilogue = Epilogue { bias, activation };
         let many = x.len() >= PACKED_ROWS * self.d_in;
-        if many && let Some(Packed::F32(packed)) = self.packed(Arithmetic::F32) {
+        if many && let Some(Packed::F32(packed)) = self.packed(Products::F32) {
             linear_forward_packed(x, &packed, epilogue, y);
         } else {
             linear_forward_with(x, self.values, epilogue, self.d_in, self.d_out, y);
@@ -123,7 +124,7 @@ impl<'a> Weight<'a> {
     /// `y = finish(x wᵀ)` in bf16.
     fn forward_mixed(&self, x: Matrix, finish: Finish, y: &mut [bf16]) {
         let y = ValuesMut::Bf16(y);
-        match self.packed(Arithmetic::Bf16) {
+        match self.packed(Products::Bf16) {
             Some(Packed::Bf16(packed)) => {
                 mixed::product(x, Right::Packed(&packed), y, false, finish);
             }
