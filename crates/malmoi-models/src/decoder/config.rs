@@ -140,8 +140,7 @@ impl Architecture for DecoderConfig {
         };
         let alike = this.reaches.are_alike() && !this.scale_by_layer;
         if let (Sharing::Groups { n_groups, .. }, false) = (this.common.sharing, alike) {
-            let expected =
-                "no groups where layers differ by what they see or how their scores are scaled";
+            let expected = "no groups where layers differ by `attention_band`, `attention_types` or `scale_attn_by_inverse_layer_idx`";
             return Err(read.unsupported("num_hidden_groups", &n_groups.into(), expected));
         }
         read.finish(accept_unknown)?;
