@@ -44,6 +44,19 @@ fn variants() -> Vec<(&'static str, Value)> {
                    "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}),
         ),
         (
+            "llama",
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 6, "beta_fast": 2.0}}),
+        ),
+        (
+            "llama",
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 6, "mscale": 0.7,
+                   "mscale_all_dim": 1.0, "truncate": false}}),
+        ),
+        (
+            "llama",
+            json!({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}),
+        ),
+        (
             "t5",
             json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false}),
         ),
