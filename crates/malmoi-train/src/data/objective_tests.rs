@@ -103,7 +103,9 @@ fn denoising_hides_spans_shuffles_sentences_and_asks_for_the_text() {
         layout: Some(Layout::Bart),
         ..TrainOptions::new(Algorithm::Bpe, 300)
     };
-    let lines = ["영화 재미", "배우 연기"].map(|line| Ok(line.to_owned()));
+    let lines = ["영화 재미", "배우 연기"]
+        .into_iter()
+        .map(|line| Ok(line.to_owned()));
     let tokenizer = train_from_iter(lines, &options, &mut |_| ())
         .unwrap()
         .tokenizer;
