@@ -90,7 +90,7 @@ pub fn embed<S: AsRef<[u32]>>(
 }
 
 /// Pools the hidden states of one text, `[T, D]` with T at least 1.
-fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
+pub fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
     match pooling {
         Pooling::Cls => hidden[..d].to_vec(),
         Pooling::Last => hidden[hidden.len() - d..].to_vec(),
@@ -108,7 +108,7 @@ fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
 }
 
 /// Divides by the L2 norm; a vector of zeros stays as it is.
-fn normalize(vector: &mut [f32]) {
+pub fn normalize(vector: &mut [f32]) {
     let norm = vector
         .iter()
         .map(|x| f64::from(*x).powi(2))
