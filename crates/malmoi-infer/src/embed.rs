@@ -124,7 +124,7 @@ fn states(
 }
 
 /// Pools the hidden states of one text, `[T, D]` with T at least 1.
-fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
+pub fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
     match pooling {
         Pooling::Cls => hidden[..d].to_vec(),
         Pooling::Last => hidden[hidden.len() - d..].to_vec(),
@@ -142,7 +142,7 @@ fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
 }
 
 /// Divides by the L2 norm; a vector of zeros stays as it is.
-pub(crate) fn normalize(vector: &mut [f32]) {
+pub fn normalize(vector: &mut [f32]) {
     let norm = vector
         .iter()
         .map(|x| f64::from(*x).powi(2))
