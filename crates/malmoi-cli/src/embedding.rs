@@ -37,6 +37,7 @@ impl EmbedFlags {
                 PoolingName::Cls => Pooling::Cls,
                 PoolingName::Last => Pooling::Last,
             },
+            normalize: false,
             layer: self.layer,
             language,
             ..EmbedOptions::default()
