@@ -7,6 +7,7 @@ pub mod embed;
 mod error;
 pub mod fill_mask;
 pub mod generate;
+pub mod likelihood;
 pub mod masked_accuracy;
 pub mod perplexity;
 pub mod pipeline;
@@ -15,6 +16,8 @@ pub mod sampling;
 mod stop;
 #[cfg(test)]
 mod tests;
+pub mod zeroshot;
+pub mod zeroshot_classify;
 
 pub use error::InferError;
 pub use pipeline::Pipeline;

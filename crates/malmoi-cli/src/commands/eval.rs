@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::arguments::{Global, ModelArguments};
 use crate::commands::eval_task::EvalTask;
+use crate::commands::zeroshot::ZeroShot;
 use crate::failure::Result;
 use crate::task::{ClassifyFlags, RegressFlags, Text2textFlags};
 use crate::{model, output, progress};
@@ -33,6 +34,9 @@ pub enum Eval {
         after_help = "Example:\n  malmoi eval text2text --model malmoi-chat --data chat-valid.tsv --json"
     )]
     Text2text(EvalTask<Text2textFlags>),
+    /// Questions without training: LAMBADA, BLiMP, PIQA, ARC, BoolQ, KoBEST, templates of your own
+    #[command(name = "zeroshot")]
+    ZeroShot(Box<ZeroShot>),
 }
 
 impl Eval {
@@ -42,6 +46,7 @@ impl Eval {
             Self::Classify(verb) => verb.run(global),
             Self::Regress(verb) => verb.run(global),
             Self::Text2text(verb) => verb.run(global),
+            Self::ZeroShot(verb) => verb.run(global),
         }
     }
 }

@@ -19,6 +19,8 @@ pub mod tokenizer_encode;
 pub mod tokenizer_inspect;
 pub mod tokenizer_train;
 pub mod verify;
+pub mod zeroshot;
+pub mod zeroshot_classify;
 
 use clap::Subcommand;
 
