@@ -55,6 +55,7 @@ def config(name, vocab_size):
         ),
         "xlm-clm": lambda: transformers.XLMConfig(
             **common, emb_dim=16, n_layers=1, n_heads=2, causal=True, n_langs=1, max_position_embeddings=POSITIONS, use_lang_emb=False,
+            pad_index=0, pad_token_id=0,
         ),
         "t5": lambda: transformers.T5Config(
             **common, d_model=16, d_kv=6, d_ff=24, num_layers=1, num_heads=2, relative_attention_num_buckets=8,

@@ -394,6 +394,7 @@ impl Pipeline {
             .tokenizer
             .model_max_length()
             .map_or(max_len, |bound| bound.min(max_len));
+        let max_len = options.max_len.map_or(max_len, |bound| bound.min(max_len));
         let encode = EncodeOptions {
             truncation: Some(Truncation::to(max_len)),
             ..EncodeOptions::default()

@@ -31,6 +31,7 @@ mod registry;
 mod roberta;
 pub mod rope_keys;
 mod save;
+mod sentence;
 pub mod shape;
 mod states;
 pub mod t5;
@@ -53,5 +54,6 @@ pub use malmoi_nn::{BatchError, KeyRows, KvCache, Mask, NormPlace, PackedBatch, 
 pub use model::{Model, OpenOptions};
 pub use precision::Precision;
 pub use save::SaveOptions;
+pub use sentence::{Pooling, SentenceLayout, SentenceLoss, SentenceTargets};
 pub use shape::{AttentionShape, LayerShape, ModelShape, StackKind, StackShape, VocabularyShape};
 pub use states::StatesRun;

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use malmoi_infer::embed::{EmbedOptions, Pooling, cosine};
+use malmoi_models::SentenceLayout;
 use serde_json::json;
 
 use crate::arguments::{Global, ModelArguments};
@@ -22,9 +23,9 @@ pub struct Embed {
     model: ModelArguments,
     #[command(flatten)]
     text: TextArguments,
-    /// How the token vectors become one
-    #[arg(long, value_enum, default_value = "mean")]
-    pooling: PoolingName,
+    /// How the token vectors become one (default: as the model's folder says, or mean)
+    #[arg(long, value_enum)]
+    pooling: Option<PoolingName>,
     /// Divide each vector by its length
     #[arg(long)]
     normalize: bool,
@@ -33,25 +34,48 @@ pub struct Embed {
     json: bool,
 }
 
+/// Ways of pooling.
 #[derive(ValueEnum, Debug, Clone, Copy)]
-enum PoolingName {
+pub enum PoolingName {
+    /// The mean
     Mean,
+    /// The first token
     Cls,
+    /// The last token
     Last,
+    /// The largest value of each dimension
+    Max,
+    /// The sum over the root of the number of tokens
+    MeanSqrtLen,
+    /// The mean with weights that grow with the place
+    WeightedMean,
+}
+
+impl From<PoolingName> for Pooling {
+    fn from(name: PoolingName) -> Self {
+        match name {
+            PoolingName::Mean => Self::Mean,
+            PoolingName::Cls => Self::Cls,
+            PoolingName::Last => Self::Last,
+            PoolingName::Max => Self::Max,
+            PoolingName::MeanSqrtLen => Self::MeanSqrtLen,
+            PoolingName::WeightedMean => Self::WeightedMean,
+        }
+    }
 }
 
 impl Embed {
     pub fn run(self, global: &Global) -> Result<()> {
         let texts = self.text.texts()?;
+        let layout = SentenceLayout::read(&model::directory(&self.model.model, global)?)?;
         let pipeline = model::pipeline(&self.model, global)?;
-        let pooling = match self.pooling {
-            PoolingName::Mean => Pooling::Mean,
-            PoolingName::Cls => Pooling::Cls,
-            PoolingName::Last => Pooling::Last,
-        };
+        let given = self.pooling.map(Pooling::from);
         let options = EmbedOptions {
-            pooling,
-            normalize: self.normalize,
+            pooling: given
+                .or(layout.as_ref().map(|layout| layout.pooling))
+                .unwrap_or_default(),
+            normalize: self.normalize || layout.as_ref().is_some_and(|layout| layout.normalize),
+            max_len: layout.and_then(|layout| layout.max_len),
             ..Default::default()
         };
         let bar = progress::bar(global.quiet, texts.len() as u64, "embedding", "texts");

@@ -8,6 +8,7 @@ use malmoi_text::{CorpusOptions, DocumentMode, documents};
 use serde_json::json;
 
 use crate::arguments::{Global, ModelArguments};
+use crate::commands::eval_embed::EvalEmbed;
 use crate::commands::eval_task::EvalTask;
 use crate::commands::zeroshot::ZeroShot;
 use crate::failure::Result;
@@ -37,6 +38,8 @@ pub enum Eval {
     /// Questions without training: LAMBADA, BLiMP, PIQA, ARC, BoolQ, KoBEST, templates of your own
     #[command(name = "zeroshot")]
     ZeroShot(Box<ZeroShot>),
+    /// Vectors of sentences: correlation of cosines with scores, or retrieval
+    Embed(EvalEmbed),
 }
 
 impl Eval {
@@ -47,6 +50,7 @@ impl Eval {
             Self::Regress(verb) => verb.run(global),
             Self::Text2text(verb) => verb.run(global),
             Self::ZeroShot(verb) => verb.run(global),
+            Self::Embed(verb) => verb.run(global),
         }
     }
 }

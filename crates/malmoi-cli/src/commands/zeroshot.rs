@@ -20,13 +20,15 @@ use crate::{model, output, progress};
 /// Ask a language model questions it was not trained for, and score its answers by their probability
 #[derive(Args, Debug)]
 #[command(
+    // Tasks can be looked at without a model.
+    mut_arg("model", |arg| arg.required(false).default_value("").hide_default_value(true)),
     after_help = "Decoders and encoder-decoders score by log-likelihood, masked language models by pseudo-log-likelihood.\nA task is a template in TOML: \
                   --source NAME prints one as a start for your own, which --template takes.\n\nExamples:\n  malmoi eval zeroshot --list\n  malmoi eval zeroshot --model gpt2 --task lambada --data lambada.jsonl --json\n  \
                   malmoi eval zeroshot --model malmoi-quickstart/gpt --task ko_nsmc --data-dir data --limit 100 --shots 2"
 )]
 pub struct ZeroShot {
     #[command(flatten)]
-    model: Option<ModelArguments>,
+    model: ModelArguments,
     /// Tasks by name, separated by commas
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     task: Vec<String>,
@@ -102,12 +104,12 @@ impl ZeroShot {
         if let Some(n) = self.show {
             return self.show(&tasks, n);
         }
-        let Some(arguments) = &self.model else {
+        if self.model.model.is_empty() {
             return Err(Failure::input(
                 "no model: give --model MODEL (or --list, --show N to look at tasks alone)",
             ));
-        };
-        let pipeline = model::pipeline(arguments, global)?;
+        }
+        let pipeline = model::pipeline(&self.model, global)?;
         let mut samples = match &self.samples {
             Some(path) => {
                 let file = File::create(path).map_err(|error| Failure::io(path, &error))?;

@@ -189,8 +189,7 @@ fn without_a_token_that_starts_texts_the_first_token_is_context_and_said_so() {
 
 #[test]
 fn a_model_without_a_language_model_head_is_refused() {
-    let config =
-        json!({"model_type": "gpt2", "vocab_size": 1000, "n_embd": 16, "n_layer": 1, "n_head": 2});
+    let config = json!({"model_type": "gpt2", "vocab_size": 1000, "n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2});
     let config = ModelConfig::from_json(&config, false).unwrap();
     let model = Model::initialise(config, Head::None, 1, Mode::Inference);
     let tokenizer = Tokenizer::load(&golden().join("tokenizer-bytelevel-bpe")).unwrap();
