@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod embed;
 pub mod eval;
 pub mod eval_embed;
+pub mod eval_lm;
 pub mod eval_task;
 pub mod fill_mask;
 pub mod finetune;

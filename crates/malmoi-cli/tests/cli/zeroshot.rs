@@ -311,3 +311,47 @@ fn vectors_are_trained_measured_and_read_back() {
     );
     assert_eq!(row["embedding"].as_array().unwrap().len(), 16);
 }
+
+#[test]
+fn documents_are_measured_apart_and_encoders_by_pseudo_perplexity() {
+    let parent = tempdir().unwrap();
+    let file = parent.path().join("text.txt");
+    let lines = ["이 영화는 정말 재미있다", "배우의 연기가 좋았다"];
+    fs::write(&file, format!("{}\n", lines.join("\n"))).unwrap();
+    let table = parent.path().join("text.tsv");
+    fs::write(
+        &table,
+        format!("id\tdocument\n1\t{}\n2\t{}\n", lines[0], lines[1]),
+    )
+    .unwrap();
+    let (file, table) = (path(&file), path(&table));
+    let measure = |model: &str, extra: &[&str]| {
+        let arguments = [&["eval", "lm", "--model", model, "--json"][..], extra].concat();
+        json_of(&run(&arguments).ok()).remove(0)
+    };
+    let gpt = path(&model(parent.path(), "gpt"));
+    let rows = measure(&gpt, &["--data", &file, "--documents", "lines"]);
+    assert_eq!(rows["documents"], 2);
+    assert_eq!(
+        rows["bytes"].as_u64(),
+        Some(lines.concat().len() as u64),
+        "every byte is scored"
+    );
+    assert_eq!(
+        rows,
+        measure(&gpt, &["--data", &table, "--text-column", "document"])
+    );
+    let whole = measure(&gpt, &["--data", &file]);
+    assert!(
+        whole["bytes"].as_u64() < rows["bytes"].as_u64().map(|n| n + 2),
+        "one text, its first token given"
+    );
+    let bert = path(&model(parent.path(), "bert"));
+    let found = measure(&bert, &["--data", &file, "--pseudo"]);
+    let (loss, perplexity) = (&found["pseudo_loss"], &found["pseudo_perplexity"]);
+    assert!((loss.as_f64().unwrap().exp() - perplexity.as_f64().unwrap()).abs() < 1e-6);
+    says(
+        &run(&["eval", "lm", "--model", &bert, "--data", &file, "--pseudo"]).ok(),
+        &["pseudo-perplexity, a token"],
+    );
+}
