@@ -2,7 +2,7 @@
 
 use malmoi_models::{Model, PackedBatch};
 
-use super::{Pair, ScoreOptions, Sum, cost, groups, target_scores};
+use super::{Pair, ScoreOptions, Sum, cost, group_cost, groups, members, target_scores};
 use crate::InferError;
 use crate::embed::by_budget;
 
@@ -29,18 +29,7 @@ pub(super) fn score(
         done += batch.len();
         progress(done);
     }
-    let parts = shared.iter().map(|group| {
-        let rows: usize = pairs[group.clone()]
-            .iter()
-            .map(|pair| pair.target.len())
-            .sum();
-        cost(
-            pairs[group.start].context.len() + rows,
-            rows,
-            budget,
-            vocab_size,
-        )
-    });
+    let parts = (shared.iter()).map(|group| group_cost(&pairs[group.clone()], budget, vocab_size));
     for range in by_budget(parts, budget) {
         let batch = &shared[range];
         with_cache(model, pairs, batch, &mut sums)?;
@@ -101,10 +90,8 @@ fn with_cache(
         }
     }
     // What follows the first token of each text is predicted from the tokens before it.
-    let longer: Vec<(usize, usize)> = (groups.iter().enumerate())
-        .flat_map(|(slot, group)| group.clone().map(move |index| (slot, index)))
-        .filter(|(_, index)| pairs[*index].target.len() > 1)
-        .collect();
+    let mut longer = members(groups);
+    longer.retain(|(_, index)| pairs[*index].target.len() > 1);
     if longer.is_empty() {
         return Ok(());
     }

@@ -128,6 +128,21 @@ fn cost(tokens: usize, rows: usize, tokens_per_batch: usize, vocab_size: usize) 
     tokens.max((rows * vocab_size * tokens_per_batch).div_ceil(LOGITS))
 }
 
+/// The cost of a context that goes through the model once, with the texts behind it.
+fn group_cost(pairs: &[Pair], tokens_per_batch: usize, vocab_size: usize) -> usize {
+    let rows: usize = pairs.iter().map(|pair| pair.target.len()).sum();
+    let tokens = pairs[0].context.len() + rows;
+    cost(tokens, rows, tokens_per_batch, vocab_size)
+}
+
+/// The texts of some groups, each with the number of its group among these.
+fn members(groups: &[std::ops::Range<usize>]) -> Vec<(usize, usize)> {
+    let groups = groups.iter().enumerate();
+    groups
+        .flat_map(|(slot, group)| group.clone().map(move |index| (slot, index)))
+        .collect()
+}
+
 /// Runs of neighbours with the same context.
 fn groups(pairs: &[Pair]) -> Vec<std::ops::Range<usize>> {
     let mut groups: Vec<std::ops::Range<usize>> = Vec::new();

@@ -2,7 +2,7 @@
 
 use malmoi_models::{Model, PackedBatch};
 
-use super::{Pair, ScoreOptions, Sum, cost, groups, target_scores};
+use super::{Pair, ScoreOptions, Sum, group_cost, groups, members, target_scores};
 use crate::InferError;
 use crate::embed::by_budget;
 
@@ -20,18 +20,7 @@ pub(super) fn score(
     let mut sums = vec![Sum::default(); pairs.len()];
     let groups = groups(pairs);
     let (budget, vocab_size) = (options.tokens_per_batch, model.config().vocab_size());
-    let costs = groups.iter().map(|group| {
-        let rows: usize = pairs[group.clone()]
-            .iter()
-            .map(|pair| pair.target.len())
-            .sum();
-        cost(
-            pairs[group.start].context.len() + rows,
-            rows,
-            budget,
-            vocab_size,
-        )
-    });
+    let costs = (groups.iter()).map(|group| group_cost(&pairs[group.clone()], budget, vocab_size));
     let mut done = 0;
     for range in by_budget(costs, budget) {
         let batch = &groups[range];
@@ -40,9 +29,7 @@ pub(super) fn score(
             .map(|group| pairs[group.start].context.as_slice())
             .collect();
         let mut cache = model.read_sources(&PackedBatch::from_sequences(&sources))?;
-        let all: Vec<(usize, usize)> = (batch.iter().enumerate())
-            .flat_map(|(slot, group)| group.clone().map(move |index| (slot, index)))
-            .collect();
+        let all = members(batch);
         cache.select(&all.iter().map(|(slot, _)| *slot).collect::<Vec<_>>());
         let (mut sequences, mut targets, mut owners) = (Vec::new(), Vec::new(), Vec::new());
         for &(_, index) in &all {
