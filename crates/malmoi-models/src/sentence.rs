@@ -2,6 +2,7 @@
 //! sentence-transformers (Reimers and Gurevych 2019) keeps such models.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
@@ -51,6 +52,30 @@ const PUBLISHED: [(Pooling, &str, &str); 6] = [
 ];
 
 impl Pooling {
+    /// Names on the command line.
+    const NAMES: [(Self, &'static str); 6] = [
+        (Self::Mean, "mean"),
+        (Self::Cls, "cls"),
+        (Self::Last, "last"),
+        (Self::Max, "max"),
+        (Self::MeanSqrtLen, "mean-sqrt-len"),
+        (Self::WeightedMean, "weighted-mean"),
+    ];
+
+    /// The one way of pooling that sentence-transformers' `1_Pooling/config.json` names; the mean when it names none.
+    pub fn published(config: &Value) -> Option<Self> {
+        if let Some(name) = config["pooling_mode"].as_str() {
+            let found = PUBLISHED.iter().find(|(_, _, known)| *known == name);
+            return found.map(|(mode, _, _)| *mode);
+        }
+        let mut named = (PUBLISHED.iter()).filter(|(_, key, _)| config[*key] == json!(true));
+        match (named.next(), named.next()) {
+            (Some((mode, _, _)), None) => Some(*mode),
+            (None, _) if config["pooling_mode"].is_null() => Some(Self::Mean),
+            _ => None,
+        }
+    }
+
     /// Pools the states of one text, `[T, D]` with T at least 1.
     pub fn pool(self, hidden: &[f32], d: usize) -> Vec<f32> {
         let n = hidden.len() / d;
@@ -83,6 +108,18 @@ impl Pooling {
     /// Whether training can go through it.
     pub fn is_trainable(self) -> bool {
         matches!(self, Self::Mean | Self::Cls | Self::Last)
+    }
+}
+
+impl FromStr for Pooling {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::NAMES.iter().find(|(_, known)| *known == name);
+        found.map(|(pooling, _)| *pooling).ok_or_else(|| {
+            let known = Self::NAMES.map(|(_, name)| name).join(", ");
+            format!("unknown pooling {name:?}; expected one of {known}")
+        })
     }
 }
 
@@ -204,7 +241,7 @@ impl SentenceLayout {
                 "Transformer" if folder == dir => {}
                 "Pooling" => {
                     let config = read_json(&folder.join("config.json"))?;
-                    layout.pooling = published_pooling(&config).ok_or_else(|| {
+                    layout.pooling = Pooling::published(&config).ok_or_else(|| {
                         unsupported("pooling_mode", &config, "one known way of pooling")
                     })?;
                 }
@@ -281,21 +318,6 @@ impl SentenceLayout {
     }
 }
 
-/// The one way of pooling that a published configuration names.
-fn published_pooling(config: &Value) -> Option<Pooling> {
-    if let Some(name) = config["pooling_mode"].as_str() {
-        let found = PUBLISHED.iter().find(|(_, _, known)| *known == name);
-        return found.map(|(mode, _, _)| *mode);
-    }
-    let mut named = (PUBLISHED.iter()).filter(|(_, key, _)| config[*key] == json!(true));
-    let first = named.next();
-    match (first, named.next()) {
-        (Some((mode, _, _)), None) => Some(*mode),
-        (None, _) if config["pooling_mode"].is_null() => Some(Pooling::Mean),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,6 +342,25 @@ mod tests {
         ] {
             assert_eq!(mode.pool(&hidden, 2), expected, "{mode:?}");
         }
+    }
+
+    #[test]
+    fn every_pooling_has_a_name() {
+        for (mode, _, _) in PUBLISHED {
+            let name = Pooling::NAMES
+                .iter()
+                .find(|(known, _)| *known == mode)
+                .unwrap()
+                .1;
+            assert_eq!(name.parse(), Ok(mode));
+            assert_eq!(serde_json::to_value(mode).unwrap(), json!(name));
+        }
+        assert!(
+            "middle"
+                .parse::<Pooling>()
+                .unwrap_err()
+                .contains("weighted-mean")
+        );
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! `malmoi embed`.
 
-use clap::{Args, ValueEnum};
-use malmoi_infer::embed::{EmbedOptions, Pooling, cosine};
+use clap::Args;
+use malmoi_infer::embed::{EmbedOptions, cosine};
+use malmoi_infer::pipeline::Embedding;
 use malmoi_models::SentenceLayout;
 use serde_json::json;
 
 use crate::arguments::{Global, ModelArguments};
+use crate::embedding::{EmbedFlags, embed_all};
 use crate::failure::Result;
 use crate::input::TextArguments;
 use crate::{model, output, progress};
-
-/// Texts that are tokenized and embedded before the first results are printed.
-const TEXTS_AT_ONCE: usize = 256;
 
 /// Turn texts into vectors
 #[derive(Args, Debug)]
@@ -23,9 +22,11 @@ pub struct Embed {
     model: ModelArguments,
     #[command(flatten)]
     text: TextArguments,
-    /// How the token vectors become one (default: as the model's folder says, or mean)
-    #[arg(long, value_enum)]
-    pooling: Option<PoolingName>,
+    #[command(flatten)]
+    embed: EmbedFlags,
+    /// Language id of the texts, for models that tell languages apart (XLM)
+    #[arg(long, value_name = "N")]
+    language: Option<u32>,
     /// Divide each vector by its length
     #[arg(long)]
     normalize: bool,
@@ -34,75 +35,39 @@ pub struct Embed {
     json: bool,
 }
 
-/// Ways of pooling.
-#[derive(ValueEnum, Debug, Clone, Copy)]
-pub enum PoolingName {
-    /// The mean
-    Mean,
-    /// The first token
-    Cls,
-    /// The last token
-    Last,
-    /// The largest value of each dimension
-    Max,
-    /// The sum over the root of the number of tokens
-    MeanSqrtLen,
-    /// The mean with weights that grow with the place
-    WeightedMean,
-}
-
-impl From<PoolingName> for Pooling {
-    fn from(name: PoolingName) -> Self {
-        match name {
-            PoolingName::Mean => Self::Mean,
-            PoolingName::Cls => Self::Cls,
-            PoolingName::Last => Self::Last,
-            PoolingName::Max => Self::Max,
-            PoolingName::MeanSqrtLen => Self::MeanSqrtLen,
-            PoolingName::WeightedMean => Self::WeightedMean,
-        }
-    }
-}
-
 impl Embed {
     pub fn run(self, global: &Global) -> Result<()> {
         let texts = self.text.texts()?;
         let layout = SentenceLayout::read(&model::directory(&self.model.model, global)?)?;
         let pipeline = model::pipeline(&self.model, global)?;
-        let given = self.pooling.map(Pooling::from);
         let options = EmbedOptions {
-            pooling: given
-                .or(layout.as_ref().map(|layout| layout.pooling))
-                .unwrap_or_default(),
             normalize: self.normalize || layout.as_ref().is_some_and(|layout| layout.normalize),
-            max_len: layout.and_then(|layout| layout.max_len),
-            ..Default::default()
+            ..self.embed.options(layout.as_ref(), self.language)
         };
         let bar = progress::bar(global.quiet, texts.len() as u64, "embedding", "texts");
-        let (mut vectors, mut truncated) = (Vec::new(), 0);
-        for part in texts.chunks(TEXTS_AT_ONCE) {
-            let borrowed: Vec<&str> = part.iter().map(String::as_str).collect();
-            for (text, embedding) in part.iter().zip(pipeline.embed(&borrowed, &options)?) {
-                truncated += usize::from(embedding.truncated);
-                if self.json {
-                    let (tokens, truncated) = (embedding.tokens, embedding.truncated);
-                    output::json(
-                        &json!({ "text": text, "embedding": embedding.vector, "tokens": tokens, "truncated": truncated }),
-                    )?;
-                } else {
-                    vectors.push(embedding.vector);
-                }
+        let (mut vectors, mut cut) = (Vec::new(), 0);
+        embed_all(&pipeline, &texts, &options, &bar, |text, embedding| {
+            let Embedding {
+                vector,
+                tokens,
+                truncated,
+            } = embedding;
+            cut += usize::from(truncated);
+            if self.json {
+                let row = json!({ "text": text, "embedding": vector, "tokens": tokens, "truncated": truncated });
+                return output::json(&row);
             }
-            bar.inc(part.len() as u64);
-        }
+            vectors.push(vector);
+            Ok(())
+        })?;
         bar.finish_and_clear();
         if !self.json {
             print_cosines(&texts, &vectors)?;
         }
-        if truncated > 0 {
+        if cut > 0 {
             progress::remark(
                 global.quiet,
-                format!("note: {truncated} text(s) were longer than the model and lost their end"),
+                format!("note: {cut} text(s) were longer than the model and lost their end"),
             );
         }
         Ok(())

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use crate::arguments::Global;
 use crate::commands::eval_embed::EvalEmbed;
 use crate::commands::eval_lm::Lm;
+use crate::commands::eval_retrieval::Retrieval;
 use crate::commands::eval_task::EvalTask;
 use crate::commands::zeroshot::ZeroShot;
 use crate::failure::Result;
@@ -35,6 +36,8 @@ pub enum Eval {
     ZeroShot(Box<ZeroShot>),
     /// Vectors of sentences: correlation of cosines with scores, or retrieval
     Embed(EvalEmbed),
+    /// Retrieval: how often a text's nearest neighbour is its translation
+    Retrieval(Retrieval),
 }
 
 impl Eval {
@@ -46,6 +49,7 @@ impl Eval {
             Self::Text2text(verb) => verb.run(global),
             Self::ZeroShot(verb) => verb.run(global),
             Self::Embed(verb) => verb.run(global),
+            Self::Retrieval(verb) => verb.run(global),
         }
     }
 }

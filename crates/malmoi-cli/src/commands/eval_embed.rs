@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use malmoi_models::SentenceLayout;
+use malmoi_models::{Pooling, SentenceLayout};
 use malmoi_train::embedding::{Columns, evaluate, read_pairs};
 use serde_json::{Map, json};
 
 use crate::arguments::{Global, ModelArguments};
-use crate::commands::embed::PoolingName;
 use crate::commands::finetune_embed::PairFlags;
 use crate::failure::Result;
 use crate::{model, output, progress};
@@ -28,8 +27,8 @@ pub struct EvalEmbed {
     #[command(flatten)]
     columns: PairFlags,
     /// How the token vectors become one (default: as the model's folder says, or mean)
-    #[arg(long, value_enum)]
-    pooling: Option<PoolingName>,
+    #[arg(long, value_name = "NAME")]
+    pooling: Option<Pooling>,
     /// Tokens of a text; longer ones are cut and counted (default: as the model's folder says)
     #[arg(long, value_name = "N")]
     max_len: Option<usize>,
@@ -45,8 +44,9 @@ impl EvalEmbed {
     pub fn run(self, global: &Global) -> Result<()> {
         let layout = SentenceLayout::read(&model::directory(&self.model.model, global)?)?;
         let pipeline = model::pipeline(&self.model, global)?;
-        let pooling = self.pooling.map(Into::into);
-        let pooling = pooling.or(layout.as_ref().map(|layout| layout.pooling));
+        let pooling = self
+            .pooling
+            .or(layout.as_ref().map(|layout| layout.pooling));
         let bound = layout.and_then(|layout| layout.max_len);
         let most = pipeline.model.config().max_len();
         let max_len = self.max_len.or(bound).unwrap_or(most).min(most);

@@ -33,6 +33,7 @@ const PAGES: &[&[&str]] = &[
     &["eval", "text2text"],
     &["eval", "zeroshot"],
     &["eval", "embed"],
+    &["eval", "retrieval"],
     &["verify"],
     &["bench"],
     &["roofline"],
