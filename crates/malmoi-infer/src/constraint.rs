@@ -131,3 +131,85 @@ impl Constraint {
         self.matcher.is_stopped()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use malmoi_text::{Algorithm, TrainOptions, train_from_iter};
+
+    use super::*;
+
+    fn tokenizer() -> Tokenizer {
+        let lines = [
+            "{\"이름\": \"말모이\", \"수\": 12}",
+            "낱말 345 678",
+            "abc 90",
+        ];
+        let lines = lines.iter().map(|line| Ok(line.to_string()));
+        let options = TrainOptions::new(Algorithm::Bpe, 320);
+        train_from_iter(lines, &options, &mut |_| {})
+            .unwrap()
+            .tokenizer
+    }
+
+    /// Follows a shape, taking at each place the allowed token with the largest of some fixed values.
+    fn written(shape: &Shape, prefer: impl Fn(u32) -> f32) -> String {
+        let tokenizer = tokenizer();
+        let size = tokenizer.vocab_size();
+        let grammars = Grammars::new(&tokenizer, size).unwrap();
+        let mut constraint = grammars.constraint(shape).unwrap();
+        let mut ids = Vec::new();
+        while !constraint.is_complete() && ids.len() < 200 {
+            let mut logits: Vec<f32> = (0..size as u32).map(&prefer).collect();
+            constraint.mask(&mut logits).unwrap();
+            let best = (0..size)
+                .max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+                .unwrap() as u32;
+            assert!(logits[best as usize] > f32::NEG_INFINITY);
+            constraint.advance(best).unwrap();
+            ids.push(best);
+        }
+        tokenizer.decode(&ids, true).unwrap()
+    }
+
+    #[test]
+    fn every_text_matches_its_expression() {
+        let shape = Shape::Regex("(말|모이)-[0-9]{3}".into());
+        let pattern = |text: &str| {
+            let rest = text
+                .strip_prefix("말-")
+                .or_else(|| text.strip_prefix("모이-"));
+            rest.is_some_and(|rest| rest.len() == 3 && rest.bytes().all(|b| b.is_ascii_digit()))
+        };
+        for seed in 0..8u32 {
+            let text = written(&shape, |id| ((id * 37 + seed * 101) % 211) as f32);
+            assert!(pattern(&text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_text_is_json_of_its_schema() {
+        let schema = r#"{"type": "object", "properties": {"ok": {"type": "boolean"}, "n": {"enum": [1, 2]}},
+            "required": ["ok", "n"], "additionalProperties": false}"#;
+        for seed in 0..4u32 {
+            let text = written(&Shape::JsonSchema(schema.into()), |id| {
+                ((id * 53 + seed * 17) % 199) as f32
+            });
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert!(value["ok"].is_boolean() && value["n"].as_u64().is_some_and(|n| n < 3));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_refused() {
+        let tokenizer = tokenizer();
+        let grammars = Grammars::new(&tokenizer, tokenizer.vocab_size()).unwrap();
+        assert!(grammars.constraint(&Shape::Regex("(".into())).is_err());
+        assert!(grammars.constraint(&Shape::JsonSchema("{".into())).is_err());
+        let options = TrainOptions::new(Algorithm::WordPiece, 60);
+        let lines = ["가 나 다"].iter().map(|line| Ok(line.to_string()));
+        let words = train_from_iter(lines, &options, &mut |_| {})
+            .unwrap()
+            .tokenizer;
+        assert!(Grammars::new(&words, words.vocab_size()).is_err());
+    }
+}

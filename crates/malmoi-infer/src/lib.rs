@@ -15,9 +15,9 @@ pub mod pipeline;
 pub mod predict;
 pub mod sampling;
 mod stop;
-pub mod text_stream;
 #[cfg(test)]
 mod tests;
+pub mod text_stream;
 
 pub use error::InferError;
 pub use pipeline::Pipeline;
