@@ -21,6 +21,7 @@ use malmoi_models::{Direction, KvCache, Model, PackedBatch};
 
 use crate::InferError;
 use crate::beam::BeamSearch;
+use crate::constraint::Constraint;
 use crate::generate::{FinishReason, Flow, beginnings, check, log_probability};
 use crate::sampling::{History, Sampler};
 
@@ -581,12 +582,12 @@ fn choose(model: &Model, row: &mut Row, logits: &[f32], report: &mut StepReport)
     row.ids.push(token);
     let flow = request.sink.event(Event::Token(choice));
     let written = row.ids.len() - row.prompt_len;
-    let complete = |constraint: &crate::constraint::Constraint| constraint.is_complete();
+    let complete = |constraint: &mut Constraint| constraint.is_complete();
     let reason = if flow == Flow::Cancel {
         Some(FinishReason::Cancelled)
     } else if flow == Flow::Stop
         || request.end_ids.contains(&token)
-        || request.constraint.as_ref().is_some_and(complete)
+        || request.constraint.as_mut().is_some_and(complete)
     {
         Some(FinishReason::Stop)
     } else if written >= request.max_new_tokens || row.ids.len() >= model.config().position_limit()

@@ -118,8 +118,7 @@ pub struct Server {
     pub address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<Result<(), malmoi_serve::ServeError>>>,
-    /// Where its files are.
-    pub files: tempfile::TempDir,
+    _files: tempfile::TempDir,
 }
 
 impl Server {
@@ -159,7 +158,7 @@ impl Server {
             address,
             stop: Some(stop),
             thread: Some(thread),
-            files,
+            _files: files,
         };
         let start = Instant::now();
         while server.get("/ready").status != 200 {

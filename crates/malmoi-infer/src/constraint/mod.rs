@@ -3,6 +3,8 @@
 //! The grammar's parser says before every token which ones may follow; the others get the logit minus infinity, so that every way
 //! of choosing obeys. The end token is allowed where the text is complete.
 
+mod expression;
+
 use std::sync::Arc;
 
 use llguidance::api::TopLevelGrammar;
@@ -11,6 +13,7 @@ use llguidance::{Matcher, ParserFactory};
 use malmoi_text::Tokenizer;
 
 use crate::InferError;
+use expression::Expression;
 
 /// What a text must look like.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +40,12 @@ impl std::fmt::Debug for Grammars {
 
 /// Where a text stands in its grammar.
 pub struct Constraint {
-    matcher: Matcher,
+    way: Way,
+}
+
+enum Way {
+    Grammar(Box<Matcher>),
+    Expression(Box<Expression>, TokEnv),
 }
 
 impl std::fmt::Debug for Constraint {
@@ -92,13 +100,19 @@ impl Grammars {
     pub fn constraint(&self, shape: &Shape) -> Result<Constraint, InferError> {
         let json = |text: &str| serde_json::from_str(text).map_err(failed);
         let grammar = match shape {
-            Shape::Regex(pattern) => TopLevelGrammar::from_regex(pattern),
+            Shape::Regex(pattern) => {
+                let expression = Expression::new(pattern).map_err(failed)?;
+                let environment = self.factory.tok_env().clone();
+                return Ok(Constraint {
+                    way: Way::Expression(Box::new(expression), environment),
+                });
+            }
             Shape::JsonSchema(schema) => TopLevelGrammar::from_json_schema(json(schema)?),
             Shape::JsonObject => TopLevelGrammar::from_json_schema(json(r#"{"type": "object"}"#)?),
         };
         let parser = self.factory.create_parser(grammar).map_err(failed)?;
         Ok(Constraint {
-            matcher: Matcher::new(Ok(parser)),
+            way: Way::Grammar(Box::new(Matcher::new(Ok(parser)))),
         })
     }
 }
@@ -109,7 +123,12 @@ impl Constraint {
     /// # Errors
     /// [`InferError::Constraint`] when the grammar grows beyond the parser's bounds.
     pub fn mask(&mut self, logits: &mut [f32]) -> Result<(), InferError> {
-        let allowed = self.matcher.compute_mask_or_eos().map_err(failed)?;
+        let allowed = match &mut self.way {
+            Way::Grammar(matcher) => matcher.compute_mask_or_eos().map_err(failed)?,
+            Way::Expression(expression, environment) => {
+                expression.allowed(environment.tok_trie()).map_err(failed)?
+            }
+        };
         for (id, logit) in logits.iter_mut().enumerate() {
             if !allowed.is_allowed(id as u32) {
                 *logit = f32::NEG_INFINITY;
@@ -123,12 +142,24 @@ impl Constraint {
     /// # Errors
     /// [`InferError::Constraint`] for a token that was not allowed.
     pub fn advance(&mut self, token: u32) -> Result<(), InferError> {
-        self.matcher.consume_token(token).map_err(failed)
+        match &mut self.way {
+            Way::Grammar(matcher) => matcher.consume_token(token).map_err(failed),
+            Way::Expression(expression, environment) => {
+                let trie = environment.tok_trie();
+                match token == trie.eos_token() {
+                    true => Ok(()),
+                    false => expression.advance(trie.token(token)).map_err(failed),
+                }
+            }
+        }
     }
 
     /// Whether nothing but the end can follow.
-    pub fn is_complete(&self) -> bool {
-        self.matcher.is_stopped()
+    pub fn is_complete(&mut self) -> bool {
+        match &mut self.way {
+            Way::Grammar(matcher) => matcher.is_stopped(),
+            Way::Expression(expression, _) => expression.is_complete(),
+        }
     }
 }
 
@@ -204,6 +235,11 @@ mod tests {
         let tokenizer = tokenizer();
         let grammars = Grammars::new(&tokenizer, tokenizer.vocab_size()).unwrap();
         assert!(grammars.constraint(&Shape::Regex("(".into())).is_err());
+        assert!(
+            grammars
+                .constraint(&Shape::Regex("a".repeat(5000)))
+                .is_err()
+        );
         assert!(grammars.constraint(&Shape::JsonSchema("{".into())).is_err());
         let options = TrainOptions::new(Algorithm::WordPiece, 60);
         let lines = ["가 나 다"].iter().map(|line| Ok(line.to_string()));
