@@ -13,6 +13,7 @@ pub mod masked_accuracy;
 pub mod perplexity;
 pub mod pipeline;
 pub mod predict;
+pub mod retrieval;
 pub mod sampling;
 mod stop;
 #[cfg(test)]

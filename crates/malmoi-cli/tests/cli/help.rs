@@ -29,6 +29,7 @@ const PAGES: &[&[&str]] = &[
     &["eval", "classify"],
     &["eval", "regress"],
     &["eval", "text2text"],
+    &["eval", "retrieval"],
     &["verify"],
     &["bench"],
     &["roofline"],

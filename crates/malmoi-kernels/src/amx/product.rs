@@ -1,24 +1,35 @@
 //! The product in blocks of 32 x 32 on tiles.
 //!
-//! The right operand lies packed: blocks of 32 columns, each a run of steps of 32 rows, each two tiles. The left operand is
-//! read where it lies when it is bf16 in rows of whole tiles; else 32 rows at a time are packed. A block of the result is
-//! summed in four tiles, stored once to the first-level cache, and finished there: bias, activation, rounding. A piece of work
-//! is a run of rows against as many columns as keep the packed operand in the second-level cache.
+//! The right operand lies packed: blocks of 32 columns, each a run of steps of 32 rows, each two tiles. The tile unit needs a
+//! kilobyte of each operand every 32 cycles, which the first-level cache gives and the second-level cache does not give twice. So
+//! the sum over k is cut into chunks of which 32 rows of the left operand stay in the first level, while the right operand
+//! streams from the second. Sums of all but the last chunk wait in f32; a block whose last chunk is done is finished while
+//! the tile unit works on the next: bias, activation, rounding.
 
-use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-use super::{Amx, BLOCK, STEP, STEP_VALUES, pack};
-use crate::activation::{Activation, derivative_on, value_on, with_constant};
-use crate::mixed::{Finish, Matrix, Values, ValuesMut, bf16};
-use crate::scratch::{Scratch, scratch};
+use super::tiles::{
+    LeftRows, SUMS_ROW, Sums, add_steps, clear_tiles, load_bf16, load_tiles, right_from_step,
+    store_bf16, store_tiles,
+};
+use super::{Amx, BLOCK, STEP, STEP_VALUES, activate, pack};
+use crate::activation::{Activation, with_constant};
+use crate::mixed::{Finish, Matrix, ValuesMut, bf16};
+use crate::scratch::scratch;
 use crate::simd::{Avx512, Simd};
 use crate::threads::{SharedMut, for_each};
 
 /// Bytes of the packed right operand that a piece of work sweeps: about half of a second-level cache.
 const SWEPT: usize = 1 << 20;
-/// Pieces that a product is cut into at least, when it is large enough.
-const PIECES: usize = 8;
+/// Steps in a chunk of the sum at most: 32 rows of the left operand then fill two thirds of a first-level cache.
+const CHUNK: usize = 16;
+/// Blocks whose sums wait for the next chunk, at most: 4 KB each, three eighths of a second-level cache.
+const WAITING: usize = 192;
+/// Columns of blocks for which it pays to bring 32 rows of the left operand into the first-level cache.
+const WIDE: usize = 16;
+/// Rows of blocks in a piece of work at most: beyond, reading the right operand into the second-level cache costs nothing.
+const TALL: usize = 64;
 
 /// A right operand [k, n] in tiles.
 #[derive(Clone, Debug)]
@@ -172,24 +183,41 @@ impl<'a> Work<'a> {
 /// Computes the product on all threads.
 pub(crate) fn multiply(amx: Amx, work: Work) {
     let (row_blocks, col_blocks) = (work.a.rows.div_ceil(BLOCK), work.n.div_ceil(BLOCK));
-    let panel = work.b.steps * STEP_VALUES * 2;
-    // Columns first: as many as stay in the second-level cache; then rows, so that there are pieces enough.
-    let mut columns = (SWEPT / panel.max(1)).clamp(1, col_blocks);
-    while columns > 1 && col_blocks.div_ceil(columns) * row_blocks < PIECES {
-        columns = columns.div_ceil(2);
+    let steps = work.b.steps;
+    let chunks = steps.div_ceil(CHUNK).max(1);
+    // As many columns as stay in the second-level cache for all chunks, so that rows pass one after the other; where those are too few
+    // to make up for reading the left operand, a group of rows passes with each chunk, and columns and rows share the cache.
+    let fitting = |steps: usize| SWEPT / (steps * STEP_VALUES * 2).max(1);
+    let grouped = fitting(steps) < WIDE.min(col_blocks);
+    let mut columns = if grouped { WIDE } else { fitting(steps) }.clamp(1, col_blocks);
+    // As many pieces as threads at least, cut by columns as long as that goes evenly, else by rows too.
+    let threads = crate::threads::count();
+    let mut across = col_blocks.div_ceil(columns);
+    if across > 1 || row_blocks < threads {
+        across = across.next_multiple_of(threads).min(col_blocks);
     }
+    columns = col_blocks.div_ceil(across);
     let across = col_blocks.div_ceil(columns);
-    let columns = col_blocks.div_ceil(across);
-    let down = PIECES.div_ceil(across).min(row_blocks);
+    let down = row_blocks
+        .div_ceil(TALL)
+        .max((2 * threads).div_ceil(across))
+        .min(row_blocks);
     let rows = row_blocks.div_ceil(down);
     let down = row_blocks.div_ceil(rows);
-    let cost = rows * columns * (work.b.steps * 400 + 500);
+    let group = if grouped {
+        (WAITING / columns).clamp(1, rows)
+    } else {
+        1
+    };
+    let cost = rows * columns * (steps * 400 + 500);
     for_each(down * across, cost, |index| {
         // Neighbours share their columns, so that a thread finds its part of `b` in its cache.
         let (i0, j0) = (index % down * rows, index / down * columns);
         let piece = Piece {
             rows: i0..(i0 + rows).min(row_blocks),
             columns: j0..(j0 + columns).min(col_blocks),
+            group,
+            chunks,
         };
         // SAFETY: the token says that the processor has the features.
         amx.with_tiles(|| unsafe { compute(work, piece) });
@@ -198,235 +226,104 @@ pub(crate) fn multiply(amx: Amx, work: Work) {
 
 /// Blocks of the result that a piece of work computes.
 struct Piece {
-    rows: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// Rows of blocks that pass with each chunk.
+    group: usize,
+    /// Chunks of the sum.
+    chunks: usize,
 }
-
-/// Sums of one block: four tiles of 16 x 16, left before right, upper before lower.
-#[repr(C, align(64))]
-struct Sums([f32; BLOCK * BLOCK]);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 unsafe fn compute(work: Work, piece: Piece) {
-    let a = work.a;
-    let steps = work.b.steps;
-    // Tiles can be read where they lie when no part of one is missing.
-    let in_place = match a.values {
-        Values::Bf16(values) if a.col_stride == 1 && a.cols.is_multiple_of(STEP) => Some(values),
-        _ => None,
-    };
-    let mut buffer: Option<Scratch> = None;
-    let (mut even_sums, mut odd_sums) = (Sums([0.0; BLOCK * BLOCK]), Sums([0.0; BLOCK * BLOCK]));
-    let mut odd = false;
+    let (steps, chunks) = (work.b.steps, piece.chunks);
+    let mut left = LeftRows::new(work.a, steps.div_ceil(chunks));
+    let steps_of = |chunk| steps * chunk / chunks..steps * (chunk + 1) / chunks;
+    let width = piece.columns.len();
+    let slots = if chunks > 1 { piece.group * width } else { 0 };
+    // Sums that wait for their next chunk, a block after the other.
+    let mut partial = scratch(slots * BLOCK * BLOCK);
+    let partial = partial.as_mut_ptr();
+    let mut finished = [Sums([0.0; BLOCK * BLOCK]); 2];
+    let mut turn = 0;
     // The block whose sums are stored but not finished.
     let mut waiting: Option<Place> = None;
-    for block in piece.rows {
-        let i = block * BLOCK;
-        let count = BLOCK.min(a.rows - i);
-        // Of up to 16 rows the lower tiles would hold zeros only.
-        let lower = count > 16;
-        let left = match in_place {
-            Some(values) if count == 32 || count == 16 => Left {
-                at: values[i * a.row_stride..].as_ptr().cast(),
-                row: a.row_stride * 2,
-                lower: 16 * a.row_stride * 2,
-                step: STEP * 2,
-            },
-            _ => {
-                // Half a page off: blocks of the right operand start on page boundaries and would claim the same sets.
-                let buffer = buffer.get_or_insert_with(|| scratch(steps * STEP_VALUES / 2 + 512));
-                let to: *mut u16 = buffer[512..].as_mut_ptr().cast();
-                for step in 0..steps {
-                    // SAFETY: the features are there, and the buffer has room for all steps.
-                    unsafe { pack::left(a, i, step * STEP, to.add(step * STEP_VALUES)) };
-                }
-                Left {
-                    at: to.cast(),
-                    row: 64,
-                    lower: 1024,
-                    step: 2048,
-                }
-            }
-        };
-        for column in piece.columns.clone() {
-            let right = work.b.values[column * steps * STEP_VALUES..]
-                .as_ptr()
-                .cast();
-            let (sums, before) = if odd {
-                (&mut even_sums, &odd_sums)
-            } else {
-                (&mut odd_sums, &even_sums)
-            };
-            // The tile unit works on its own, so the finishing of the block before goes in between its instructions.
-            // SAFETY: the left operand has `steps` steps of one or two tiles, the right one of two tiles; the block before is
-            // this piece's.
-            unsafe {
-                clear_tiles();
-                for part in 0..PARTS {
-                    let (first, end) = (steps * part / PARTS, steps * (part + 1) / PARTS);
-                    add_steps(
-                        left.skip(first),
-                        right_from_step(right, first),
-                        end - first,
-                        lower,
-                    );
-                    if let Some(place) = &waiting {
-                        finish(work, place, before, part);
+    for group in piece.rows.clone().step_by(piece.group) {
+        let rows = group..(group + piece.group).min(piece.rows.end);
+        for chunk in 0..chunks {
+            let Range { start: first, end } = steps_of(chunk);
+            for block in rows.clone() {
+                let i = block * BLOCK;
+                let count = BLOCK.min(work.a.rows - i);
+                // Of up to 16 rows the lower tiles would hold zeros only.
+                let lower = count > 16;
+                // SAFETY: the features are there.
+                let operand = unsafe { left.chunk(i, count, first..end) };
+                for (slot, column) in piece.columns.clone().enumerate() {
+                    let right = work.b.values[column * steps * STEP_VALUES..]
+                        .as_ptr()
+                        .cast();
+                    let slot = (block - group) * width + slot;
+                    let sums = partial.wrapping_add(slot * BLOCK * BLOCK);
+                    // The tile unit works on its own, so the finishing of the block before goes in between its instructions.
+                    // SAFETY: the left operand has the steps of this chunk, of one or two tiles, the right one of two tiles; the slot is
+                    // one of `slots`, filled by the chunk before; the block before is this piece's.
+                    unsafe {
+                        if chunk == 0 {
+                            clear_tiles();
+                        } else {
+                            load_tiles(sums, SUMS_ROW, lower);
+                        }
+                        match waiting.take() {
+                            Some(place) => {
+                                for part in 0..PARTS {
+                                    let n = end - first;
+                                    let (from, to) = (n * part / PARTS, n * (part + 1) / PARTS);
+                                    add_steps(
+                                        operand.skip(from),
+                                        right_from_step(right, first + from),
+                                        to - from,
+                                        lower,
+                                    );
+                                    finish(work, &place, &finished[1 - turn], part);
+                                }
+                            }
+                            None => {
+                                add_steps(
+                                    operand,
+                                    right_from_step(right, first),
+                                    end - first,
+                                    lower,
+                                );
+                            }
+                        }
+                        if chunk + 1 < chunks {
+                            store_tiles(sums, SUMS_ROW, lower);
+                            continue;
+                        }
+                        store_tiles(finished[turn].0.as_mut_ptr(), SUMS_ROW, lower);
                     }
+                    turn = 1 - turn;
+                    waiting = Some(Place {
+                        i,
+                        count,
+                        j: column * BLOCK,
+                        cols: BLOCK.min(work.n - column * BLOCK),
+                    });
                 }
-                store_tiles(sums, lower);
             }
-            waiting = Some(Place {
-                i,
-                count,
-                j: column * BLOCK,
-                cols: BLOCK.min(work.n - column * BLOCK),
-            });
-            odd = !odd;
         }
     }
     if let Some(place) = &waiting {
-        let last = if odd { &odd_sums } else { &even_sums };
         for part in 0..PARTS {
             // SAFETY: the features are there, and the block is this piece's.
-            unsafe { finish(work, place, last, part) };
+            unsafe { finish(work, place, &finished[1 - turn], part) };
         }
     }
 }
 
 /// Parts in which a block is finished: each is 4 rows.
 const PARTS: usize = 8;
-
-fn right_from_step(right: *const u8, step: usize) -> *const u8 {
-    right.wrapping_add(step * STEP_VALUES * 2)
-}
-
-/// Where the left operand's tiles are: distances in bytes.
-#[derive(Clone, Copy)]
-struct Left {
-    at: *const u8,
-    /// From one row to the next.
-    row: usize,
-    /// From the upper to the lower tile.
-    lower: usize,
-    /// From one step to the next.
-    step: usize,
-}
-
-impl Left {
-    fn skip(self, step: usize) -> Left {
-        Left {
-            at: self.at.wrapping_add(step * self.step),
-            ..self
-        }
-    }
-}
-
-/// Sets the four tiles of sums to zero.
-///
-/// # Safety
-/// Tiles are configured.
-#[inline(always)]
-unsafe fn clear_tiles() {
-    // SAFETY: promised by the caller. The compiler uses no tiles, so they keep their contents from one statement to the next.
-    unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            options(nostack, nomem)
-        );
-    }
-}
-
-/// Adds `steps` steps to the sums: 32 x 32, or 16 x 32 without the lower tiles.
-///
-/// # Safety
-/// Tiles are configured; both operands hold `steps` steps.
-#[inline(always)]
-unsafe fn add_steps(left: Left, right: *const u8, steps: usize, lower: bool) {
-    if steps == 0 {
-        return;
-    }
-    // SAFETY: promised by the caller.
-    unsafe {
-        if lower {
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a} + {row}*1]",
-                "tileloadd tmm6, [{b} + {s}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s}*1 + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a2} + {row}*1]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, {step}",
-                "add {a2}, {step}",
-                "add {b}, 2048",
-                "dec {k}",
-                "jnz 2b",
-                a = inout(reg) left.at => _,
-                a2 = inout(reg) left.at.add(left.lower) => _,
-                row = in(reg) left.row,
-                step = in(reg) left.step,
-                b = inout(reg) right => _,
-                k = inout(reg) steps => _,
-                s = in(reg) 64_usize,
-                options(nostack, readonly)
-            );
-        } else {
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a} + {row}*1]",
-                "tileloadd tmm6, [{b} + {s}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s}*1 + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "add {a}, {step}",
-                "add {b}, 2048",
-                "dec {k}",
-                "jnz 2b",
-                a = inout(reg) left.at => _,
-                row = in(reg) left.row,
-                step = in(reg) left.step,
-                b = inout(reg) right => _,
-                k = inout(reg) steps => _,
-                s = in(reg) 64_usize,
-                options(nostack, readonly)
-            );
-        }
-    }
-}
-
-/// Stores the sums.
-///
-/// # Safety
-/// Tiles are configured.
-#[inline(always)]
-unsafe fn store_tiles(sums: &mut Sums, lower: bool) {
-    let to = sums.0.as_mut_ptr();
-    // SAFETY: promised by the caller; the tiles fill `sums`.
-    unsafe {
-        asm!(
-            "tilestored [{c} + {s}*1], tmm0",
-            "tilestored [{c} + {s}*1 + 1024], tmm1",
-            s = in(reg) 64_usize,
-            c = in(reg) to,
-            options(nostack)
-        );
-        if lower {
-            asm!(
-                "tilestored [{c} + {s}*1 + 2048], tmm2",
-                "tilestored [{c} + {s}*1 + 3072], tmm3",
-                s = in(reg) 64_usize,
-                c = in(reg) to,
-                options(nostack)
-            );
-        }
-    }
-}
 
 /// Finishes one part of a block.
 ///
@@ -462,7 +359,7 @@ unsafe fn finish(work: Work, place: &Place, sums: &Sums, part: usize) {
                         // SAFETY: as long as the result, and this block of it belongs to the caller.
                         unsafe { store_bf16(input.at(at), cols, c) };
                     }
-                    [value_on(s, K, c[0]), value_on(s, K, c[1])]
+                    [activate::value(s, K, c[0]), activate::value(s, K, c[1])]
                 })
             });
         }
@@ -471,7 +368,7 @@ unsafe fn finish(work: Work, place: &Place, sums: &Sums, part: usize) {
                 part.each(s, #[inline(always)] |at, c| {
                     // SAFETY: as long as the result.
                     let h = unsafe { load_bf16(input.as_ptr().add(at), cols) };
-                    [s.mul(c[0], derivative_on(s, K, h[0])), s.mul(c[1], derivative_on(s, K, h[1]))]
+                    [s.mul(c[0], activate::derivative(s, K, h[0])), s.mul(c[1], activate::derivative(s, K, h[1]))]
                 })
             });
         }
@@ -505,7 +402,7 @@ struct Part<'a> {
     work: Work<'a>,
     place: &'a Place,
     sums: &'a Sums,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
 }
 
 impl Part<'_> {
@@ -519,13 +416,13 @@ impl Part<'_> {
             rows,
         } = self;
         for r in rows {
-            let from = r / 16 * 512 + r % 16 * 16;
+            let from = r * BLOCK;
             let at = (place.i + r) * work.n + place.j;
-            // SAFETY: the sums are four tiles; row `i + r` of the result has `cols` elements from column `j` on.
+            // SAFETY: the sums are 32 rows of 32; row `i + r` of the result has `cols` elements from column `j` on.
             unsafe {
                 let mut c = [
                     s.load(sums.0.as_ptr().add(from)),
-                    s.load(sums.0.as_ptr().add(from + 256)),
+                    s.load(sums.0.as_ptr().add(from + 16)),
                 ];
                 match work.out {
                     Out::F32(out) => {
@@ -543,41 +440,5 @@ impl Part<'_> {
                 }
             }
         }
-    }
-}
-
-/// # Safety
-/// The processor has the features, and `cols` values can be written at `to`.
-#[inline(always)]
-unsafe fn store_bf16(to: *mut bf16, cols: usize, c: [__m512; 2]) {
-    // SAFETY: promised by the caller; masked lanes are not written.
-    unsafe {
-        let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(c[1], c[0]));
-        if cols == BLOCK {
-            _mm512_storeu_si512(to.cast(), both);
-        } else {
-            _mm512_mask_storeu_epi16(to.cast(), (1 << cols) - 1, both);
-        }
-    }
-}
-
-/// # Safety
-/// The processor has the features, and `cols` values can be read at `from`.
-#[inline(always)]
-unsafe fn load_bf16(from: *const bf16, cols: usize) -> [__m512; 2] {
-    // SAFETY: promised by the caller; masked lanes are not read.
-    unsafe {
-        let mask = if cols == BLOCK {
-            u32::MAX
-        } else {
-            (1 << cols) - 1
-        };
-        let both = _mm512_maskz_loadu_epi16(mask, from.cast());
-        let widen =
-            |half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)));
-        [
-            widen(_mm512_castsi512_si256(both)),
-            widen(_mm512_extracti64x4_epi64::<1>(both)),
-        ]
     }
 }
