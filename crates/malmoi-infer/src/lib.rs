@@ -17,9 +17,9 @@ pub mod predict;
 pub mod retrieval;
 pub mod sampling;
 mod stop;
-pub mod text_stream;
 #[cfg(test)]
 mod tests;
+pub mod text_stream;
 pub mod zeroshot;
 pub mod zeroshot_classify;
 
