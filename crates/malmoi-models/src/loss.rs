@@ -15,6 +15,7 @@ use crate::labels::{
     VocabularyTargets,
 };
 use crate::model::Model;
+use crate::sentence;
 
 /// A loss `[1]` or `[2]` whose first element counts, and its terms.
 type Loss = (Tensor<1>, Vec<LossPart>);
@@ -183,6 +184,10 @@ impl Model {
                     weights: Arc::clone(&targets.weights),
                 };
                 let (loss, part) = class_loss("token", rows, &classes);
+                (loss, vec![part])
+            }
+            Labels::Sentences(targets) => {
+                let (loss, part) = sentence::loss(hidden, batch, targets);
                 (loss, vec![part])
             }
             Labels::Spans(targets) => span_loss(self.token_outputs(hidden, pass)?, batch, targets),
