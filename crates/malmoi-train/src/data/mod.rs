@@ -6,6 +6,7 @@
 
 mod clm;
 mod corpus;
+mod denoising;
 mod hide;
 mod mixed;
 mod mlm;
@@ -24,6 +25,7 @@ use malmoi_nn::PackedBatch;
 
 pub use clm::{ClmData, ClmOptions};
 pub use corpus::{Corpus, Tokens};
+pub use denoising::{DenoisingData, DenoisingOptions};
 pub use hide::Units;
 pub use mixed::Mixed;
 pub use mlm::{MlmData, MlmOptions, PairKind, SpecialIds};
