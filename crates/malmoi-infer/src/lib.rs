@@ -16,9 +16,9 @@ pub mod predict;
 pub mod retrieval;
 pub mod sampling;
 mod stop;
-pub mod text_stream;
 #[cfg(test)]
 mod tests;
+pub mod text_stream;
 
 pub use error::InferError;
 pub use pipeline::Pipeline;

@@ -124,6 +124,15 @@ pub fn max_tokens(pipeline: &Pipeline) -> usize {
     bound.map_or(max_len, |bound| bound.min(max_len))
 }
 
+/// Does what takes milliseconds for a text of so many bytes where it holds up no other connection.
+pub fn aside<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
+    const LONG: usize = 16 << 10;
+    match bytes > LONG {
+        true => tokio::task::block_in_place(work),
+        false => work(),
+    }
+}
+
 /// Encodes a text (or a pair); what is too long is cut or refused. An empty text becomes the token that starts (or ends) texts.
 ///
 /// # Errors
@@ -140,7 +149,8 @@ pub fn encode(
         truncation: truncate.then(|| Truncation::to(most)),
         ..EncodeOptions::default()
     };
-    let mut encoding = pipeline.tokenizer.encode(text, pair, &options)?;
+    let length = text.len() + pair.map_or(0, str::len);
+    let mut encoding = aside(length, || pipeline.tokenizer.encode(text, pair, &options))?;
     if encoding.len() > most {
         return Err(ApiError::invalid(format!(
             "the text has {} tokens, but {most} fit: shorten it, or send \"truncate\": true",
