@@ -131,10 +131,17 @@ function readout(tokens, matrix, chosen, causal) {
     h('span', { class: 'list' }, order.map((index) => h('span', {}, shown(tokens[index].text.trim()), ' ', h('b', {}, percent(matrix[chosen][index]))))));
 }
 
+/** A token as it fits beside a map. */
+function brief(text) {
+  const whole = shown(text);
+  return whole.length > 6 ? `${whole.slice(0, 5)}…` : whole;
+}
+
 /** Rows look, columns are looked at. What a decoder may not see is hatched. */
 function heatMap(tokens, matrix, chosen, causal, width, pick) {
   const n = tokens.length;
-  const label = Math.min(72, Math.max(40, width * 0.16));
+  const names = tokens.map((token) => brief(token.text.trim()));
+  const label = Math.min(width * 0.2, 14 + 11 * Math.max(...names.map((name) => name.length)));
   const cell = Math.min(34, (width - label - 2) / n);
   const size = Math.max(7, Math.min(12, cell * 0.62));
   const side = cell * n;
@@ -151,9 +158,8 @@ function heatMap(tokens, matrix, chosen, causal, width, pick) {
       }, s('title', {}, `${tokens[q].text.trim()} → ${tokens[k].text.trim()}: ${masked ? t('attention.unseen') : percent(p)}`)));
     }
   }
-  const cut = (text) => (shown(text.trim()).length > 6 ? `${shown(text.trim()).slice(0, 5)}…` : shown(text.trim()));
-  const rows = tokens.map((token, q) => s('text', { x: label - 6, y: label + (q + 0.5) * cell, class: q === chosen ? 'axis on' : 'axis', 'text-anchor': 'end', 'dominant-baseline': 'central', 'font-size': size }, cut(token.text)));
-  const columns = tokens.map((token, k) => s('text', { transform: `translate(${label + (k + 0.5) * cell} ${label - 6}) rotate(-60)`, class: causal && k > chosen ? 'axis off' : 'axis', 'font-size': size }, cut(token.text)));
+  const rows = tokens.map((token, q) => s('text', { x: label - 6, y: label + (q + 0.5) * cell, class: q === chosen ? 'axis on' : 'axis', 'text-anchor': 'end', 'dominant-baseline': 'central', 'font-size': size }, names[q]));
+  const columns = tokens.map((token, k) => s('text', { transform: `translate(${label + (k + 0.5) * cell} ${label - 6}) rotate(-60)`, class: causal && k > chosen ? 'axis off' : 'axis', 'font-size': size }, names[k]));
   return s('svg', { class: 'heat', width: label + side + 14, height: label + side + 4, role: 'img', 'aria-label': t('attention.mapLabel') },
     s('defs', {}, s('pattern', { id, width: 5, height: 5, patternUnits: 'userSpaceOnUse', patternTransform: 'rotate(45)' }, s('rect', { width: 5, height: 5, class: 'blank' }), s('line', { y2: 5, class: 'stripe' }))),
     cells, rows, columns,

@@ -3,11 +3,11 @@
 import { h, onWidth, put, s } from './dom.js';
 import { plain } from './numbers.js';
 
-/** Round values between two ends, about `count` of them. */
-export function ticks(low, high, count = 4) {
-  const raw = (high - low) / count || 1;
+/** Round values between two ends, about `count` of them; with `whole`, no parts of one. */
+export function ticks(low, high, count = 4, whole = false) {
+  const raw = Math.max((high - low) / count || 1, whole ? 1 : 0);
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((one) => one >= raw);
+  const step = [1, 2, whole ? 2 : 2.5, 5, 10].map((m) => m * power).find((one) => one >= raw);
   const out = [];
   for (let value = Math.ceil(low / step) * step; value <= high + step * 1e-9; value += step) out.push(Number(value.toPrecision(12)));
   return out;
@@ -24,7 +24,7 @@ export function decades(low, high) {
  * A chart of curves over a common axis. A curve is `{name, color, x, y, dots}`; null values leave gaps.
  * Pointing at a place shows the values there.
  */
-export function lineChart({ title, curves, format = plain, xName, height = 190, fromZero = false, label }) {
+export function lineChart({ title, curves, format = plain, xName, height = 190, fromZero = false, label, axis = format }) {
   const readout = h('span', { class: 'number' });
   const node = h('figure', { class: 'chart' },
     h('figcaption', {}, h('b', {}, title), curves.length > 1 ? curves.map((curve) => h('span', { class: 'key', vars: { '--c': curve.color } }, curve.name)) : null, readout));
@@ -48,9 +48,9 @@ export function lineChart({ title, curves, format = plain, xName, height = 190, 
     const py = (y) => top + (1 - (y - y0) / (y1 - y0)) * (height - top - bottom);
     const cross = s('line', { class: 'cross', y1: top, y2: height - bottom, visibility: 'hidden' });
     const drawing = s('svg', { width, height, role: 'img', 'aria-label': `${title}: ${last.map((value) => format(value)).join(', ')}` },
-      ticks(y0, y1).map((value) => [s('line', { class: 'grid', x1: left, x2: width - right, y1: py(value), y2: py(value) }), s('text', { class: 'tick', x: left - 6, y: py(value), 'text-anchor': 'end', 'dominant-baseline': 'central' }, format(value))]),
-      ticks(x0, x1, width / 110).map((value) => s('text', { class: 'tick', x: Math.min(px(value), width - right - 10), y: height - 6, 'text-anchor': 'middle' }, plain(value))),
-      xName ? s('text', { class: 'tick', x: width - right, y: height - bottom - 5, 'text-anchor': 'end' }, xName) : null,
+      ticks(y0, y1).map((value) => [s('line', { class: 'grid', x1: left, x2: width - right, y1: py(value), y2: py(value) }), s('text', { class: 'tick', x: left - 6, y: py(value), 'text-anchor': 'end', 'dominant-baseline': 'central' }, axis(value))]),
+      ticks(x0, x1, width / 110, true).filter((value) => !xName || px(value) < width - right - 8 * xName.length - 18).map((value) => s('text', { class: 'tick', x: px(value), y: height - 6, 'text-anchor': 'middle' }, plain(value))),
+      xName ? s('text', { class: 'tick', x: width - right, y: height - 6, 'text-anchor': 'end' }, xName) : null,
       curves.map((curve) => [
         s('path', { class: 'curve', stroke: curve.color, d: path(curve, px, py) }),
         curve.dots || curve.x.length === 1 ? curve.x.map((x, i) => Number.isFinite(curve.y[i]) && s('circle', { cx: px(x), cy: py(curve.y[i]), r: 3.5, fill: curve.color })) : null]),

@@ -48,7 +48,7 @@ function column(model, { name, boxes }, draw) {
       const section = event.target.closest('.diagrams');
       draw();
       section.querySelector('.box[aria-pressed="true"]')?.focus({ preventScroll: true });
-    } }, t(`box.${key}`), left ? h('small', {}, t('blocks.dropped')) : null);
+    } }, h('span', {}, t(`box.${key}`)), left ? h('small', {}, t('blocks.dropped')) : null);
   };
   return h('div', { class: 'stack' }, h('h4', {}, t(`blocks.${name}`)),
     [...top].reverse().map(button), h('div', { class: 'layer' }, h('span', { class: 'times' }, t('blocks.times')), [...layer].reverse().map(button)), button(boxes[0]));

@@ -3,7 +3,7 @@
 import { get, served } from './api.js';
 import { decades, lineChart } from './charts.js';
 import { choice, field, h, onWidth, put, s } from './dom.js';
-import { bytes, percent, seconds, si } from './numbers.js';
+import { bytes, percent, plain, seconds, si } from './numbers.js';
 import { busy, failed } from './states.js';
 import { t } from './texts.js';
 
@@ -16,7 +16,7 @@ export function render(body) {
   const model = () => served.models.find((one) => one.id === state.model) || served.models[0];
   const controls = h('form', { class: 'controls', onsubmit: (event) => event.preventDefault() });
   let machine = null;
-  const limit = new AbortController();
+  const gone = new AbortController();
 
   const numeric = (name, most) => {
     const input = h('input', { type: 'number', min: 1, max: most, placeholder: t('auto'), inputmode: 'numeric' });
@@ -33,11 +33,11 @@ export function render(body) {
   async function chart() {
     put(roofline, busy(machine ? undefined : t('machine.measuring')));
     try {
-      machine ??= await get('/lab/machine', limit.signal);
+      machine ??= await get('/lab/machine', gone.signal);
       put(facts, summary(machine));
       const query = new URLSearchParams({ model: model().id, phase: state.phase || phases()[0], batch: state.batch || 1 });
       if (state.tokens) query.set('tokens', state.tokens);
-      const cost = await get(`/lab/roofline?${query}`, limit.signal);
+      const cost = await get(`/lab/roofline?${query}`, gone.signal);
       const stage = h('div', { class: 'stage' });
       put(roofline, headline(cost), stage, table(cost), memory(cost.memory));
       onWidth(stage, (width) => put(stage, roofs(cost, machine, width)));
@@ -49,14 +49,14 @@ export function render(body) {
   const history = { at: [], in: [], out: [] };
   async function now() {
     try {
-      const seen = await get('/lab/live', limit.signal);
+      const seen = await get('/lab/live', gone.signal);
       const sum = (name) => seen.models.reduce((total, one) => total + one[name], 0);
       history.at.push(Math.round(seen.uptime_seconds));
       history.in.push(sum('tokens_in_per_second'));
       history.out.push(sum('tokens_out_per_second'));
       for (const list of Object.values(history)) list.splice(0, Math.max(0, list.length - 60));
       put(live, liveFacts(seen), lineChart({
-        title: t('machine.tokensPerSecond'), height: 150, fromZero: true, format: (value) => si(value), xName: t('machine.uptime'), label: '',
+        title: t('machine.tokensPerSecond'), height: 150, fromZero: true, format: (value) => si(value), axis: plain, xName: t('machine.uptime'), label: '',
         curves: [{ name: t('machine.read'), color: 'var(--bert)', x: history.at, y: history.in }, { name: t('machine.wrote'), color: 'var(--gpt)', x: history.at, y: history.out }],
       }));
     } catch (error) {
@@ -73,11 +73,17 @@ export function render(body) {
   const timer = setInterval(() => !document.hidden && now(), 2000);
   return () => {
     clearInterval(timer);
-    limit.abort();
+    gone.abort();
   };
 }
 
 const fact = (name, value, hint) => h('div', { class: 'fact' }, h('span', {}, name), h('b', { class: 'number' }, value), hint ? h('small', {}, hint) : null);
+
+/** A power of ten without digits that say nothing. */
+const round = (value) => si(value).replace(/\.0+(?= |$)/, '');
+
+/** What an operation waits for. */
+const limit = (bound) => t(`bound.${bound}`, bound);
 
 function summary(machine) {
   const memory = machine.levels.find((level) => level.capacity === null);
@@ -90,7 +96,7 @@ function summary(machine) {
 }
 
 const headline = (cost) => h('p', { class: 'readout' },
-  t('machine.predicted'), ' ', h('b', {}, seconds(cost.predicted_s)), ` · ${si(cost.flops, 'FLOP')} · ${si(cost.bytes, 'B')} · ${t('machine.boundBy')} `, h('b', {}, cost.bound));
+  t('machine.predicted'), ' ', h('b', {}, seconds(cost.predicted_s)), ` · ${si(cost.flops, 'FLOP')} · ${si(cost.bytes, 'B')} · ${t('machine.boundBy')} `, h('b', {}, limit(cost.bound)));
 
 /** The roof: memory slopes and arithmetic ceilings, and the operations under it. */
 function roofs(cost, machine, width) {
@@ -113,12 +119,12 @@ function roofs(cost, machine, width) {
   const total = cost.ops.reduce((sum, op) => sum + op.seconds * op.times, 0);
   const label = (level, index) => {
     const x = Math.max(x0, (y0 / level.all) * 1.4) * 1.15 ** index;
-    return s('text', { class: 'tick', x: px(x) + 6, y: py(x * level.all) - 5 }, level.name);
+    return s('text', { class: 'tick', x: px(x) + 9, y: py(x * level.all) + 9 }, level.name);
   };
   const memory = machine.levels.find((level) => level.capacity === null);
   return s('svg', { width, height, role: 'img', 'aria-label': t('machine.rooflineHint'), class: 'roofline' },
-    decades(y0, y1).map((value) => [s('line', { class: 'grid', x1: left, x2: width - right, y1: py(value), y2: py(value) }), s('text', { class: 'tick', x: left - 6, y: py(value), 'text-anchor': 'end', 'dominant-baseline': 'central' }, si(value))]),
-    decades(x0, x1).map((value) => [s('line', { class: 'grid', x1: px(value), x2: px(value), y1: top, y2: height - bottom }), s('text', { class: 'tick', x: px(value), y: height - bottom + 16, 'text-anchor': 'middle' }, value < 1 ? String(value) : si(value).replace(' ', ''))]),
+    decades(y0, y1).map((value) => [s('line', { class: 'grid', x1: left, x2: width - right, y1: py(value), y2: py(value) }), s('text', { class: 'tick', x: left - 6, y: py(value), 'text-anchor': 'end', 'dominant-baseline': 'central' }, round(value))]),
+    decades(x0, x1).map((value) => [s('line', { class: 'grid', x1: px(value), x2: px(value), y1: top, y2: height - bottom }), s('text', { class: 'tick', x: px(value), y: height - bottom + 16, 'text-anchor': 'middle' }, value < 1 ? String(value) : round(value))]),
     s('text', { class: 'tick', x: width - right, y: height - 4, 'text-anchor': 'end' }, t('machine.intensity')),
     s('text', { class: 'tick', x: left, y: 10 }, 'FLOP/s'),
     machine.levels.map((level) => s('path', { class: level === memory ? 'roof' : 'roof thin', d: slope(level.all) })),
@@ -135,7 +141,7 @@ function table(cost) {
     h('thead', {}, h('tr', {}, ['op', 'times', 'flops', 'bytes', 'intensity', 'time', 'share', 'bound'].map((name) => h('th', { class: name === 'op' || name === 'bound' ? null : 'number' }, t(`col.${name}`))))),
     h('tbody', {}, cost.ops.map((op) => h('tr', {},
       h('td', {}, op.name, op.direction === 'forward' ? null : h('small', {}, ` ${op.direction}`)), h('td', { class: 'number' }, String(op.times)), h('td', { class: 'number' }, op.flops ? si(op.flops) : '–'), h('td', { class: 'number' }, si(op.bytes, 'B')),
-      h('td', { class: 'number' }, op.flops ? op.intensity.toFixed(1) : '–'), h('td', { class: 'number' }, seconds(op.seconds * op.times)), h('td', { class: 'number' }, percent((op.seconds * op.times) / total)), h('td', {}, op.bound))))));
+      h('td', { class: 'number' }, op.flops ? op.intensity.toFixed(1) : '–'), h('td', { class: 'number' }, seconds(op.seconds * op.times)), h('td', { class: 'number' }, percent((op.seconds * op.times) / total)), h('td', {}, limit(op.bound)))))));
 }
 
 function memory(parts) {

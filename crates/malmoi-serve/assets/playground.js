@@ -75,10 +75,11 @@ function generation(place) {
     alternatives();
   };
 
-  const chip = (piece, index) => h('button', {
-    type: 'button', class: 'piece', 'aria-pressed': String(state.open === index), 'aria-label': `${piece.text} ${percent(piece.probability)}`,
+  // A button breaks no line, so a line end is a sign on the button and a real one behind it.
+  const chip = (piece, index) => [h('button', {
+    type: 'button', class: 'piece', 'aria-pressed': String(state.open === index), 'aria-label': `${shown(piece.text)} ${percent(piece.probability)}`,
     vars: { '--p': piece.probability }, onclick: () => { state.open = index; paint(); },
-  }, piece.text);
+  }, piece.text.replace(/\n/g, '⏎')), piece.text.includes('\n') ? '\n' : null];
 
   const alternatives = () => {
     const piece = state.pieces[state.open];
@@ -127,7 +128,7 @@ function generation(place) {
         count += choiceNow.logprobs?.token_ids.length || 0;
         end = choiceNow.finish_reason || end;
         state.pieces.push(...fresh);
-        paper.append(...fresh.map((piece, index) => chip(piece, state.pieces.length - fresh.length + index)));
+        paper.append(...fresh.flatMap((piece, index) => chip(piece, state.pieces.length - fresh.length + index)).filter(Boolean));
       }
       const took = (performance.now() - began) / 1000;
       put(facts, t('playground.facts', count, (count / took).toFixed(0), first?.toFixed(0) ?? '–', end));

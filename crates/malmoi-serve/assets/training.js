@@ -53,8 +53,8 @@ const when = (unix) => new Date(unix * 1000).toLocaleString(language(), { dateSt
 
 function curves({ train, valid, samples, config }) {
   const step = t('training.steps');
-  const chart = (title, name, color, format = plain) =>
-    train[name] ? lineChart({ title, xName: step, format, label: '', curves: [{ name, color, x: train.step, y: train[name] }] }) : null;
+  const chart = (title, name, color, format = plain, axis = plain) =>
+    train[name] ? lineChart({ title, xName: step, format, axis, label: '', curves: [{ name, color, x: train.step, y: train[name] }] }) : null;
   const loss = [];
   if (train.loss) loss.push({ name: t('training.train'), color: 'var(--bert)', x: train.step, y: train.loss });
   if (valid.loss) loss.push({ name: t('training.valid'), color: 'var(--gpt)', x: valid.step, y: valid.loss, dots: true });
