@@ -15,6 +15,7 @@ use crate::labels::{
     VocabularyTargets,
 };
 use crate::model::Model;
+use crate::sentence;
 
 /// A loss `[1]` or `[2]` whose first element counts, and its terms.
 type Loss = (Tensor<1>, Vec<LossPart>);
@@ -64,6 +65,8 @@ impl Model {
             return plain.outputs(batch);
         }
         self.validate(batch)?;
+        let paired = self.net.paired(batch);
+        let batch = paired.as_ref().unwrap_or(batch);
         let pass = Pass::inference();
         let hidden = self.run(batch, &pass, &mut |_| ())?;
         let outputs = match self.head {
@@ -127,6 +130,8 @@ impl Model {
         if let Labels::ReplacedTokens(labels) = labels {
             return self.replaced_token_loss(batch, labels, pass);
         }
+        let paired = self.net.paired(batch);
+        let batch = paired.as_ref().unwrap_or(batch);
         let hidden = self.run(batch, pass, &mut |_| ())?;
         let (loss, parts) = match labels {
             Labels::ReplacedTokens(_) => unreachable!("handled above"),
@@ -179,6 +184,10 @@ impl Model {
                     weights: Arc::clone(&targets.weights),
                 };
                 let (loss, part) = class_loss("token", rows, &classes);
+                (loss, vec![part])
+            }
+            Labels::Sentences(targets) => {
+                let (loss, part) = sentence::loss(hidden, batch, targets);
                 (loss, vec![part])
             }
             Labels::Spans(targets) => span_loss(self.token_outputs(hidden, pass)?, batch, targets),

@@ -88,6 +88,10 @@ impl Encoded {
         pair: Option<&str>,
     ) -> Result<Vec<Token>, ApiError> {
         let e = &self.encoding;
+        let unknown = pipeline.tokenizer.special().unk.filter(|id| {
+            // Byte-level vocabularies give one token all roles; there it is no unknown token.
+            Some(*id) != pipeline.tokenizer.special().eos
+        });
         (0..e.len())
             .map(|i| {
                 let id = e.ids[i];
@@ -105,7 +109,9 @@ impl Encoded {
                         Some(piece) => piece.to_owned(),
                         None => pipeline.piece(id)?,
                     },
-                    special: e.special_tokens_mask[i] != 0 || pipeline.tokenizer.is_special(id),
+                    // The unknown token stands for text, whatever that was.
+                    special: e.special_tokens_mask[i] != 0
+                        || pipeline.tokenizer.is_special(id) && Some(id) != unknown,
                     word: e.word_ids[i],
                     start: e.offsets[i].0,
                     end: e.offsets[i].1,

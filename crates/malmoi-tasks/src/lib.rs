@@ -12,6 +12,7 @@ pub mod records;
 pub mod regress;
 pub mod task;
 pub mod text2text;
+pub mod zeroshot;
 
 pub use classify::Classify;
 pub use error::TaskError;

@@ -9,6 +9,7 @@ use malmoi_text::RowFormat;
 use serde_json::{Map, Value};
 
 use crate::arguments::{Global, ModelArguments};
+use crate::commands::zeroshot_classify::ZeroShotClassify;
 use crate::failure::{Failure, Result};
 use crate::input::TextArguments;
 use crate::output;
@@ -33,6 +34,8 @@ pub enum Predict {
         after_help = "Example:\n  malmoi predict text2text --model malmoi-chat --prompt \"오늘 뭐 먹지?\""
     )]
     Text2text(Run<Text2textFlags>),
+    /// Labels that the model was never trained on
+    ZeroShotClassify(ZeroShotClassify),
 }
 
 impl Predict {
@@ -41,6 +44,7 @@ impl Predict {
             Self::Classify(verb) => verb.run(global),
             Self::Regress(verb) => verb.run(global),
             Self::Text2text(verb) => verb.run(global),
+            Self::ZeroShotClassify(verb) => verb.run(global),
         }
     }
 }

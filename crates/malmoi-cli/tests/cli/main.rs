@@ -7,3 +7,4 @@ mod speed;
 #[path = "../support/mod.rs"]
 mod support;
 mod verbs;
+mod zeroshot;

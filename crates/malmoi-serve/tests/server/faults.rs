@@ -28,8 +28,8 @@ fn broken_bodies_are_said_to_be_broken() {
     );
     assert_eq!(post(b"{\"input\": \"a\"}").status, 422);
     assert_eq!(post(b"").status, 400);
-    let deep = "[".repeat(100_000);
-    assert_eq!(post(deep.as_bytes()).status, 400);
+    let deep = format!("{{\"inputs\": {}", "[".repeat(100_000));
+    assert!([400, 422].contains(&post(deep.as_bytes()).status));
     let unknown = SERVER.post("/fill-mask", &json!({"text": "[MASK]", "topk": 3}));
     assert!(unknown.status == 422 && unknown.text().contains("topk"));
     works(&SERVER);
@@ -59,7 +59,7 @@ fn large_bodies_and_long_texts_are_refused() {
     }
     let answer = read_answer(&mut stream);
     assert!(answer.status == 413 || answer.status == 0, "{answer:?}");
-    let text = "가".repeat(100_000);
+    let text = "가 ".repeat(50_000);
     let long = SERVER.post("/embed", &json!({"inputs": text, "model": "bert"}));
     assert_eq!(long.status, 422);
     let cut = SERVER.post(

@@ -33,6 +33,7 @@ fn tokenizer(algorithm: Algorithm, vocab_size: usize) -> Tokenizer {
         .map(|line| Ok(line.to_string()));
     let options = TrainOptions {
         min_frequency: 1,
+        limit_alphabet: (algorithm != Algorithm::Bpe).then_some(200),
         ..TrainOptions::new(algorithm, vocab_size)
     };
     train_from_iter(lines, &options, &mut |_| {})
@@ -74,8 +75,8 @@ fn bert(labels: &[&str]) -> Value {
 /// Small models of every kind that is served, in a folder each.
 pub fn models(root: &Path) -> Vec<ModelSource> {
     let bytes = tokenizer(Algorithm::Bpe, 400);
-    let words = tokenizer(Algorithm::WordPiece, 220);
-    let pieces = tokenizer(Algorithm::Unigram, 200);
+    let words = tokenizer(Algorithm::WordPiece, 400);
+    let pieces = tokenizer(Algorithm::Unigram, 300);
     let at = |name: &str| root.join(name);
     save(&at("gpt"), &bytes, gpt(96, 32), Head::CausalLm);
     let path = at("gpt").join("tokenizer_config.json");

@@ -6,6 +6,7 @@
 
 mod clm;
 mod corpus;
+mod denoising;
 mod hide;
 mod mixed;
 mod mlm;
@@ -13,6 +14,7 @@ mod mlm;
 mod objective_tests;
 mod order;
 mod parallel;
+mod sentences;
 mod spans;
 #[cfg(test)]
 mod tests;
@@ -23,11 +25,13 @@ use malmoi_nn::PackedBatch;
 
 pub use clm::{ClmData, ClmOptions};
 pub use corpus::{Corpus, Tokens};
+pub use denoising::{DenoisingData, DenoisingOptions};
 pub use hide::Units;
 pub use mixed::Mixed;
 pub use mlm::{MlmData, MlmOptions, PairKind, SpecialIds};
 pub(crate) use order::EpochOrder;
 pub use parallel::{TextPairs, TranslationData, TranslationOptions};
+pub use sentences::SentenceRule;
 pub use spans::{Sentinels, SpanData, SpanOptions, sentinel};
 
 use crate::error::TrainError;
@@ -53,6 +57,8 @@ pub struct Example {
     pub class: Option<u32>,
     /// The value of the example.
     pub value: Option<f32>,
+    /// For vectors of sentences: every sequence of the example is a sentence; what is learned, and the score of the first two.
+    pub sentences: Option<(SentenceRule, f32)>,
     /// How the hidden tokens are filled and found, for replaced-token detection.
     pub detection: Option<Detection>,
     /// For an encoder with a decoder: the decoder's start token and what it writes, the end token included. Every token but the first
@@ -131,6 +137,8 @@ pub struct MicroBatch {
     pub classes: Vec<u32>,
     /// Values, one an example; empty unless examples have values.
     pub values: Vec<f32>,
+    /// What is learned about sentences, with a score for each example.
+    pub sentences: Option<(SentenceRule, Vec<f32>)>,
     /// How hidden tokens are filled and found; the draws of the first example stand for the batch.
     pub detection: Option<Detection>,
 }
@@ -191,6 +199,7 @@ impl MicroBatch {
             next_sentence,
             classes,
             values,
+            sentences: sentences::of(examples),
             detection: examples.first().and_then(|example| example.detection),
         }
     }
@@ -216,6 +225,7 @@ impl MicroBatch {
             next_sentence: Vec::new(),
             classes: Vec::new(),
             values: Vec::new(),
+            sentences: None,
             detection: None,
         }
     }
@@ -223,6 +233,9 @@ impl MicroBatch {
     /// Labels with the weight of each counted target: one over the number of those in the whole step, so that micro-batches
     /// add up to the mean over all of them.
     pub fn labels(&self, counts: Counts) -> Labels {
+        if let Some((rule, scores)) = &self.sentences {
+            return rule.labels(scores);
+        }
         let share = |count: usize| (1.0 / count.max(1) as f64) as f32;
         if !self.classes.is_empty() {
             return Labels::Classes(ClassTargets {
@@ -261,13 +274,21 @@ impl MicroBatch {
 
     /// Whether there is anything to learn from it.
     pub fn has_labels(&self) -> bool {
-        !(self.targets.is_empty() && self.classes.is_empty() && self.values.is_empty())
+        self.sentences.is_some()
+            || !(self.targets.is_empty() && self.classes.is_empty() && self.values.is_empty())
+    }
+
+    /// Examples of sentences.
+    fn n_sentences(&self) -> usize {
+        self.sentences
+            .as_ref()
+            .map_or(0, |(_, scores)| scores.len())
     }
 
     /// Factor on the loss of this micro-batch in a step that counts `counts` targets: 1 where the labels carry weights, the
     /// share of its rows where the model takes a plain mean.
     pub fn share(&self, counts: Counts) -> f64 {
-        match self.values.len() {
+        match self.values.len() + self.n_sentences() {
             0 => 1.0,
             n => n as f64 / counts.rows.max(1) as f64,
         }
@@ -295,7 +316,7 @@ impl Counts {
             .fold(Self::default(), |sum, micro| Self {
                 targets: sum.targets + micro.targets.len(),
                 pairs: sum.pairs + micro.next_sentence.len(),
-                rows: sum.rows + micro.classes.len() + micro.values.len(),
+                rows: sum.rows + micro.classes.len() + micro.values.len() + micro.n_sentences(),
                 tokens: sum.tokens
                     + micro.batch.n_tokens()
                     + (micro.batch.source.as_ref()).map_or(0, |source| source.n_tokens()),

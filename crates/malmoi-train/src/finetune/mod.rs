@@ -13,8 +13,10 @@ mod tests;
 
 use std::path::Path;
 
+pub(crate) use config::resolved;
 pub use config::{DataSection, EvaluateSection, FinetuneConfig, StartSection};
 pub use data::example;
+pub(crate) use model::with_dropout;
 pub use model::{SavedTask, encoder, evaluate, read_cases};
 
 use crate::error::TrainError;

@@ -20,6 +20,7 @@ pub struct Trainer {
     step: u64,
     /// The gradients of the first step of this process are checked for coverage.
     checked: bool,
+    untrained: &'static [&'static str],
     options: StepOptions,
 }
 
@@ -78,7 +79,17 @@ impl Trainer {
             optimizer,
             step,
             checked: false,
+            untrained: &[],
             options,
+        }
+    }
+
+    /// The same, when parameters whose names hold one of `parts` need no gradient.
+    #[must_use]
+    pub fn without_training(self, parts: &'static [&'static str]) -> Self {
+        Self {
+            untrained: parts,
+            ..self
         }
     }
 
@@ -173,7 +184,7 @@ impl Trainer {
             return Err(not_finite("the loss".into()));
         }
         if !self.checked {
-            check_coverage(&sum.gradients)?;
+            check_coverage(&sum.gradients, self.untrained)?;
             self.checked = true;
         }
         let span = profile::span(|| label("GradientNorm", &sum.gradients, 1, 2));
@@ -300,10 +311,15 @@ fn label(
 }
 
 /// Every parameter must get a gradient: one that doesn't was cut off the loss by mistake and would silently stay as it is.
-fn check_coverage(gradients: &[(ParameterInfo, Option<Vec<f32>>)]) -> Result<(), TrainError> {
+fn check_coverage(
+    gradients: &[(ParameterInfo, Option<Vec<f32>>)],
+    untrained: &[&str],
+) -> Result<(), TrainError> {
     let tensors: Vec<String> = gradients
         .iter()
-        .filter(|(_, gradient)| gradient.is_none())
+        .filter(|(info, gradient)| {
+            gradient.is_none() && !untrained.iter().any(|part| info.name.contains(part))
+        })
         .map(|(info, _)| info.name.clone())
         .collect();
     if tensors.is_empty() {
