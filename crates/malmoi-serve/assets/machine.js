@@ -138,10 +138,11 @@ function roofs(cost, machine, width) {
 function table(cost) {
   const total = cost.ops.reduce((sum, op) => sum + op.seconds * op.times, 0) || 1;
   return h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': t('machine.ops') }, h('table', {},
-    h('thead', {}, h('tr', {}, ['op', 'times', 'flops', 'bytes', 'intensity', 'time', 'share', 'bound'].map((name) => h('th', { class: name === 'op' || name === 'bound' ? null : 'number' }, t(`col.${name}`))))),
+    h('thead', {}, h('tr', {}, ['op', 'time', 'share', 'bound', 'times', 'flops', 'bytes', 'intensity'].map((name) => h('th', { class: name === 'op' || name === 'bound' ? null : 'number' }, t(`col.${name}`))))),
     h('tbody', {}, cost.ops.map((op) => h('tr', {},
-      h('td', {}, op.name, op.direction === 'forward' ? null : h('small', {}, ` ${op.direction}`)), h('td', { class: 'number' }, String(op.times)), h('td', { class: 'number' }, op.flops ? si(op.flops) : '–'), h('td', { class: 'number' }, si(op.bytes, 'B')),
-      h('td', { class: 'number' }, op.flops ? op.intensity.toFixed(1) : '–'), h('td', { class: 'number' }, seconds(op.seconds * op.times)), h('td', { class: 'number' }, percent((op.seconds * op.times) / total)), h('td', {}, limit(op.bound)))))));
+      h('td', {}, op.name, op.direction === 'forward' ? null : h('small', {}, ` ${op.direction}`)),
+      h('td', { class: 'number' }, seconds(op.seconds * op.times)), h('td', { class: 'number' }, percent((op.seconds * op.times) / total)), h('td', {}, limit(op.bound)),
+      [String(op.times), op.flops ? si(op.flops) : '–', si(op.bytes, 'B'), op.flops ? op.intensity.toFixed(1) : '–'].map((value) => h('td', { class: 'number' }, value)))))));
 }
 
 function memory(parts) {

@@ -99,9 +99,15 @@ mod tests {
         assert_eq!(first.status(), StatusCode::OK);
         assert_eq!(first.headers()[header::CONTENT_TYPE], STYLE);
         let mut asked = HeaderMap::new();
-        let tags = format!("\"other\", W/{}", first.headers()[header::ETAG].to_str().unwrap());
+        let tags = format!(
+            "\"other\", W/{}",
+            first.headers()[header::ETAG].to_str().unwrap()
+        );
         asked.insert(header::IF_NONE_MATCH, tags.parse().unwrap());
-        assert_eq!(send(&asked, STYLE, bytes).status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(
+            send(&asked, STYLE, bytes).status(),
+            StatusCode::NOT_MODIFIED
+        );
         let changed = send(&asked, STYLE, b"body { margin: 1px }");
         assert_eq!(changed.status(), StatusCode::OK);
     }
