@@ -128,6 +128,11 @@ pub(crate) trait Config: Debug {
         None
     }
 
+    /// Whether every head of it can predict tokens, because the output projection is the token embedding once more.
+    fn is_tied(&self) -> bool {
+        false
+    }
+
     /// Whether a published tensor repeats a tied one or is read by no computation.
     fn is_redundant(&self, _name: &str) -> bool {
         false
@@ -224,6 +229,7 @@ pub(crate) trait Parameters {
     fn read(&self, f: &mut dyn FnMut(&ParameterInfo, &[f32]));
     fn gradients(&self, gradients: &mut LeafGradients) -> Vec<NamedGradient>;
     fn update(self: Box<Self>, f: &mut dyn FnMut(&ParameterInfo, &mut [f32])) -> Box<dyn Network>;
+    fn freeze(self: Box<Self>, frozen: &mut dyn FnMut(&ParameterInfo) -> bool) -> Box<dyn Network>;
     /// `None` from `source` stops.
     fn fill(
         self: Box<Self>,
@@ -250,6 +256,10 @@ impl<M: Module + Network + 'static> Parameters for M {
 
     fn update(self: Box<Self>, f: &mut dyn FnMut(&ParameterInfo, &mut [f32])) -> Box<dyn Network> {
         Box::new(parameters::update(*self, f))
+    }
+
+    fn freeze(self: Box<Self>, frozen: &mut dyn FnMut(&ParameterInfo) -> bool) -> Box<dyn Network> {
+        Box::new(parameters::freeze(*self, frozen))
     }
 
     fn fill(

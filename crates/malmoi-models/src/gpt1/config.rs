@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::{model::Gpt1, weights};
 use crate::architecture::{Architecture, Config, Network};
 use crate::config::{Direction, Sizes, SpecialTokens};
-use crate::config_keys;
-use crate::head::Head;
+use crate::config_keys::{self, LabelSet};
+use crate::head::{Head, ProblemType};
 use crate::names::NameTable;
 
 /// Sizes and rates of a GPT-1 model.
@@ -40,8 +40,12 @@ pub struct Gpt1Config {
     pub classifier_dropout: f32,
     /// Standard deviation of initial weights.
     pub initializer_range: f32,
-    /// Names of labels, kept from the file.
+    /// Outputs of a classifier.
+    pub n_labels: usize,
+    /// Their names, if any were published.
     pub labels: Vec<String>,
+    /// How the classifier's labels are read; by the number of labels when absent.
+    pub problem_type: Option<ProblemType>,
 }
 
 impl Architecture for Gpt1Config {
@@ -71,6 +75,11 @@ impl Architecture for Gpt1Config {
             Activation::Gelu => Activation::GeluTanh,
             other => other,
         };
+        let LabelSet {
+            n_labels,
+            labels,
+            problem_type,
+        } = config_keys::labels(&read)?;
         let this = Self {
             vocab_size: config_keys::positive(&read, "vocab_size", None)?,
             d_model: config_keys::positive(&read, "n_embd", None)?,
@@ -85,7 +94,9 @@ impl Architecture for Gpt1Config {
             residual_dropout: config_keys::rate(&read, "resid_pdrop", 0.1)?,
             classifier_dropout: config_keys::rate(&read, "summary_first_dropout", 0.1)?,
             initializer_range: read.f64_or("initializer_range", 0.02)? as f32,
-            labels: config_keys::labels(&read)?.labels,
+            n_labels,
+            labels,
+            problem_type,
         };
         config_keys::divisible(&read, "n_embd", this.d_model, "n_head", this.n_heads)?;
         read.finish(accept_unknown)?;
@@ -119,7 +130,7 @@ impl Config for Gpt1Config {
             "tie_word_embeddings": true,
         });
         config_keys::write_sharing(&mut config, self.sharing);
-        config_keys::write_labels(&mut config, &self.labels, None);
+        config_keys::write_labels(&mut config, &self.labels, self.problem_type);
         config
     }
 
@@ -132,7 +143,15 @@ impl Config for Gpt1Config {
             (Head::None, "OpenAIGPTModel"),
             (Head::CausalLm, "OpenAIGPTLMHeadModel"),
             (Head::DoubleHeads, "OpenAIGPTDoubleHeadsModel"),
+            (
+                Head::SequenceClassification,
+                "OpenAIGPTForSequenceClassification",
+            ),
         ]
+    }
+
+    fn is_tied(&self) -> bool {
+        true
     }
 
     fn direction(&self) -> Direction {

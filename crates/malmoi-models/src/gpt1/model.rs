@@ -2,7 +2,8 @@
 //!
 //! Token + position embeddings (+ a segment token's embedding where segments are given), post-norm blocks that see only the
 //! left, no final norm, and the token embedding once more as the output projection. The second head scores a whole sequence
-//! at one of its tokens, for multiple choice. Where we differ from the published code: batches are packed.
+//! at one of its tokens, for multiple choice; the classifier reads the last token. Where we differ from the published code: batches
+//! are packed.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -15,7 +16,7 @@ use malmoi_nn::{
 use super::Gpt1Config;
 use crate::architecture::Network;
 use crate::head::Head;
-use crate::layers::{embed_with_positions, projection};
+use crate::layers::{embed_with_positions, last_rows, projection};
 
 /// The decoder with the heads that its task needs.
 #[derive(Module, Debug)]
@@ -24,6 +25,7 @@ pub(super) struct Gpt1 {
     position: Embedding,
     layers: Vec<Block>,
     choice: Option<Linear>,
+    classifier: Option<Linear>,
     #[module(skip)]
     config: Gpt1Config,
 }
@@ -46,6 +48,8 @@ impl Gpt1 {
             position: Embedding::new(config.max_len, d),
             layers: Stack::blocks_of(&block, config.sharing, config.n_layers),
             choice: (head == Head::DoubleHeads).then(|| Linear::new(d, 1, true)),
+            classifier: (head == Head::SequenceClassification)
+                .then(|| Linear::new(d, config.n_labels, false)),
             config: config.clone(),
         }
     }
@@ -59,6 +63,16 @@ impl Network for Gpt1 {
 
     fn stack(&self) -> Stack<'_> {
         Stack::shared(&self.layers, self.config.sharing, self.config.n_layers)
+    }
+
+    fn sequence_outputs(
+        &self,
+        hidden: Tensor<2>,
+        batch: &PackedBatch,
+        _pass: &Pass,
+    ) -> Option<Tensor<2>> {
+        let rows = ops::gather_rows(hidden, last_rows(batch, None));
+        Some(self.classifier.as_ref()?.forward(rows))
     }
 
     fn choice_scores(&self, rows: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {

@@ -7,6 +7,7 @@ const RULES: &[Rule] = &[
     layer("token", "tokens_embed"),
     layer("position", "positions_embed"),
     layer("choice", "multiple_choice_head.summary"),
+    layer("classifier", "score"),
 ];
 
 /// The table; the original files carry no `transformer.` prefix, later ones do.
@@ -14,7 +15,7 @@ pub(super) fn table(prefix: &str) -> NameTable {
     NameTable::new(
         &[RULES, BLOCKS],
         prefix,
-        &["multiple_choice_head.", "lm_head."],
+        &["multiple_choice_head.", "lm_head.", "score."],
     )
 }
 

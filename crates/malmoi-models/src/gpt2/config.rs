@@ -229,6 +229,10 @@ impl Config for Gpt2Config {
         ]
     }
 
+    fn is_tied(&self) -> bool {
+        self.tied
+    }
+
     fn direction(&self) -> Direction {
         Direction::Decoder
     }

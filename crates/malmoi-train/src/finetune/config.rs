@@ -13,6 +13,9 @@ use crate::config::{
 };
 use crate::error::{ConfigProblem, TrainError};
 
+use super::sweep::SweepSection;
+use super::tune::TuneSection;
+
 /// The configuration of a fine-tuning run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +34,9 @@ pub struct FinetuneConfig {
     pub schedule: ScheduleSection,
     /// How long, in which batches.
     pub train: TrainSection,
+    /// Which parameters are trained, and how targets are weighed.
+    #[serde(default)]
+    pub tune: TuneSection,
     /// Measuring on the validation rows.
     #[serde(default)]
     pub evaluate: EvaluateSection,
@@ -39,6 +45,8 @@ pub struct FinetuneConfig {
     /// Reporting.
     #[serde(default)]
     pub log: LogSection,
+    /// Several runs from this one.
+    pub sweep: Option<SweepSection>,
 }
 
 /// `[model]`: what fine-tuning starts from.
@@ -52,10 +60,13 @@ pub struct StartSection {
     pub accept_unknown_config: bool,
 }
 
-/// `[data]`: tables with a header (TSV, CSV) or JSON lines; `.gz` and `.zst` are read directly.
+/// `[data]`: tables with a header (TSV, CSV), JSON lines (`.gz` and `.zst` are read directly) or Parquet, and the files of a task's own
+/// layout (a token a line, SQuAD).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
+    /// Where the files are; relative paths start here, and `dir` at the working directory.
+    pub dir: Option<PathBuf>,
     /// Training rows.
     pub train: OneOrMany,
     /// Validation rows.
@@ -111,6 +122,14 @@ const ALTERNATIVES: [(&str, &[&str]); 2] = [
     ("schedule", &["warmup_steps", "warmup_ratio"]),
 ];
 
+impl DataSection {
+    /// The files of a list, in the data directory.
+    pub(super) fn files(&self, list: &OneOrMany) -> Vec<PathBuf> {
+        let dir = self.dir.as_deref().unwrap_or(Path::new(""));
+        list.paths().iter().map(|path| dir.join(path)).collect()
+    }
+}
+
 impl FinetuneConfig {
     /// Reads a configuration file, applies overrides of the form `a.b=c`, fills in the defaults and validates the result.
     ///
@@ -165,9 +184,11 @@ impl FinetuneConfig {
         let free = [
             "log",
             "checkpoint",
+            "data.dir",
             "data.train",
             "data.valid",
             "model.path",
+            "sweep",
         ];
         changes(self, other, &free)
     }
@@ -196,6 +217,10 @@ impl FinetuneConfig {
                 self.data.max_len,
                 "raise it",
             ));
+        }
+        self.tune.validate()?;
+        if let Some(sweep) = &self.sweep {
+            sweep.validate()?;
         }
         if let TaskSpec::Text2text(task) = &self.task {
             at_least_one("task.max_target_len", task.max_target_len as u64)?;
