@@ -158,9 +158,9 @@ dispatched!(fn gate_chunk = gate_chunk_on(kind: Activation, gate: &[f32], up: &[
 dispatched!(fn gate_back_chunk = gate_back_chunk_on(kind: Activation, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]));
 
 /// The factor in the argument of GELU's tanh approximation, doubled: `(1 + tanh u) / 2 = sigmoid(2 u)`.
-const TWICE_ROOT_2_OVER_PI: f32 = 1.595_769_2;
-const GELU_CUBIC: f32 = 0.044_715;
-const QUICK_GELU: f32 = 1.702;
+pub(crate) const TWICE_ROOT_2_OVER_PI: f32 = 1.595_769_2;
+pub(crate) const GELU_CUBIC: f32 = 0.044_715;
+pub(crate) const QUICK_GELU: f32 = 1.702;
 /// Slope of the leaky rectifier below zero.
 const LEAK: f32 = 0.01;
 
@@ -192,7 +192,7 @@ fn gelu_tanh_sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
 
 /// `g(x) + slope · x · g(x) (1 - g(x))` where `g` is a sigmoid of an argument with this slope: the derivative of `x · g(x)`.
 #[inline(always)]
-fn gated_derivative<S: Simd>(s: S, x: S::V, g: S::V, slope: S::V) -> S::V {
+pub(crate) fn gated_derivative<S: Simd>(s: S, x: S::V, g: S::V, slope: S::V) -> S::V {
     let one_minus = s.sub(s.splat(1.0), g);
     s.fma(s.mul(s.mul(x, slope), g), one_minus, g)
 }

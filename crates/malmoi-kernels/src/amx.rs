@@ -3,6 +3,7 @@
 //! The compiler has no stable intrinsics for tiles, so the few instructions are written out. The operating system hands out
 //! the tile state on request, once a process; the tile shapes are set once a piece of work.
 
+mod activate;
 mod pack;
 mod product;
 

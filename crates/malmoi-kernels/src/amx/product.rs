@@ -1,15 +1,17 @@
 //! The product in blocks of 32 x 32 on tiles.
 //!
-//! The right operand lies packed: blocks of 32 columns, each a run of steps of 32 rows, each two tiles. The left operand is
-//! read where it lies when it is bf16 in rows of whole tiles; else 32 rows at a time are packed. A block of the result is
-//! summed in four tiles, stored once to the first-level cache, and finished there: bias, activation, rounding. A piece of work
-//! is a run of rows against as many columns as keep the packed operand in the second-level cache.
+//! The right operand lies packed: blocks of 32 columns, each a run of steps of 32 rows, each two tiles. The tile unit needs a
+//! kilobyte of each operand every 32 cycles, which the first-level cache gives and the second-level cache does not give twice. So
+//! the sum over k is cut into chunks of which 32 rows of the left operand stay in the first level, while the right operand
+//! streams from the second. Sums of all but the last chunk wait in f32; a block whose last chunk is done is finished while
+//! the tile unit works on the next: bias, activation, rounding.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-use super::{Amx, BLOCK, STEP, STEP_VALUES, pack};
-use crate::activation::{Activation, derivative_on, value_on, with_constant};
+use super::{Amx, BLOCK, STEP, STEP_VALUES, activate, pack};
+use crate::activation::{Activation, with_constant};
 use crate::mixed::{Finish, Matrix, Values, ValuesMut, bf16};
 use crate::scratch::{Scratch, scratch};
 use crate::simd::{Avx512, Simd};
@@ -17,8 +19,14 @@ use crate::threads::{SharedMut, for_each};
 
 /// Bytes of the packed right operand that a piece of work sweeps: about half of a second-level cache.
 const SWEPT: usize = 1 << 20;
-/// Pieces that a product is cut into at least, when it is large enough.
-const PIECES: usize = 8;
+/// Steps in a chunk of the sum at most: 32 rows of the left operand then fill two thirds of a first-level cache.
+const CHUNK: usize = 16;
+/// Blocks whose sums wait for the next chunk, at most: 4 KB each, three eighths of a second-level cache.
+const WAITING: usize = 192;
+/// Columns of blocks for which it pays to bring 32 rows of the left operand into the first-level cache.
+const WIDE: usize = 16;
+/// Rows of blocks in a piece of work at most: beyond, reading the right operand into the second-level cache costs nothing.
+const TALL: usize = 64;
 
 /// A right operand [k, n] in tiles.
 #[derive(Clone, Debug)]
@@ -172,24 +180,41 @@ impl<'a> Work<'a> {
 /// Computes the product on all threads.
 pub(crate) fn multiply(amx: Amx, work: Work) {
     let (row_blocks, col_blocks) = (work.a.rows.div_ceil(BLOCK), work.n.div_ceil(BLOCK));
-    let panel = work.b.steps * STEP_VALUES * 2;
-    // Columns first: as many as stay in the second-level cache; then rows, so that there are pieces enough.
-    let mut columns = (SWEPT / panel.max(1)).clamp(1, col_blocks);
-    while columns > 1 && col_blocks.div_ceil(columns) * row_blocks < PIECES {
-        columns = columns.div_ceil(2);
+    let steps = work.b.steps;
+    let chunks = steps.div_ceil(CHUNK).max(1);
+    // As many columns as stay in the second-level cache for all chunks, so that rows pass one after the other; where those are too few
+    // to make up for reading the left operand, a group of rows passes with each chunk, and columns and rows share the cache.
+    let fitting = |steps: usize| SWEPT / (steps * STEP_VALUES * 2).max(1);
+    let grouped = fitting(steps) < WIDE.min(col_blocks);
+    let mut columns = if grouped { WIDE } else { fitting(steps) }.clamp(1, col_blocks);
+    // As many pieces as threads at least, cut by columns as long as that goes evenly, else by rows too.
+    let threads = crate::threads::count();
+    let mut across = col_blocks.div_ceil(columns);
+    if across > 1 || row_blocks < threads {
+        across = across.next_multiple_of(threads).min(col_blocks);
     }
+    columns = col_blocks.div_ceil(across);
     let across = col_blocks.div_ceil(columns);
-    let columns = col_blocks.div_ceil(across);
-    let down = PIECES.div_ceil(across).min(row_blocks);
+    let down = row_blocks
+        .div_ceil(TALL)
+        .max((2 * threads).div_ceil(across))
+        .min(row_blocks);
     let rows = row_blocks.div_ceil(down);
     let down = row_blocks.div_ceil(rows);
-    let cost = rows * columns * (work.b.steps * 400 + 500);
+    let group = if grouped {
+        (WAITING / columns).clamp(1, rows)
+    } else {
+        1
+    };
+    let cost = rows * columns * (steps * 400 + 500);
     for_each(down * across, cost, |index| {
         // Neighbours share their columns, so that a thread finds its part of `b` in its cache.
         let (i0, j0) = (index % down * rows, index / down * columns);
         let piece = Piece {
             rows: i0..(i0 + rows).min(row_blocks),
             columns: j0..(j0 + columns).min(col_blocks),
+            group,
+            chunks,
         };
         // SAFETY: the token says that the processor has the features.
         amx.with_tiles(|| unsafe { compute(work, piece) });
@@ -198,100 +223,175 @@ pub(crate) fn multiply(amx: Amx, work: Work) {
 
 /// Blocks of the result that a piece of work computes.
 struct Piece {
-    rows: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// Rows of blocks that pass with each chunk.
+    group: usize,
+    /// Chunks of the sum.
+    chunks: usize,
 }
 
 /// Sums of one block: four tiles of 16 x 16, left before right, upper before lower.
+#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Sums([f32; BLOCK * BLOCK]);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 unsafe fn compute(work: Work, piece: Piece) {
-    let a = work.a;
-    let steps = work.b.steps;
-    // Tiles can be read where they lie when no part of one is missing.
-    let in_place = match a.values {
-        Values::Bf16(values) if a.col_stride == 1 && a.cols.is_multiple_of(STEP) => Some(values),
-        _ => None,
-    };
-    let mut buffer: Option<Scratch> = None;
-    let (mut even_sums, mut odd_sums) = (Sums([0.0; BLOCK * BLOCK]), Sums([0.0; BLOCK * BLOCK]));
-    let mut odd = false;
+    let (steps, chunks) = (work.b.steps, piece.chunks);
+    let mut left = LeftRows::new(work.a, steps.div_ceil(chunks));
+    let steps_of = |chunk| steps * chunk / chunks..steps * (chunk + 1) / chunks;
+    let width = piece.columns.len();
+    let slots = if chunks > 1 { piece.group * width } else { 0 };
+    // Sums that wait for their next chunk, a block after the other.
+    let mut partial = scratch(slots * BLOCK * BLOCK);
+    let partial = partial.as_mut_ptr();
+    let mut finished = [Sums([0.0; BLOCK * BLOCK]); 2];
+    let mut turn = 0;
     // The block whose sums are stored but not finished.
     let mut waiting: Option<Place> = None;
-    for block in piece.rows {
-        let i = block * BLOCK;
-        let count = BLOCK.min(a.rows - i);
-        // Of up to 16 rows the lower tiles would hold zeros only.
-        let lower = count > 16;
-        let left = match in_place {
-            Some(values) if count == 32 || count == 16 => Left {
-                at: values[i * a.row_stride..].as_ptr().cast(),
-                row: a.row_stride * 2,
-                lower: 16 * a.row_stride * 2,
-                step: STEP * 2,
-            },
-            _ => {
-                // Half a page off: blocks of the right operand start on page boundaries and would claim the same sets.
-                let buffer = buffer.get_or_insert_with(|| scratch(steps * STEP_VALUES / 2 + 512));
-                let to: *mut u16 = buffer[512..].as_mut_ptr().cast();
-                for step in 0..steps {
-                    // SAFETY: the features are there, and the buffer has room for all steps.
-                    unsafe { pack::left(a, i, step * STEP, to.add(step * STEP_VALUES)) };
-                }
-                Left {
-                    at: to.cast(),
-                    row: 64,
-                    lower: 1024,
-                    step: 2048,
-                }
-            }
-        };
-        for column in piece.columns.clone() {
-            let right = work.b.values[column * steps * STEP_VALUES..]
-                .as_ptr()
-                .cast();
-            let (sums, before) = if odd {
-                (&mut even_sums, &odd_sums)
-            } else {
-                (&mut odd_sums, &even_sums)
-            };
-            // The tile unit works on its own, so the finishing of the block before goes in between its instructions.
-            // SAFETY: the left operand has `steps` steps of one or two tiles, the right one of two tiles; the block before is
-            // this piece's.
-            unsafe {
-                clear_tiles();
-                for part in 0..PARTS {
-                    let (first, end) = (steps * part / PARTS, steps * (part + 1) / PARTS);
-                    add_steps(
-                        left.skip(first),
-                        right_from_step(right, first),
-                        end - first,
-                        lower,
-                    );
-                    if let Some(place) = &waiting {
-                        finish(work, place, before, part);
+    for group in piece.rows.clone().step_by(piece.group) {
+        let rows = group..(group + piece.group).min(piece.rows.end);
+        for chunk in 0..chunks {
+            let Range { start: first, end } = steps_of(chunk);
+            for block in rows.clone() {
+                let i = block * BLOCK;
+                let count = BLOCK.min(work.a.rows - i);
+                // Of up to 16 rows the lower tiles would hold zeros only.
+                let lower = count > 16;
+                // SAFETY: the features are there.
+                let operand = unsafe { left.chunk(i, count, first..end) };
+                for (slot, column) in piece.columns.clone().enumerate() {
+                    let right = work.b.values[column * steps * STEP_VALUES..]
+                        .as_ptr()
+                        .cast();
+                    let slot = (block - group) * width + slot;
+                    let sums = partial.wrapping_add(slot * BLOCK * BLOCK);
+                    // The tile unit works on its own, so the finishing of the block before goes in between its instructions.
+                    // SAFETY: the left operand has the steps of this chunk, of one or two tiles, the right one of two tiles; the slot is
+                    // one of `slots`, filled by the chunk before; the block before is this piece's.
+                    unsafe {
+                        if chunk == 0 {
+                            clear_tiles();
+                        } else {
+                            load_tiles(sums, lower);
+                        }
+                        match waiting.take() {
+                            Some(place) => {
+                                for part in 0..PARTS {
+                                    let n = end - first;
+                                    let (from, to) = (n * part / PARTS, n * (part + 1) / PARTS);
+                                    add_steps(
+                                        operand.skip(from),
+                                        right_from_step(right, first + from),
+                                        to - from,
+                                        lower,
+                                    );
+                                    finish(work, &place, &finished[1 - turn], part);
+                                }
+                            }
+                            None => {
+                                add_steps(
+                                    operand,
+                                    right_from_step(right, first),
+                                    end - first,
+                                    lower,
+                                );
+                            }
+                        }
+                        if chunk + 1 < chunks {
+                            store_tiles(sums, lower);
+                            continue;
+                        }
+                        store_tiles(finished[turn].0.as_mut_ptr(), lower);
                     }
+                    turn = 1 - turn;
+                    waiting = Some(Place {
+                        i,
+                        count,
+                        j: column * BLOCK,
+                        cols: BLOCK.min(work.n - column * BLOCK),
+                    });
                 }
-                store_tiles(sums, lower);
             }
-            waiting = Some(Place {
-                i,
-                count,
-                j: column * BLOCK,
-                cols: BLOCK.min(work.n - column * BLOCK),
-            });
-            odd = !odd;
         }
     }
     if let Some(place) = &waiting {
-        let last = if odd { &odd_sums } else { &even_sums };
         for part in 0..PARTS {
             // SAFETY: the features are there, and the block is this piece's.
-            unsafe { finish(work, place, last, part) };
+            unsafe { finish(work, place, &finished[1 - turn], part) };
         }
     }
+}
+
+/// Brings 32 rows of the left operand to the tiles, a chunk at a time.
+struct LeftRows<'a> {
+    a: Matrix<'a>,
+    /// The values, when tiles can be read where they lie.
+    in_place: Option<&'a [bf16]>,
+    buffer: Scratch,
+}
+
+/// Values before the packed rows in their buffer: half a page, because runs of the right operand start on page boundaries and would
+/// claim the same sets of the cache.
+const OFFSET: usize = 1024;
+
+impl<'a> LeftRows<'a> {
+    fn new(a: Matrix<'a>, steps: usize) -> LeftRows<'a> {
+        let in_place = match a.values {
+            // No part of a tile may be missing.
+            Values::Bf16(values)
+                if a.col_stride == 1
+                    && a.cols.is_multiple_of(STEP)
+                    && spread(values.as_ptr() as usize, a.row_stride * 2) =>
+            {
+                Some(values)
+            }
+            _ => None,
+        };
+        LeftRows {
+            a,
+            in_place,
+            buffer: scratch((steps * STEP_VALUES + OFFSET) / 2),
+        }
+    }
+
+    /// Rows `i .. i + count` of the steps in `chunk`.
+    ///
+    /// # Safety
+    /// The processor has the features.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+    unsafe fn chunk(&mut self, i: usize, count: usize, chunk: Range<usize>) -> Left {
+        let a = self.a;
+        if let (Some(values), 16 | 32) = (self.in_place, count) {
+            return Left {
+                at: values[i * a.row_stride + chunk.start * STEP..]
+                    .as_ptr()
+                    .cast(),
+                row: a.row_stride * 2,
+                lower: 16 * a.row_stride * 2,
+                step: STEP * 2,
+            };
+        }
+        let to: *mut u16 = self.buffer[OFFSET / 2..].as_mut_ptr().cast();
+        for (place, step) in chunk.enumerate() {
+            // SAFETY: the features are there, and the buffer has room for all steps of a chunk.
+            unsafe { pack::left(a, i, step * STEP, to.add(place * STEP_VALUES)) };
+        }
+        Left {
+            at: to.cast_const().cast(),
+            row: 64,
+            lower: 1024,
+            step: 2048,
+        }
+    }
+}
+
+/// Whether rows at this address and so many bytes apart can be read in place: tile rows that are whole cache lines, and 32 of them that
+/// don't crowd into a few sets of the first-level cache (64 sets; a set holds 12 lines, of which the right operand wants some).
+fn spread(address: usize, row: usize) -> bool {
+    let lines = row / 64;
+    address.is_multiple_of(64) && row.is_multiple_of(64) && 1 << lines.trailing_zeros().min(6) <= 16
 }
 
 /// Parts in which a block is finished: each is 4 rows.
@@ -400,14 +500,42 @@ unsafe fn add_steps(left: Left, right: *const u8, steps: usize, lower: bool) {
     }
 }
 
+/// Brings sums back into the tiles.
+///
+/// # Safety
+/// Tiles are configured; `sums` points to those of a block.
+#[inline(always)]
+unsafe fn load_tiles(sums: *const f32, lower: bool) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{c} + {s}*1]",
+            "tileloadd tmm1, [{c} + {s}*1 + 1024]",
+            s = in(reg) 64_usize,
+            c = in(reg) sums,
+            options(nostack, readonly)
+        );
+        if lower {
+            asm!(
+                "tileloadd tmm2, [{c} + {s}*1 + 2048]",
+                "tileloadd tmm3, [{c} + {s}*1 + 3072]",
+                s = in(reg) 64_usize,
+                c = in(reg) sums,
+                options(nostack, readonly)
+            );
+        } else {
+            asm!("tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
+        }
+    }
+}
+
 /// Stores the sums.
 ///
 /// # Safety
-/// Tiles are configured.
+/// Tiles are configured; `to` has room for those of a block.
 #[inline(always)]
-unsafe fn store_tiles(sums: &mut Sums, lower: bool) {
-    let to = sums.0.as_mut_ptr();
-    // SAFETY: promised by the caller; the tiles fill `sums`.
+unsafe fn store_tiles(to: *mut f32, lower: bool) {
+    // SAFETY: promised by the caller.
     unsafe {
         asm!(
             "tilestored [{c} + {s}*1], tmm0",
@@ -462,7 +590,7 @@ unsafe fn finish(work: Work, place: &Place, sums: &Sums, part: usize) {
                         // SAFETY: as long as the result, and this block of it belongs to the caller.
                         unsafe { store_bf16(input.at(at), cols, c) };
                     }
-                    [value_on(s, K, c[0]), value_on(s, K, c[1])]
+                    [activate::value(s, K, c[0]), activate::value(s, K, c[1])]
                 })
             });
         }
@@ -471,7 +599,7 @@ unsafe fn finish(work: Work, place: &Place, sums: &Sums, part: usize) {
                 part.each(s, #[inline(always)] |at, c| {
                     // SAFETY: as long as the result.
                     let h = unsafe { load_bf16(input.as_ptr().add(at), cols) };
-                    [s.mul(c[0], derivative_on(s, K, h[0])), s.mul(c[1], derivative_on(s, K, h[1]))]
+                    [s.mul(c[0], activate::derivative(s, K, h[0])), s.mul(c[1], activate::derivative(s, K, h[1]))]
                 })
             });
         }
@@ -505,7 +633,7 @@ struct Part<'a> {
     work: Work<'a>,
     place: &'a Place,
     sums: &'a Sums,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
 }
 
 impl Part<'_> {
