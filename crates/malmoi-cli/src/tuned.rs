@@ -53,20 +53,34 @@ impl Tuned {
     fn check(&self) -> Result<(), TaskError> {
         let task = self.spec.task();
         let head = self.pipeline.model.head();
-        let fits = match task.output() {
-            OutputKind::Tags => head == Head::TokenClassification,
-            OutputKind::Spans => head == Head::QuestionAnswering,
-            OutputKind::Choice => matches!(head, Head::MultipleChoice | Head::SequenceClassification),
-            OutputKind::Classes | OutputKind::Labels | OutputKind::Value => {
-                head == Head::SequenceClassification
-            }
-            OutputKind::Text => true,
+        let (fits, needed) = match task.output() {
+            OutputKind::Tags => (
+                head == Head::TokenClassification,
+                "a model that tags tokens",
+            ),
+            OutputKind::Spans => (
+                head == Head::QuestionAnswering,
+                "a model that finds answers",
+            ),
+            OutputKind::Choice => (
+                matches!(head, Head::MultipleChoice | Head::SequenceClassification),
+                "a model that scores choices",
+            ),
+            OutputKind::Classes | OutputKind::Labels => (
+                head == Head::SequenceClassification,
+                "a classifier with labels",
+            ),
+            OutputKind::Value => (
+                head == Head::SequenceClassification,
+                "a classifier with one output",
+            ),
+            OutputKind::Text => (true, ""),
         };
         if !fits {
             let config = self.pipeline.model.config();
             return Err(TaskError::WrongModel {
                 task: task.name(),
-                expected: "a model with a head for it".into(),
+                expected: needed.into(),
                 found: config.architecture_name(head).into(),
             });
         }

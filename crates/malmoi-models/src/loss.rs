@@ -167,7 +167,8 @@ impl Model {
                 let logits = logits.ok_or_else(|| {
                     self.wrong_head("next-sentence prediction", "pretraining heads")
                 })?;
-                let (nsp, part) = class_loss(self.config.get().pair_loss(), logits, next_sentence, 0.0);
+                let (nsp, part) =
+                    class_loss(self.config.get().pair_loss(), logits, next_sentence, 0.0);
                 parts.push(part);
                 (ops::weighted_sum(mlm, 1.0, nsp, 1.0), parts)
             }
@@ -213,7 +214,8 @@ impl Model {
             } => {
                 let (lm, mut parts) = self.vocabulary_loss("lm", hidden.clone(), vocabulary)?;
                 let scores = self.choice_scores(hidden, choice_rows, pass)?;
-                let (choice, part) = class_loss("choice", by_example(scores, choices), choices, 0.0);
+                let (choice, part) =
+                    class_loss("choice", by_example(scores, choices), choices, 0.0);
                 parts.push(part);
                 (ops::weighted_sum(lm, 1.0, choice, *choice_weight), parts)
             }
@@ -330,9 +332,7 @@ fn added_up(outputs: Tensor<2>, values: usize) -> Tensor<2> {
         (first..rows).step_by(group).map(|row| row as u32).collect()
     };
     let parts = (0..group).map(|first| ops::gather_rows(outputs.clone(), every(first)));
-    parts
-        .reduce(ops::add)
-        .expect("a group has a sequence")
+    parts.reduce(ops::add).expect("a group has a sequence")
 }
 
 /// Cross-entropy of the rows that have a class.

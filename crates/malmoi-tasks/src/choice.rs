@@ -159,12 +159,18 @@ mod tests {
         let row = Record::new("f: line 2", &[("a", "하나"), ("b", "둘"), ("label", "2")]);
         assert_eq!(columns.choices(&row).unwrap(), ["하나", "둘"]);
         let error = columns.label(&row, 2).unwrap_err().to_string();
-        assert!(error.contains("f: line 2") && error.contains("0 to 1"), "{error}");
+        assert!(
+            error.contains("f: line 2") && error.contains("0 to 1"),
+            "{error}"
+        );
         let list = |cell: Value| Record::at(Arc::from("f"), 3, vec![("choices".into(), cell)]);
         let task = Choice::default();
         assert_eq!(task.choices(&list(json!(["x", "y"]))).unwrap(), ["x", "y"]);
         let error = task.choices(&list(json!(["x"]))).unwrap_err().to_string();
-        assert!(error.contains("f: line 3") && error.contains("at least two"), "{error}");
+        assert!(
+            error.contains("f: line 3") && error.contains("at least two"),
+            "{error}"
+        );
         assert!(task.choices(&list(json!("x"))).is_err());
     }
 }

@@ -52,11 +52,7 @@ impl Encoder<'_> {
     }
 
     /// In the tokenizer's own layout.
-    fn with_template(
-        &self,
-        text: &str,
-        pair: Option<&str>,
-    ) -> Result<(Sequence, bool), TaskError> {
+    fn with_template(&self, text: &str, pair: Option<&str>) -> Result<(Sequence, bool), TaskError> {
         let special = self.tokenizer.special();
         let filler = special.eos.or(special.bos).or(special.sep).or(special.pad);
         let joined = pair.is_some() && self.tokenizer.added_tokens(true) == 0;
@@ -154,7 +150,8 @@ impl Encoder<'_> {
         first: &str,
         stride: usize,
     ) -> Result<Option<EncodeOptions>, TaskError> {
-        let taken = self.tokenizer.encode_ids(first, false)?.len() + self.tokenizer.added_tokens(true);
+        let taken =
+            self.tokenizer.encode_ids(first, false)?.len() + self.tokenizer.added_tokens(true);
         let Some(room) = self.max_len.checked_sub(taken).filter(|&room| room > 0) else {
             return Ok(None);
         };

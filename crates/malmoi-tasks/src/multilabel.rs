@@ -52,7 +52,10 @@ impl MultiLabel {
 
     /// The labels of a row.
     fn of(&self, record: &Record) -> Result<Vec<String>, TaskError> {
-        if record.value(&self.label_column).is_some_and(Value::is_array) {
+        if record
+            .value(&self.label_column)
+            .is_some_and(Value::is_array)
+        {
             return record.texts(&self.label_column);
         }
         let text = record.text(&self.label_column)?;
@@ -114,7 +117,11 @@ impl Task for MultiLabel {
             Ok::<_, TaskError>(Truth::Labels(flags))
         };
         let truth = labels.map(flags).transpose()?;
-        Ok(Case::new(self.columns().encode(record, encoder)?, truth, record))
+        Ok(Case::new(
+            self.columns().encode(record, encoder)?,
+            truth,
+            record,
+        ))
     }
 
     fn decode(&self, case: &Case, outputs: &[f32], _: &[String]) -> Prediction {

@@ -139,7 +139,10 @@ mod tests {
         assert_eq!(pair.inputs(), ["premise", "sentence2"]);
         let again: Pair = serde_json::from_value(serde_json::to_value(&pair).unwrap()).unwrap();
         assert_eq!(again, pair);
-        assert_eq!(Pair::over(TextColumns::default()).inputs(), ["text", "sentence2"]);
+        assert_eq!(
+            Pair::over(TextColumns::default()).inputs(),
+            ["text", "sentence2"]
+        );
         assert!(serde_json::from_str::<Pair>(r#"{"text": "premise"}"#).is_err());
     }
 }

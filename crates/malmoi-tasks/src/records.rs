@@ -79,7 +79,9 @@ impl Record {
         let list = self.value(column).and_then(Value::as_array);
         let texts = list.map(|list| list.iter().map(plain).collect::<Option<Vec<_>>>());
         texts.flatten().ok_or_else(|| {
-            let found = self.value(column).map_or("nothing".into(), Value::to_string);
+            let found = self
+                .value(column)
+                .map_or("nothing".into(), Value::to_string);
             self.bad(column, found, "a list of texts")
         })
     }

@@ -9,7 +9,11 @@ use crate::task::{Case, Oddity, Prediction, Task, Truth};
 
 /// A truth as JSON.
 pub fn truth_json(truth: &Truth, labels: &[String]) -> Value {
-    let name = |class: u32| labels.get(class as usize).map_or_else(|| json!(class), |label| json!(label));
+    let name = |class: u32| {
+        labels
+            .get(class as usize)
+            .map_or_else(|| json!(class), |label| json!(label))
+    };
     match truth {
         Truth::Class(class) => name(*class),
         Truth::Labels(flags) => {
@@ -33,8 +37,15 @@ fn is_wrong(task: &dyn Task, truth: &Truth, prediction: &Prediction, labels: &[S
         std::slice::from_ref(prediction),
         labels,
     );
-    let of = |name: &str| scores.iter().find(|(found, _)| *found == name).map(|score| score.1);
-    of("accuracy").or(of("exact_match")).is_some_and(|right| right < 1.0)
+    let of = |name: &str| {
+        scores
+            .iter()
+            .find(|(found, _)| *found == name)
+            .map(|score| score.1)
+    };
+    of("accuracy")
+        .or(of("exact_match"))
+        .is_some_and(|right| right < 1.0)
 }
 
 /// The rows that a model got wrong: place, inputs, truth and prediction of each.
@@ -53,7 +64,10 @@ pub fn errors(
         let mut row = Map::new();
         row.insert("place".into(), json!(record.place()));
         for column in task.inputs() {
-            row.insert(column.into(), record.value(column).cloned().unwrap_or(Value::Null));
+            row.insert(
+                column.into(),
+                record.value(column).cloned().unwrap_or(Value::Null),
+            );
         }
         row.insert("truth".into(), truth_json(truth, labels));
         row.insert("prediction".into(), task.show(case, prediction, labels));
@@ -69,7 +83,11 @@ pub fn oddities(cases: &[Case], what: &str) -> Vec<String> {
         odd.entry(*oddity).or_insert((0, place)).0 += 1;
     }
     let describe = |(oddity, (count, place)): (Oddity, (usize, &str))| {
-        let what = if what.is_empty() { String::new() } else { format!("{what} ") };
+        let what = if what.is_empty() {
+            String::new()
+        } else {
+            format!("{what} ")
+        };
         format!(
             "{count} of {} {what}rows {}; the first is at {place}",
             cases.len(),

@@ -146,6 +146,33 @@ impl Tag {
         Ok(tags)
     }
 
+    /// The entity F1 of a model that is always right about the tag of a token: what keeps it from 1 is that tokens reach over the ends of
+    /// entities, or that texts were cut.
+    pub fn ceiling(&self, cases: &[Case], labels: &[String]) -> f64 {
+        let name = |class: &u32| labels.get(*class as usize).map_or("O", String::as_str);
+        let (mut right, mut said) = (Vec::new(), Vec::new());
+        for case in cases {
+            let (Layout::Tagged(tagged), Some(Truth::Tags(truth))) = (&case.layout, &case.truth)
+            else {
+                continue;
+            };
+            let mut of_token = 0;
+            let classes: Vec<u32> = (tagged.units.iter().zip(truth))
+                .map(|(unit, &class)| match (unit.token, unit.first) {
+                    (None, _) => outside(labels),
+                    (Some(_), false) => continued(of_token, labels),
+                    (Some(_), true) => {
+                        of_token = class;
+                        class
+                    }
+                })
+                .collect();
+            right.push(truth.iter().map(name).collect::<Vec<_>>());
+            said.push(classes.iter().map(name).collect::<Vec<_>>());
+        }
+        micro(&right, &said, Scheme::Lenient).f1
+    }
+
     /// The entities that some tags mark, with their places in the text: characters and bytes, ends behind the last.
     fn spans(&self, tagged: &Tagged, tags: &[&str]) -> Vec<Value> {
         let bytes: Vec<usize> = (tagged.text.char_indices().map(|(at, _)| at))
@@ -214,7 +241,11 @@ fn continued(class: u32, labels: &[String]) -> u32 {
     let inside = labels
         .get(class as usize)
         .and_then(|tag| tag.strip_prefix("B-"))
-        .and_then(|kind| labels.iter().position(|l| l.strip_prefix("I-") == Some(kind)));
+        .and_then(|kind| {
+            labels
+                .iter()
+                .position(|l| l.strip_prefix("I-") == Some(kind))
+        });
     inside.map_or(class, |inside| inside as u32)
 }
 
@@ -237,7 +268,10 @@ impl Task for Tag {
 
     /// Tables with lists (JSON lines, Parquet), or files with a token and its tag a line.
     fn rows(&self, path: &Path, encoding: &str, truth: bool) -> Result<Records, TaskError> {
-        let columns = (self.text_column.as_str(), truth.then_some(self.label_column.as_str()));
+        let columns = (
+            self.text_column.as_str(),
+            truth.then_some(self.label_column.as_str()),
+        );
         match RowFormat::of(path) {
             None | Some(RowFormat::Tsv) => read_tagged(path, columns, encoding),
             Some(_) => {
@@ -274,7 +308,9 @@ impl Task for Tag {
         let mut encoding = encoder.tokenizer.encode(&text, None, &options)?;
         encoding.cover_whole_characters(&text, None);
         let units = with_tokens(&places, &encoding.offsets, &encoding.sequence_ids);
-        let mut oddity = places.is_empty().then(|| (Oddity::EmptyText, record.place()));
+        let mut oddity = places
+            .is_empty()
+            .then(|| (Oddity::EmptyText, record.place()));
         let mut truth = None;
         if let Some(labels) = labels {
             let tags = self.tags_of(record)?;
@@ -322,14 +358,19 @@ impl Task for Tag {
             };
             let all = probabilities(row(token));
             let class = best(&all);
-            tags.probabilities.push(all.get(class).copied().unwrap_or(0.0));
+            tags.probabilities
+                .push(all.get(class).copied().unwrap_or(0.0));
             tags.classes.push(match unit.first {
                 true => class as u32,
                 false => continued(class as u32, labels),
             });
         }
         if let Some(Truth::Tags(truth)) = &case.truth {
-            let counted = tagged.units.iter().zip(truth).filter(|(unit, _)| unit.first);
+            let counted = tagged
+                .units
+                .iter()
+                .zip(truth)
+                .filter(|(unit, _)| unit.first);
             let losses: Vec<f64> = counted
                 .filter_map(|(unit, &class)| Some(surprise(row(unit.token?), class)))
                 .collect();

@@ -351,7 +351,9 @@ pub(crate) fn summed(outputs: &[f32], inputs: usize) -> Vec<f32> {
     let width = (outputs.len() / inputs.max(1)).max(1);
     let mut sum = vec![0.0; width];
     for row in outputs.chunks_exact(width) {
-        sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+        sum.iter_mut()
+            .zip(row)
+            .for_each(|(sum, value)| *sum += value);
     }
     sum
 }

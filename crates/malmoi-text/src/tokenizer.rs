@@ -112,7 +112,9 @@ impl Tokenizer {
     /// [`TextError::Encode`] when the vocabulary would grow beyond what ids can say.
     pub fn with_special_tokens(&self, names: &[&str]) -> Result<Self> {
         let mut inner = self.shared.inner.clone();
-        let tokens = names.iter().map(|name| tokenizers::AddedToken::from(*name, true));
+        let tokens = names
+            .iter()
+            .map(|name| tokenizers::AddedToken::from(*name, true));
         inner
             .add_special_tokens(tokens.collect::<Vec<_>>())
             .map_err(|error| TextError::Encode(error.to_string()))?;

@@ -78,11 +78,16 @@ impl<T: TaskArguments + Args> EvalTask<T> {
         let confusion = ConfusionTable::of(&truths, &predictions, labels);
         if let (Some(path), Some(table)) = (&self.confusion, &confusion) {
             let svg = path.extension().is_some_and(|end| end == "svg");
-            let text = if svg { table.svg() } else { json!(table).to_string() + "\n" };
+            let text = if svg {
+                table.svg()
+            } else {
+                json!(table).to_string() + "\n"
+            };
             output::to_file(path, &text)?;
         }
         if let Some(path) = &self.errors {
-            let rows: Vec<(Record, Case)> = records.into_iter().zip(cases.iter().cloned()).collect();
+            let rows: Vec<(Record, Case)> =
+                records.into_iter().zip(cases.iter().cloned()).collect();
             let wrong = report::errors(task, &rows, &predictions, labels);
             let lines: String = wrong.iter().map(|row| format!("{row}\n")).collect();
             output::to_file(path, &lines)?;

@@ -158,10 +158,20 @@ pub struct Run<T: TaskArguments + Args> {
     #[arg(long, value_name = "X", help_heading = "Recipe")]
     lora_alpha: Option<f64>,
     /// Adapters: last parts of the published names of the layers that get one, with commas (default: query and value)
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', help_heading = "Recipe")]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        help_heading = "Recipe"
+    )]
     lora_targets: Vec<String>,
     /// Runs with these seeds, with commas; mean and standard deviation are shown, the best model is kept
-    #[arg(long, value_name = "NS", value_delimiter = ',', help_heading = "Several runs")]
+    #[arg(
+        long,
+        value_name = "NS",
+        value_delimiter = ',',
+        help_heading = "Several runs"
+    )]
     seeds: Vec<u64>,
     /// Runs for every combination of the recipe's [sweep.grid], or of the grid of BERT's paper (18 runs)
     #[arg(long, help_heading = "Several runs")]
@@ -189,8 +199,16 @@ impl<T: TaskArguments + Args> Run<T> {
         let text = |path: &PathBuf| Value::String(path.display().to_string());
         let list = |paths: &[PathBuf]| Value::Array(paths.iter().map(text).collect());
         let some = |paths: &[PathBuf]| (!paths.is_empty()).then(|| list(paths));
-        let model = self.model.as_deref().map(|model| model::directory(model, global));
-        let names = self.lora_targets.iter().cloned().map(Value::String).collect();
+        let model = self
+            .model
+            .as_deref()
+            .map(|model| model::directory(model, global));
+        let names = self
+            .lora_targets
+            .iter()
+            .cloned()
+            .map(Value::String)
+            .collect();
         let mut pairs = vec![
             ("model.path", model.transpose()?.as_ref().map(text)),
             (
@@ -216,9 +234,18 @@ impl<T: TaskArguments + Args> Run<T> {
             ),
             ("tune.layer_decay", self.layer_decay.map(Value::Float)),
             ("tune.freeze_layers", self.freeze_layers.map(whole)),
-            ("tune.reset_head", self.reset_head.then_some(Value::Boolean(true))),
-            ("tune.label_smoothing", self.label_smoothing.map(Value::Float)),
-            ("tune.task_tokens", self.task_tokens.then_some(Value::Boolean(true))),
+            (
+                "tune.reset_head",
+                self.reset_head.then_some(Value::Boolean(true)),
+            ),
+            (
+                "tune.label_smoothing",
+                self.label_smoothing.map(Value::Float),
+            ),
+            (
+                "tune.task_tokens",
+                self.task_tokens.then_some(Value::Boolean(true)),
+            ),
             ("tune.lm_weight", self.lm_weight.map(Value::Float)),
             ("tune.lora.rank", self.lora_rank.map(whole)),
             ("tune.lora.alpha", self.lora_alpha.map(Value::Float)),
@@ -235,7 +262,10 @@ impl<T: TaskArguments + Args> Run<T> {
             .filter_map(|(key, value)| Some(format!("{key}={}", value?)));
         // A table of weights is written as in a recipe.
         let weights = (self.class_weights.iter()).map(|text| format!("tune.class_weights={text}"));
-        Ok(flags.chain(weights).chain(self.set.iter().cloned()).collect())
+        Ok(flags
+            .chain(weights)
+            .chain(self.set.iter().cloned())
+            .collect())
     }
 
     /// The task of the recipe file, which flags change.
@@ -346,12 +376,19 @@ fn several(config: &FinetuneConfig, options: &RunOptions, global: &Global) -> Re
         },
     )?;
     let metric = summary.metric.replace('_', " ");
-    let keys: Vec<String> = summary.rows.first().map_or_else(Vec::new, |row| row.settings.keys().cloned().collect());
+    let keys: Vec<String> = summary
+        .rows
+        .first()
+        .map_or_else(Vec::new, |row| row.settings.keys().cloned().collect());
     let mut rows = vec![keys.clone()];
     rows[0].extend([format!("mean {metric}"), "deviation".into(), "runs".into()]);
     for (settings, mean, deviation, runs) in summary.groups() {
         let mut row: Vec<String> = settings.values().cloned().collect();
-        row.extend([format!("{mean:.4}"), format!("{deviation:.4}"), runs.to_string()]);
+        row.extend([
+            format!("{mean:.4}"),
+            format!("{deviation:.4}"),
+            runs.to_string(),
+        ]);
         rows.push(row);
     }
     output::table(&"r".repeat(keys.len() + 3), &rows)?;

@@ -36,9 +36,7 @@ pub enum Predict {
     )]
     Regress(Run<RegressFlags>),
     /// The label of each pair of texts
-    #[command(
-        after_help = "Example:\n  malmoi predict pair --model malmoi-nli --input pairs.tsv"
-    )]
+    #[command(after_help = "Example:\n  malmoi predict pair --model malmoi-nli --input pairs.tsv")]
     Pair(Run<PairFlags>),
     /// The entities in each text, with their places
     #[command(
@@ -178,15 +176,23 @@ fn predict_window(tuned: &Tuned, records: &[Record]) -> Result<()> {
         // Tags are shown with their text, whatever it was read from.
         if task.output() != OutputKind::Tags {
             for column in &columns {
-                row.insert(column.to_string(), record.value(column).cloned().unwrap_or(Value::Null));
+                row.insert(
+                    column.to_string(),
+                    record.value(column).cloned().unwrap_or(Value::Null),
+                );
             }
         }
         if let Value::Object(shown) = task.show(case, prediction, tuned.labels()) {
             // The input may be called what the output is called.
-            row.extend(shown.into_iter().map(|(key, value)| match row.contains_key(&key) {
-                true => (format!("predicted_{key}"), value),
-                false => (key, value),
-            }).collect::<Vec<_>>());
+            row.extend(
+                shown
+                    .into_iter()
+                    .map(|(key, value)| match row.contains_key(&key) {
+                        true => (format!("predicted_{key}"), value),
+                        false => (key, value),
+                    })
+                    .collect::<Vec<_>>(),
+            );
         }
         row.insert("tokens".into(), json!(case.tokens()));
         row.insert("truncated".into(), json!(case.truncated));

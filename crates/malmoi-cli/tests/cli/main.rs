@@ -6,4 +6,5 @@ mod help;
 mod speed;
 #[path = "../support/mod.rs"]
 mod support;
+mod tasks;
 mod verbs;

@@ -36,19 +36,33 @@ impl Curves {
             let Ok(Value::Object(row)) = serde_json::from_str(line) else {
                 continue;
             };
-            let (Some(step), Some(kind)) = (row.get("step").and_then(Value::as_f64), row.get("kind").and_then(Value::as_str)) else {
+            let (Some(step), Some(kind)) = (
+                row.get("step").and_then(Value::as_f64),
+                row.get("kind").and_then(Value::as_str),
+            ) else {
                 continue;
             };
             let valid = kind == "valid";
             for (name, value) in &row {
-                let Some(value) = value.as_f64() else { continue };
+                let Some(value) = value.as_f64() else {
+                    continue;
+                };
                 match (name.as_str(), valid) {
                     ("loss", _) => add(&mut curves.losses, kind, (step, value)),
                     ("step" | "targets" | "time" | "majority", _) => {}
                     // Shares; other numbers would need an axis of their own.
-                    (name, true) if (-1.0..=1.0).contains(&value) => add(&mut curves.metrics, name, (step, value)),
-                    (name, true) if (0.0..=100.0).contains(&value) && ["exact_match", "f1", "bleu", "chrf"].contains(&name) => {
-                        add(&mut curves.metrics, &format!("{name} / 100"), (step, value / 100.0));
+                    (name, true) if (-1.0..=1.0).contains(&value) => {
+                        add(&mut curves.metrics, name, (step, value))
+                    }
+                    (name, true)
+                        if (0.0..=100.0).contains(&value)
+                            && ["exact_match", "f1", "bleu", "chrf"].contains(&name) =>
+                    {
+                        add(
+                            &mut curves.metrics,
+                            &format!("{name} / 100"),
+                            (step, value / 100.0),
+                        );
                     }
                     _ => {}
                 }
@@ -61,7 +75,12 @@ impl Curves {
     pub fn svg(&self) -> String {
         let mut picture = Picture::new(WIDTH, HEIGHT);
         chart(&mut picture, 56.0, "Loss", &self.losses);
-        chart(&mut picture, 56.0 + WIDTH / 2.0, "Validation metrics", &self.metrics);
+        chart(
+            &mut picture,
+            56.0 + WIDTH / 2.0,
+            "Validation metrics",
+            &self.metrics,
+        );
         picture.finish()
     }
 }
@@ -81,7 +100,11 @@ fn add(lines: &mut Vec<Line>, name: &str, point: (f64, f64)) {
 fn ticks((low, high): (f64, f64)) -> Vec<f64> {
     let raw = (high - low) / 5.0;
     let unit = 10_f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|n| n * unit).into_iter().find(|step| *step >= raw).unwrap_or(unit);
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .map(|n| n * unit)
+        .into_iter()
+        .find(|step| *step >= raw)
+        .unwrap_or(unit);
     let first = (low / step).ceil() as i64;
     let last = (high / step).floor() as i64;
     (first..=last).map(|i| i as f64 * step).collect()
@@ -92,13 +115,21 @@ fn chart(picture: &mut Picture, left: f64, title: &str, lines: &[Line]) {
     picture.text((left, 28.0), &bold, title);
     let all = || lines.iter().flat_map(|line| &line.points);
     if all().next().is_none() {
-        picture.text((left, 52.0), &format!("fill=\"{FAINT}\""), "nothing was measured");
+        picture.text(
+            (left, 52.0),
+            &format!("fill=\"{FAINT}\""),
+            "nothing was measured",
+        );
         return;
     }
     let range = |part: fn(&(f64, f64)) -> f64| {
         let low = all().map(part).fold(f64::INFINITY, f64::min);
         let high = all().map(part).fold(f64::NEG_INFINITY, f64::max);
-        let room = if high > low { (high - low) * 0.04 } else { 0.5_f64.max(high.abs() * 0.1) };
+        let room = if high > low {
+            (high - low) * 0.04
+        } else {
+            0.5_f64.max(high.abs() * 0.1)
+        };
         (low - room, high + room)
     };
     let (steps, values) = (range(|point| point.0), range(|point| point.1));
@@ -115,20 +146,35 @@ fn chart(picture: &mut Picture, left: f64, title: &str, lines: &[Line]) {
         let style = format!("text-anchor=\"middle\" fill=\"{FAINT}\"");
         picture.text((x(tick), BOTTOM + 18.0), &style, &short(tick));
     }
-    picture.text((right, BOTTOM + 36.0), &format!("text-anchor=\"end\" fill=\"{FAINT}\""), "step");
+    picture.text(
+        (right, BOTTOM + 36.0),
+        &format!("text-anchor=\"end\" fill=\"{FAINT}\""),
+        "step",
+    );
     let mut at = left;
     for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
         let points: Vec<(f64, f64)> = line.points.iter().map(|p| (x(p.0), y(p.1))).collect();
-        picture.path(&points, &format!("stroke=\"{colour}\" stroke-width=\"1.6\""));
+        picture.path(
+            &points,
+            &format!("stroke=\"{colour}\" stroke-width=\"1.6\""),
+        );
         if points.len() < 30 {
             for (x, y) in points {
                 picture.rect((x - 2.0, y - 2.0, 4.0, 4.0), colour);
             }
         }
         let wide = 26.0 + super::width(&line.name);
-        let (row, column) = if at + wide > left + PANEL + 20.0 { (1.0, left) } else { (0.0, at) };
+        let (row, column) = if at + wide > left + PANEL + 20.0 {
+            (1.0, left)
+        } else {
+            (0.0, at)
+        };
         picture.rect((column, 40.0 + 14.0 * row, 10.0, 10.0), colour);
-        picture.text((column + 14.0, 49.0 + 14.0 * row), "font-size=\"11\"", &line.name);
+        picture.text(
+            (column + 14.0, 49.0 + 14.0 * row),
+            "font-size=\"11\"",
+            &line.name,
+        );
         at += wide;
     }
 }
@@ -137,5 +183,9 @@ fn chart(picture: &mut Picture, left: f64, title: &str, lines: &[Line]) {
 fn short(value: f64) -> String {
     let text = format!("{value:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" { "0".into() } else { text.into() }
+    if text == "-0" {
+        "0".into()
+    } else {
+        text.into()
+    }
 }

@@ -27,8 +27,14 @@ impl Picture {
     }
 
     fn text(&mut self, (x, y): (f64, f64), style: &str, words: &str) {
-        let words = words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-        let _ = writeln!(self.0, "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{words}</text>");
+        let words = words
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
+        let _ = writeln!(
+            self.0,
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" {style}>{words}</text>"
+        );
     }
 
     fn rect(&mut self, (x, y, width, height): (f64, f64, f64, f64), fill: &str) {
@@ -39,8 +45,15 @@ impl Picture {
     }
 
     fn path(&mut self, points: &[(f64, f64)], style: &str) {
-        let list: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        let _ = writeln!(self.0, "<polyline points=\"{}\" fill=\"none\" {style}/>", list.join(" "));
+        let list: Vec<String> = points
+            .iter()
+            .map(|(x, y)| format!("{x:.1},{y:.1}"))
+            .collect();
+        let _ = writeln!(
+            self.0,
+            "<polyline points=\"{}\" fill=\"none\" {style}/>",
+            list.join(" ")
+        );
     }
 
     fn finish(mut self) -> String {
@@ -51,5 +64,8 @@ impl Picture {
 
 /// Width of words at a size of 12 pixels, roughly: Hangul and other wide letters are square.
 fn width(words: &str) -> f64 {
-    words.chars().map(|c| if (c as u32) < 0x1100 { 6.8 } else { 12.0 }).sum()
+    words
+        .chars()
+        .map(|c| if (c as u32) < 0x1100 { 6.8 } else { 12.0 })
+        .sum()
 }

@@ -3,7 +3,8 @@ use crate::task::{Prediction, Truth};
 
 fn table() -> ConfusionTable {
     let truths = [0, 0, 1, 1].map(Truth::Class);
-    let said = [[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]].map(|p| Prediction::Classes(p.to_vec()));
+    let said =
+        [[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]].map(|p| Prediction::Classes(p.to_vec()));
     let labels = ["부정<".to_owned(), "긍정".to_owned()];
     ConfusionTable::of(&truths, &said, &labels).unwrap()
 }
@@ -19,7 +20,10 @@ fn pairs_are_counted_and_drawn() {
     assert_eq!(svg.matches("<text").count(), 4 + 2 + 3);
     assert_eq!(svg.matches("<rect").count(), 1 + 4);
     let values = [Truth::Value(1.0)];
-    assert_eq!(ConfusionTable::of(&values, &[Prediction::Value(1.0)], &table.labels), None);
+    assert_eq!(
+        ConfusionTable::of(&values, &[Prediction::Value(1.0)], &table.labels),
+        None
+    );
 }
 
 #[test]

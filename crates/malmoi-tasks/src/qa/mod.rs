@@ -118,7 +118,9 @@ pub struct Answer {
 fn answers_of(record: &Record, column: &str) -> Result<Vec<(String, usize)>, TaskError> {
     let expected = "answers as objects with text and answer_start";
     let bad = || {
-        let found = record.value(column).map_or("nothing".into(), Value::to_string);
+        let found = record
+            .value(column)
+            .map_or("nothing".into(), Value::to_string);
         record.bad(column, found, expected)
     };
     let one = |text: &Value, start: &Value| {
@@ -249,7 +251,9 @@ impl QuestionAnswering {
             let first = answers.first().map_or(f64::NEG_INFINITY, |best| best.score);
             let at = match null - first > self.null_threshold {
                 true => 0,
-                false => answers.partition_point(|answer| answer.score >= null).max(1),
+                false => answers
+                    .partition_point(|answer| answer.score >= null)
+                    .max(1),
             };
             answers.insert(at.min(answers.len()), none);
         }
@@ -267,7 +271,13 @@ fn loss(question: &Question, outputs: &[f32], spans: &[(u32, u32)]) -> (f64, usi
     for (window, span) in question.windows.iter().zip(spans) {
         let rows = &outputs[2 * from..2 * (from + window.len())];
         from += window.len();
-        let column = |which: usize| rows.iter().skip(which).step_by(2).copied().collect::<Vec<_>>();
+        let column = |which: usize| {
+            rows.iter()
+                .skip(which)
+                .step_by(2)
+                .copied()
+                .collect::<Vec<_>>()
+        };
         sum += 0.5 * (surprise(&column(0), span.0) + surprise(&column(1), span.1));
     }
     (sum, spans.len())
@@ -320,11 +330,16 @@ impl Task for QuestionAnswering {
         let Some(options) = options else {
             return Err(record.bad(
                 &self.question_column,
-                format!("a question that fills all {} tokens of an input", encoder.max_len),
+                format!(
+                    "a question that fills all {} tokens of an input",
+                    encoder.max_len
+                ),
                 "a shorter question, or a larger --max-len",
             ));
         };
-        let mut first = encoder.tokenizer.encode(&question, Some(&context), &options)?;
+        let mut first = encoder
+            .tokenizer
+            .encode(&question, Some(&context), &options)?;
         first.cover_whole_characters(&question, Some(&context));
         let mut encodings = std::mem::take(&mut first.overflowing);
         encodings.insert(0, first);
@@ -374,7 +389,8 @@ impl Task for QuestionAnswering {
             Some(_) => {
                 let answers = self.checked_answers(record, &layout.context)?;
                 let spans = layout.windows.iter();
-                let spans = spans.map(|window| answers.first().map_or((0, 0), |a| place(window, a)));
+                let spans =
+                    spans.map(|window| answers.first().map_or((0, 0), |a| place(window, a)));
                 let spans = spans.collect();
                 let texts = answers.into_iter().map(|(text, _)| text).collect();
                 Some(Truth::Answers(texts, spans))
@@ -462,7 +478,9 @@ fn place(window: &[Option<ContextToken>], (text, start): &(String, usize)) -> (u
     };
     // White space belongs to no token: an answer may begin or end in it.
     let first = (*start..end).find_map(|at| holding(at).map(|token| (at, token)));
-    let last = (*start..end).rev().find_map(|at| holding(at).map(|token| (at, token)));
+    let last = (*start..end)
+        .rev()
+        .find_map(|at| holding(at).map(|token| (at, token)));
     let blank = |from: usize, to: usize| {
         let mut between = text.chars().skip(from - start).take(to - from);
         between.all(char::is_whitespace)

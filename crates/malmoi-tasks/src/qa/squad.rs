@@ -47,9 +47,18 @@ pub fn read_squad(
     };
     let file: Value = serde_json::from_str(&text)
         .map_err(|error| bad(error.line() as u64, format!("not valid JSON: {error}")))?;
-    let mut lines = Lines { text: &text, at: 0, line: 1 };
+    let mut lines = Lines {
+        text: &text,
+        at: 0,
+        line: 1,
+    };
     let missing = |line: u64, what: &str| {
-        bad(line, format!("no {what}; expected SQuAD's layout: data[].paragraphs[].{{context, qas[].{{id, question, answers}}}}"))
+        bad(
+            line,
+            format!(
+                "no {what}; expected SQuAD's layout: data[].paragraphs[].{{context, qas[].{{id, question, answers}}}}"
+            ),
+        )
     };
     let list = |value: &Value, name: &str| value.get(name).and_then(Value::as_array).cloned();
     let data = list(&file, "data").ok_or_else(|| missing(1, "list `data`"))?;
@@ -57,11 +66,15 @@ pub fn read_squad(
     let origin: Arc<str> = path.display().to_string().into();
     let mut records = Vec::new();
     for (number, article) in data.iter().enumerate() {
-        let paragraphs = list(article, "paragraphs").ok_or_else(|| missing(lines.line, "list `paragraphs`"))?;
+        let paragraphs =
+            list(article, "paragraphs").ok_or_else(|| missing(lines.line, "list `paragraphs`"))?;
         for paragraph in &paragraphs {
-            let context = paragraph.get("context").filter(|context| context.is_string());
+            let context = paragraph
+                .get("context")
+                .filter(|context| context.is_string());
             let context = context.ok_or_else(|| missing(lines.line, "text `context`"))?;
-            let questions = list(paragraph, "qas").ok_or_else(|| missing(lines.line, "list `qas`"))?;
+            let questions =
+                list(paragraph, "qas").ok_or_else(|| missing(lines.line, "list `qas`"))?;
             for question in questions {
                 let line = question.get("id").map_or(lines.line, |id| lines.find(id));
                 if !(first..=last).contains(&number) {
@@ -72,13 +85,19 @@ pub fn read_squad(
                 let mut cells = vec![
                     (task.context_column.clone(), context.clone()),
                     (task.question_column.clone(), text.clone()),
-                    ("id".to_owned(), question.get("id").cloned().unwrap_or(Value::Null)),
+                    (
+                        "id".to_owned(),
+                        question.get("id").cloned().unwrap_or(Value::Null),
+                    ),
                 ];
                 if truth {
                     let none = question.get("is_impossible") == Some(&json!(true));
                     let answers = match none {
                         true => json!([]),
-                        false => question.get("answers").cloned().ok_or_else(|| missing(line, "list `answers`"))?,
+                        false => question
+                            .get("answers")
+                            .cloned()
+                            .ok_or_else(|| missing(line, "list `answers`"))?,
                     };
                     cells.push((task.answers_column.clone(), answers));
                 }

@@ -26,8 +26,11 @@ impl ParquetRows {
         let bad = bad_row(path, 0);
         let reader = SerializedFileReader::new(file).map_err(&bad)?;
         let schema = reader.metadata().file_metadata().schema().clone();
-        let columns: Vec<String> =
-            schema.get_fields().iter().map(|field| field.name().to_owned()).collect();
+        let columns: Vec<String> = schema
+            .get_fields()
+            .iter()
+            .map(|field| field.name().to_owned())
+            .collect();
         if let Some(missing) = wanted.iter().find(|column| !columns.contains(column)) {
             return Err(TextError::NoColumn {
                 path: path.to_path_buf(),
@@ -36,7 +39,8 @@ impl ParquetRows {
             });
         }
         let fields = schema.get_fields().iter();
-        let kept = fields.filter(|field| wanted.is_empty() || wanted.iter().any(|name| name == field.name()));
+        let kept = fields
+            .filter(|field| wanted.is_empty() || wanted.iter().any(|name| name == field.name()));
         let projection = Type::group_type_builder(schema.name())
             .with_fields(kept.cloned().collect())
             .build()
@@ -71,7 +75,9 @@ impl ParquetRows {
 /// A row, or a group of fields, as JSON.
 fn object(row: &Row) -> Map<String, Value> {
     let columns = row.get_column_iter();
-    columns.map(|(name, field)| (name.clone(), value(field))).collect()
+    columns
+        .map(|(name, field)| (name.clone(), value(field)))
+        .collect()
 }
 
 /// A field as JSON. Bytes are text where they are UTF-8; dates, times and decimals become the text that Parquet shows.

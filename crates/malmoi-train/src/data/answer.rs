@@ -52,9 +52,11 @@ impl Answer {
     /// The same answer in a batch whose tokens before its example are `base`.
     pub(super) fn moved(&self, base: usize) -> Self {
         match self {
-            Self::Tags(tags) => {
-                Self::Tags(tags.iter().map(|&(place, tag)| (base + place, tag)).collect())
-            }
+            Self::Tags(tags) => Self::Tags(
+                tags.iter()
+                    .map(|&(place, tag)| (base + place, tag))
+                    .collect(),
+            ),
             other => other.clone(),
         }
     }

@@ -236,7 +236,10 @@ impl MicroBatch {
             }
             // What the whole loss is multiplied with afterwards is taken back here: the targets carry weights of their own.
             let factor = f64::from(self.auxiliary) / self.share(counts);
-            let weights = vocabulary.weights.iter().map(|w| (f64::from(*w) * factor) as f32);
+            let weights = vocabulary
+                .weights
+                .iter()
+                .map(|w| (f64::from(*w) * factor) as f32);
             let vocabulary = VocabularyTargets {
                 weights: weights.collect(),
                 ..vocabulary

@@ -6,7 +6,7 @@ use malmoi_tasks::TaskSpec;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::config::load::{changes, syntax, table, text_of, written};
+use crate::config::load::{assign, changes, syntax, table, text_of, written};
 use crate::config::validate::at_least_one;
 use crate::config::{
     CheckpointSection, LogSection, OneOrMany, OptimizerSection, ScheduleSection, TrainSection,
@@ -144,7 +144,21 @@ impl FinetuneConfig {
     /// # Errors
     /// [`TrainError::Syntax`], [`TrainError::Override`], [`TrainError::Config`].
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, TrainError> {
-        let given = table(text, origin, overrides)?;
+        let mut given = table(text, origin, &[])?;
+        // An override of one of several alternatives takes the file's choice away.
+        for (section, keys) in ALTERNATIVES {
+            let named = |key: &&&str| {
+                overrides
+                    .iter()
+                    .any(|o| o.starts_with(&format!("{section}.{key}=")))
+            };
+            if keys.iter().any(|key| named(&key))
+                && let Some(Value::Table(file)) = given.get_mut(section)
+            {
+                keys.iter().for_each(|key| drop(file.remove(*key)));
+            }
+        }
+        assign(&mut given, overrides)?;
         let mut resolved: Table = toml::from_str(DEFAULTS).map_err(|e| syntax("defaults", e))?;
         for (section, keys) in ALTERNATIVES {
             let chosen = given.get(section).and_then(Value::as_table);

@@ -23,7 +23,11 @@ impl ExampleOptions {
     fn weighted(&self, class: u32) -> Weighted {
         Weighted {
             class,
-            weight: self.class_weights.get(class as usize).copied().unwrap_or(1.0),
+            weight: self
+                .class_weights
+                .get(class as usize)
+                .copied()
+                .unwrap_or(1.0),
             smoothing: self.smoothing,
         }
     }
@@ -55,7 +59,8 @@ pub fn examples(case: &Case, options: &ExampleOptions) -> Vec<Example> {
                 unreachable!("a row with tags has units")
             };
             let counted = tagged.units.iter().zip(tags).filter(|(unit, _)| unit.first);
-            let counted = counted.filter_map(|(unit, &tag)| Some((unit.token?, options.weighted(tag))));
+            let counted =
+                counted.filter_map(|(unit, &tag)| Some((unit.token?, options.weighted(tag))));
             example.answer = Some(Answer::Tags(counted.collect()));
         }
         Some(Truth::Text(_, target)) if options.start.is_none() => {
@@ -75,7 +80,10 @@ pub fn examples(case: &Case, options: &ExampleOptions) -> Vec<Example> {
         }
     }
     if options.lm_weight > 0.0 && example.answer.is_some() {
-        let ends = example.starts[1..].iter().copied().chain([example.ids.len()]);
+        let ends = example.starts[1..]
+            .iter()
+            .copied()
+            .chain([example.ids.len()]);
         let sequences = example.starts.iter().zip(ends);
         let targets = sequences.flat_map(|(&start, end)| start..end.saturating_sub(1));
         example.targets = targets.map(|at| (at, example.ids[at + 1])).collect();
@@ -94,7 +102,10 @@ fn inputs(inputs: &[Sequence]) -> Example {
         example.ids.extend(&input.ids);
         segments.extend(&input.segments);
     }
-    example.segments = segments.iter().any(|&segment| segment > 0).then_some(segments);
+    example.segments = segments
+        .iter()
+        .any(|&segment| segment > 0)
+        .then_some(segments);
     example
 }
 
@@ -107,7 +118,10 @@ pub(super) struct CaseExamples {
 
 impl CaseExamples {
     pub(super) fn new(cases: &[Case], options: &ExampleOptions) -> Self {
-        let examples: Vec<Example> = cases.iter().flat_map(|case| examples(case, options)).collect();
+        let examples: Vec<Example> = cases
+            .iter()
+            .flat_map(|case| examples(case, options))
+            .collect();
         Self {
             order: EpochOrder::new(examples.len()),
             examples,

@@ -81,7 +81,9 @@ pub fn task_tokens(tokenizer: &Tokenizer) -> Option<TaskTokens> {
 
 /// The tokenizer with the tokens of GPT-1's task inputs.
 pub(super) fn with_task_tokens(tokenizer: &Tokenizer) -> Result<Tokenizer, TrainError> {
-    Ok(tokenizer.with_special_tokens(&TASK_TOKENS).map_err(TaskError::from)?)
+    Ok(tokenizer
+        .with_special_tokens(&TASK_TOKENS)
+        .map_err(TaskError::from)?)
 }
 
 /// How texts become tokens for a model.
@@ -121,7 +123,9 @@ pub fn read_cases(
 /// The head that a task trains on a model.
 pub(super) fn head(task: &dyn Task, model: &ModelConfig) -> Result<Head, TrainError> {
     let wanted = match task.output() {
-        OutputKind::Classes | OutputKind::Labels | OutputKind::Value => Head::SequenceClassification,
+        OutputKind::Classes | OutputKind::Labels | OutputKind::Value => {
+            Head::SequenceClassification
+        }
         OutputKind::Tags => Head::TokenClassification,
         OutputKind::Spans => Head::QuestionAnswering,
         // A decoder's classifier with one output reads the last token: the score of a choice.

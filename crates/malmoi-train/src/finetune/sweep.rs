@@ -119,14 +119,20 @@ impl SweepSummary {
         };
         let mut rows = self.rows.iter();
         let first = rows.next()?;
-        Some(rows.fold(first, |best, row| if better(row, best) { row } else { best }))
+        Some(rows.fold(
+            first,
+            |best, row| if better(row, best) { row } else { best },
+        ))
     }
 
     /// Settings with the mean and the standard deviation (n - 1) of their runs, and how many there are; in the order of the runs.
     pub fn groups(&self) -> Vec<(&BTreeMap<String, String>, f64, f64, usize)> {
         let mut groups: Vec<(&BTreeMap<String, String>, Vec<f64>)> = Vec::new();
         for row in &self.rows {
-            match groups.iter_mut().find(|(settings, _)| **settings == row.settings) {
+            match groups
+                .iter_mut()
+                .find(|(settings, _)| **settings == row.settings)
+            {
                 Some((_, values)) => values.push(row.value),
                 None => groups.push((&row.settings, vec![row.value])),
             }
@@ -135,7 +141,11 @@ impl SweepSummary {
             let n = values.len() as f64;
             let mean = values.iter().sum::<f64>() / n;
             let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-            let deviation = if n > 1.0 { (squares / (n - 1.0)).sqrt() } else { 0.0 };
+            let deviation = if n > 1.0 {
+                (squares / (n - 1.0)).sqrt()
+            } else {
+                0.0
+            };
             (settings, mean, deviation, values.len())
         };
         groups.into_iter().map(summary).collect()
@@ -179,13 +189,17 @@ pub fn sweep(
     let mut plan = Vec::new();
     for settings in section.combinations() {
         for &seed in &seeds {
-            let mut overrides: Vec<String> =
-                settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let mut overrides: Vec<String> = settings
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
             overrides.push(format!("seed={seed}"));
             // Every run is checked before the first one starts.
             let config = FinetuneConfig::parse(&text, "the sweep", &overrides)?;
-            let settings: BTreeMap<String, String> =
-                settings.iter().map(|(key, value)| (key.clone(), value.to_string())).collect();
+            let settings: BTreeMap<String, String> = settings
+                .iter()
+                .map(|(key, value)| (key.clone(), value.to_string()))
+                .collect();
             plan.push((settings, seed, config));
         }
     }
@@ -200,10 +214,11 @@ pub fn sweep(
     };
     if file.is_file() {
         let found = read_json(&file)?;
-        let found: SweepSummary = serde_json::from_value(found).map_err(|error| TrainError::BadState {
-            path: file.clone(),
-            problem: error.to_string(),
-        })?;
+        let found: SweepSummary =
+            serde_json::from_value(found).map_err(|error| TrainError::BadState {
+                path: file.clone(),
+                problem: error.to_string(),
+            })?;
         if !options.resume {
             return Err(ConfigProblem::new(
                 "--out",
@@ -215,12 +230,16 @@ pub fn sweep(
         }
         if found.metric != summary.metric {
             return Err(TrainError::ConfigChanged {
-                keys: vec![format!("evaluate.metric: was {}, now {}", found.metric, summary.metric)],
+                keys: vec![format!(
+                    "evaluate.metric: was {}, now {}",
+                    found.metric, summary.metric
+                )],
             });
         }
         summary.rows = found.rows;
     }
-    std::fs::create_dir_all(out.join("runs")).map_err(|error| TrainError::io("create", out, error))?;
+    std::fs::create_dir_all(out.join("runs"))
+        .map_err(|error| TrainError::io("create", out, error))?;
     for (number, (settings, seed, config)) in plan.into_iter().enumerate() {
         let done = |row: &SweepRow| row.settings == settings && row.seed == seed;
         if summary.rows.iter().any(done) {
@@ -234,7 +253,10 @@ pub fn sweep(
             ..options.clone()
         };
         let found = crate::training::run(&config, &one, observer)?;
-        let stopped = matches!(found.reason, StopReason::Interrupted | StopReason::TimeLimit);
+        let stopped = matches!(
+            found.reason,
+            StopReason::Interrupted | StopReason::TimeLimit
+        );
         if stopped {
             return Ok(summary);
         }
@@ -255,7 +277,10 @@ pub fn sweep(
         })?;
         write_json(&file, &value)?;
         progress(&summary);
-        let interrupted = options.interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let interrupted = options
+            .interrupt
+            .as_ref()
+            .is_some_and(|flag| flag.load(Ordering::Relaxed));
         if interrupted {
             return Ok(summary);
         }
@@ -291,7 +316,10 @@ impl FinetuneConfig {
         let (own, higher) = self.task.task().judged_by();
         match self.evaluate.metric.as_deref() {
             None => (own.to_owned(), higher),
-            Some(name) => (name.to_owned(), !["loss", "mae", "hamming_loss"].contains(&name)),
+            Some(name) => (
+                name.to_owned(),
+                !["loss", "mae", "hamming_loss"].contains(&name),
+            ),
         }
     }
 }

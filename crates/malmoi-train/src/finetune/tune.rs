@@ -101,7 +101,11 @@ impl TuneSection {
                 true => Ok(()),
                 false => Err(ConfigProblem::new(
                     key,
-                    if above { "a number above 0, at most 1" } else { "a number from 0, below 1" },
+                    if above {
+                        "a number above 0, at most 1"
+                    } else {
+                        "a number from 0, below 1"
+                    },
                     value,
                     "correct it",
                 )),
@@ -142,9 +146,16 @@ impl TuneSection {
     }
 
     /// Checks what depends on the model.
-    pub(super) fn check(&self, model: &ModelConfig, output: OutputKind) -> Result<(), ConfigProblem> {
+    pub(super) fn check(
+        &self,
+        model: &ModelConfig,
+        output: OutputKind,
+    ) -> Result<(), ConfigProblem> {
         let decoder = model.direction() == malmoi_models::Direction::Decoder;
-        let sequences = !matches!(output, OutputKind::Tags | OutputKind::Spans | OutputKind::Text);
+        let sequences = !matches!(
+            output,
+            OutputKind::Tags | OutputKind::Spans | OutputKind::Text
+        );
         for (key, set) in [
             ("tune.task_tokens", self.task_tokens),
             ("tune.lm_weight", self.lm_weight > 0.0),
@@ -234,7 +245,15 @@ fn block_of(name: &str) -> Option<usize> {
 /// Whether a parameter belongs to what tokens are looked up in.
 fn of_embeddings(name: &str) -> bool {
     let first = name.split('.').next().unwrap_or_default();
-    ["embeddings", "token", "position", "segment", "language", "projection"].contains(&first)
+    [
+        "embeddings",
+        "token",
+        "position",
+        "segment",
+        "language",
+        "projection",
+    ]
+    .contains(&first)
 }
 
 /// Our names of the parameters that every use of an architecture shares.
@@ -293,7 +312,10 @@ pub(super) fn tuning(
         let mut factor = tune.layer_decay.powi(depth as i32);
         let low = block.is_some_and(|block| block < tune.freeze_layers)
             || tune.freeze_layers > 0 && of_embeddings(name);
-        let named = tune.freeze.iter().any(|prefix| name.starts_with(prefix.as_str()));
+        let named = tune
+            .freeze
+            .iter()
+            .any(|prefix| name.starts_with(prefix.as_str()));
         let beside = tune.lora.is_some() && body.contains(name);
         if low || named || beside {
             factor = 0.0;
@@ -302,9 +324,12 @@ pub(super) fn tuning(
             tuning.factors.insert(name.clone(), factor);
         }
     }
-    if let Some(prefix) = (tune.freeze.iter())
-        .find(|prefix| !model.parameters().iter().any(|info| info.name.starts_with(prefix.as_str())))
-    {
+    if let Some(prefix) = (tune.freeze.iter()).find(|prefix| {
+        !model
+            .parameters()
+            .iter()
+            .any(|info| info.name.starts_with(prefix.as_str()))
+    }) {
         return Err(ConfigProblem::new(
             "tune.freeze",
             "the beginning of a parameter's name, such as embeddings or layers.0",

@@ -105,7 +105,9 @@ impl Adapters {
         let targets: Vec<String> = match options.targets.is_empty() {
             true => {
                 let usual = blocks.iter().filter(|info| {
-                    [".query.weight", ".value.weight"].iter().any(|end| info.name.ends_with(end))
+                    [".query.weight", ".value.weight"]
+                        .iter()
+                        .any(|end| info.name.ends_with(end))
                 });
                 let mut names: Vec<String> = usual.map(|info| last(&module(info))).collect();
                 names.sort_unstable();
@@ -116,7 +118,8 @@ impl Adapters {
         };
         for target in &targets {
             if !blocks.iter().any(|info| last(&module(info)) == *target) {
-                let mut known: Vec<String> = blocks.iter().map(|info| last(&module(info))).collect();
+                let mut known: Vec<String> =
+                    blocks.iter().map(|info| last(&module(info))).collect();
                 known.sort_unstable();
                 known.dedup();
                 return Err(crate::error::ConfigProblem::new(
@@ -138,7 +141,10 @@ impl Adapters {
         }
         let mut base: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         model.read(|info, values| {
-            let adapted = found.values().flatten().any(|(_, member)| member.name == info.name);
+            let adapted = found
+                .values()
+                .flatten()
+                .any(|(_, member)| member.name == info.name);
             if adapted {
                 base.insert(info.name.clone(), values.to_vec());
             }
@@ -150,10 +156,12 @@ impl Adapters {
             let (_, d_out, transposed) = rows(table.place(info).part, info.shape[0]);
             let mut a = vec![0.0; options.rank * d_in];
             let key = Key::new(options.seed, Purpose::Initialisation, 0);
-            key.fold_name(&format!("{module}.lora_A")).fill_uniform(0, &mut a);
+            key.fold_name(&format!("{module}.lora_A"))
+                .fill_uniform(0, &mut a);
             // Uniform within 1/√d_in, as a dense layer starts in the published code.
             let bound = 1.0 / (d_in as f32).sqrt();
-            a.iter_mut().for_each(|value| *value = (2.0 * *value - 1.0) * bound);
+            a.iter_mut()
+                .for_each(|value| *value = (2.0 * *value - 1.0) * bound);
             let rows = members.iter().map(|(_, info)| base[&info.name].as_slice());
             list.push(Adapter {
                 base: rows.collect::<Vec<_>>().concat(),
@@ -167,7 +175,9 @@ impl Adapters {
             });
         }
         let whole = parameters.iter().filter(|info| whole(info));
-        let mut whole: Vec<String> = whole.map(|info| module(info).trim_end_matches(".bias").to_owned()).collect();
+        let mut whole: Vec<String> = whole
+            .map(|info| module(info).trim_end_matches(".bias").to_owned())
+            .collect();
         whole.dedup();
         Ok(Self {
             options: AdapterOptions { targets, ..options },
@@ -178,12 +188,17 @@ impl Adapters {
 
     /// Whether a parameter is changed through an adapter.
     pub fn covers(&self, parameter: &str) -> bool {
-        self.list.iter().any(|adapter| adapter.members.iter().any(|name| name == parameter))
+        self.list
+            .iter()
+            .any(|adapter| adapter.members.iter().any(|name| name == parameter))
     }
 
     /// Parameters of the adapters.
     pub fn n_parameters(&self) -> usize {
-        self.list.iter().map(|adapter| adapter.a.len() + adapter.b.len()).sum()
+        self.list
+            .iter()
+            .map(|adapter| adapter.a.len() + adapter.b.len())
+            .sum()
     }
 
     fn scale(&self) -> f32 {
@@ -207,7 +222,7 @@ impl Adapters {
     }
 
     /// Takes the gradients of adapted weights and gives those of the factors.
-    pub(super) fn gradients(&self, gradients: &mut [NamedGradient]) -> Vec<NamedGradient> {
+    pub(crate) fn gradients(&self, gradients: &mut [NamedGradient]) -> Vec<NamedGradient> {
         let (rank, scale) = (self.options.rank, self.scale());
         let mut names = self.parameters().into_iter();
         let mut out = Vec::with_capacity(2 * self.list.len());
@@ -215,7 +230,10 @@ impl Adapters {
             let mut whole = Vec::with_capacity(adapter.base.len());
             for member in &adapter.members {
                 let own = gradients.iter_mut().find(|(info, _)| info.name == *member);
-                whole.extend(own.and_then(|(_, gradient)| gradient.take()).unwrap_or_default());
+                whole.extend(
+                    own.and_then(|(_, gradient)| gradient.take())
+                        .unwrap_or_default(),
+                );
             }
             let (mut a, mut b) = (vec![0.0; adapter.a.len()], vec![0.0; adapter.b.len()]);
             if whole.len() == adapter.base.len() {
@@ -238,8 +256,7 @@ impl Adapters {
         optimizer: &mut Optimizer,
         gradients: &[NamedGradient],
     ) -> Result<(), OptimizerError> {
-        let factors = self.list.iter_mut().flat_map(|adapter| [&mut adapter.a, &mut adapter.b]);
-        for (values, (info, gradient)) in factors.zip(gradients) {
+        for (values, (info, gradient)) in self.factors_mut().into_iter().zip(gradients) {
             let Some(gradient) = gradient else { continue };
             let slot = ParamSlot {
                 name: &info.name,
@@ -251,6 +268,14 @@ impl Adapters {
             optimizer.update(lr, slot)?;
         }
         Ok(())
+    }
+
+    /// The factors, in the order of [`Adapters::gradients`].
+    pub(crate) fn factors_mut(&mut self) -> Vec<&mut Vec<f32>> {
+        let factors = self.list.iter_mut();
+        factors
+            .flat_map(|adapter| [&mut adapter.a, &mut adapter.b])
+            .collect()
     }
 
     /// The weights that the factors make now, by the name of our parameter.
@@ -306,11 +331,21 @@ impl Adapters {
         let name = |module: &str, leaf: &str| format!("{PREFIX}{module}.{leaf}.weight");
         let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
         for adapter in &self.list {
-            tensors.push((name(&adapter.module, "lora_A"), vec![rank, adapter.d_in], adapter.a.clone()));
-            tensors.push((name(&adapter.module, "lora_B"), vec![adapter.d_out, rank], adapter.b.clone()));
+            tensors.push((
+                name(&adapter.module, "lora_A"),
+                vec![rank, adapter.d_in],
+                adapter.a.clone(),
+            ));
+            tensors.push((
+                name(&adapter.module, "lora_B"),
+                vec![adapter.d_out, rank],
+                adapter.b.clone(),
+            ));
         }
         for (name, shape, values) in model.published_tensors() {
-            let module = name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module);
+            let module = name
+                .rsplit_once('.')
+                .map_or(name.as_str(), |(module, _)| module);
             if self.whole.iter().any(|whole| whole == module) {
                 tensors.push((format!("{PREFIX}{name}"), shape, values));
             }
@@ -336,7 +371,11 @@ impl Adapters {
                 if found.len() != values.len() {
                     return Err(TrainError::BadState {
                         path: dir.to_path_buf(),
-                        problem: format!("`{name}` has {} values, expected {}", found.len(), values.len()),
+                        problem: format!(
+                            "`{name}` has {} values, expected {}",
+                            found.len(),
+                            values.len()
+                        ),
                     });
                 }
                 *values = found;

@@ -6,8 +6,8 @@ use malmoi_models::{Head, Model};
 
 use super::evaluation::{Evaluation, Judge};
 use super::event::Observer;
-use super::tuning::Tuning;
 use super::state::{DataIdentity, TrainerState};
+use super::tuning::Tuning;
 use crate::config::{LogSection, OptimizerSection, ScheduleSection, TrainSection};
 use crate::data::Examples;
 use crate::error::TrainError;

@@ -23,7 +23,10 @@ impl Tuning {
 
     /// Whether nothing changes a parameter.
     pub fn freezes(&self, parameter: &str) -> bool {
-        let adapted = self.adapters.as_ref().is_some_and(|all| all.covers(parameter));
+        let adapted = self
+            .adapters
+            .as_ref()
+            .is_some_and(|all| all.covers(parameter));
         !adapted && self.factor(parameter) == 0.0
     }
 
