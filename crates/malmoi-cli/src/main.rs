@@ -2,6 +2,7 @@
 
 mod arguments;
 mod commands;
+mod embedding;
 mod failure;
 mod input;
 mod interrupt;

@@ -27,6 +27,10 @@ pub struct EmbedOptions {
     pub normalize: bool,
     /// Tokens that go through the model together, at most (a longer text goes alone).
     pub tokens_per_batch: usize,
+    /// Which states are pooled: 0 for the embeddings, `n` for the output of block `n`; by default those of the last block.
+    pub layer: Option<usize>,
+    /// Language of the texts, for models that tell languages apart (XLM).
+    pub language: Option<u32>,
 }
 
 impl Default for EmbedOptions {
@@ -36,6 +40,8 @@ impl Default for EmbedOptions {
             pooling: Pooling::Mean,
             normalize: true,
             tokens_per_batch: 2048,
+            layer: None,
+            language: None,
         }
     }
 }
@@ -64,7 +70,8 @@ pub(crate) fn by_budget(
 /// A vector of `d_model` values for each sequence of ids, in order.
 ///
 /// # Errors
-/// [`InferError::Batch`] for empty or too long sequences or ids outside the vocabulary.
+/// [`InferError::Batch`] for empty or too long sequences, ids outside the vocabulary or a language that the model does not have;
+/// [`InferError::Setting`] for a layer that it does not have.
 pub fn embed<S: AsRef<[u32]>>(
     model: &Model,
     sequences: &[S],
@@ -76,8 +83,12 @@ pub fn embed<S: AsRef<[u32]>>(
         sequences.iter().map(|s| s.as_ref().len()),
         options.tokens_per_batch,
     ) {
-        let batch = PackedBatch::from_sequences(&sequences[range]);
-        let hidden = model.last_hidden(&batch)?;
+        let mut batch = PackedBatch::from_sequences(&sequences[range]);
+        if let Some(language) = options.language {
+            let languages = vec![language; batch.n_tokens()];
+            batch = batch.with_languages(languages);
+        }
+        let hidden = states(model, &batch, options.layer)?;
         for rows in batch.sequences() {
             let mut vector = pool(&hidden[rows.start * d..rows.end * d], d, options.pooling);
             if options.normalize {
@@ -89,8 +100,28 @@ pub fn embed<S: AsRef<[u32]>>(
     Ok(vectors)
 }
 
+/// The states that are pooled, `[N, D]`.
+fn states(
+    model: &Model,
+    batch: &PackedBatch,
+    layer: Option<usize>,
+) -> Result<Vec<f32>, InferError> {
+    let Some(layer) = layer else {
+        return Ok(model.last_hidden(batch)?);
+    };
+    let mut all = model.hidden_states(batch)?;
+    if layer < all.len() {
+        return Ok(all.swap_remove(layer));
+    }
+    Err(InferError::Setting {
+        name: "layer",
+        value: layer.to_string(),
+        expected: format!("from 0 to the number of blocks, {}", all.len() - 1),
+    })
+}
+
 /// Pools the hidden states of one text, `[T, D]` with T at least 1.
-fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
+pub fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
     match pooling {
         Pooling::Cls => hidden[..d].to_vec(),
         Pooling::Last => hidden[hidden.len() - d..].to_vec(),
@@ -108,7 +139,7 @@ fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
 }
 
 /// Divides by the L2 norm; a vector of zeros stays as it is.
-fn normalize(vector: &mut [f32]) {
+pub fn normalize(vector: &mut [f32]) {
     let norm = vector
         .iter()
         .map(|x| f64::from(*x).powi(2))

@@ -3,7 +3,9 @@
 //! The functions of the modules take and return ids and plain numbers; [`Pipeline`] puts a tokenizer in front of them.
 
 pub mod beam;
+pub mod constraint;
 pub mod embed;
+pub mod engine;
 mod error;
 pub mod fill_mask;
 pub mod generate;
@@ -11,8 +13,10 @@ pub mod masked_accuracy;
 pub mod perplexity;
 pub mod pipeline;
 pub mod predict;
+pub mod retrieval;
 pub mod sampling;
 mod stop;
+pub mod text_stream;
 #[cfg(test)]
 mod tests;
 

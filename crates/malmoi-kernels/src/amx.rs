@@ -4,12 +4,15 @@
 //! the tile state on request, once a process; the tile shapes are set once a piece of work.
 
 mod activate;
+mod attention;
 mod pack;
 mod product;
+mod tiles;
 
 use std::arch::asm;
 use std::sync::OnceLock;
 
+pub(crate) use attention::{Backward, Forward, backward, forward};
 pub(crate) use product::{Packed, Work, multiply, with_packed};
 
 /// Rows and columns of a block of the result: two tiles each way.
@@ -61,7 +64,10 @@ struct Config([u8; 64]);
 
 fn has_instructions() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
-    if __cpuid(0).eax < 7 || !is_x86_feature_detected!("avx512bf16") {
+    if __cpuid(0).eax < 7
+        || !is_x86_feature_detected!("avx512bf16")
+        || !is_x86_feature_detected!("bmi2")
+    {
         return false;
     }
     let features = __cpuid_count(7, 0).edx;

@@ -232,7 +232,8 @@ impl<'a> AttentionShape<'a> {
         self.cu_k[s] as usize..self.cu_k[s + 1] as usize
     }
 
-    fn check(&self, q: &[f32], k: &[f32], v: &[f32]) {
+    /// Checks the sizes, and that `q`, `k` and `v` hold so many elements.
+    fn check(&self, [q, k, v]: [usize; 3]) {
         assert_eq!(
             self.cu_q.len(),
             self.cu_k.len(),
@@ -256,15 +257,14 @@ impl<'a> AttentionShape<'a> {
             self.n_heads,
             self.n_kv_heads
         );
-        let check_rows = |name: &str, data: &[f32], rows: usize, width: usize, stride: usize| {
+        let check_rows = |name: &str, len: usize, rows: usize, width: usize, stride: usize| {
             assert!(
                 stride >= width,
                 "attention: the stride of {name} is {stride}, its rows are {width} wide"
             );
             assert!(
-                rows == 0 || data.len() >= (rows - 1) * stride + width,
-                "attention: {name} holds {} elements, too few for {rows} rows",
-                data.len()
+                rows == 0 || len >= (rows - 1) * stride + width,
+                "attention: {name} holds {len} elements, too few for {rows} rows"
             );
         };
         check_rows(
@@ -299,6 +299,47 @@ impl<'a> AttentionShape<'a> {
     }
 }
 
+impl AttentionShape<'_> {
+    /// Checks the lengths of all that a forward pass is given.
+    pub(crate) fn check_forward(&self, inputs: [usize; 3], out: usize, lse: usize) {
+        self.check(inputs);
+        assert_eq!(
+            out,
+            self.n_queries() * self.n_heads * self.d_head,
+            "attention_forward: out is [Nq, n_heads * d_head]"
+        );
+        assert_eq!(
+            lse,
+            self.n_heads * self.n_queries(),
+            "attention_forward: lse is [n_heads, Nq]"
+        );
+    }
+
+    /// Checks the lengths of all that a backward pass is given.
+    pub(crate) fn check_backward<T>(&self, saved: &Saved<T>, dout: &[T], gradients: &Gradients<T>) {
+        check_saved(self, saved, dout, gradients.dbias.as_deref());
+        let (queries, keys) = (
+            self.n_queries() * self.n_heads * self.d_head,
+            self.n_keys() * self.n_kv_heads * self.d_head,
+        );
+        assert_eq!(
+            gradients.dq.len(),
+            queries,
+            "attention_backward: dq is [Nq, n_heads * d_head]"
+        );
+        assert_eq!(
+            gradients.dk.len(),
+            keys,
+            "attention_backward: dk is [Nk, n_kv_heads * d_head]"
+        );
+        assert_eq!(
+            gradients.dv.len(),
+            keys,
+            "attention_backward: dv is [Nk, n_kv_heads * d_head]"
+        );
+    }
+}
+
 /// `out = dropout(softmax(scale · q kᵀ + bias)) · v`, per sequence and head.
 ///
 /// Shapes: `q` [Nq, n_heads · d_head] with rows `q_stride` apart, `k` and `v` [Nk, n_kv_heads · d_head] with rows `k_stride` and
@@ -315,17 +356,7 @@ pub fn attention_forward(
     out: &mut [f32],
     lse: &mut [f32],
 ) {
-    shape.check(q, k, v);
-    assert_eq!(
-        out.len(),
-        shape.n_queries() * shape.n_heads * shape.d_head,
-        "attention_forward: out is [Nq, n_heads * d_head]"
-    );
-    assert_eq!(
-        lse.len(),
-        shape.n_heads * shape.n_queries(),
-        "attention_forward: lse is [n_heads, Nq]"
-    );
+    shape.check_forward([q.len(), k.len(), v.len()], out.len(), lse.len());
     let (out, lse) = (SharedMut::new(out), SharedMut::new(lse));
     forward::run(forward::Forward {
         shape,
@@ -339,28 +370,28 @@ pub fn attention_forward(
 
 /// What the forward pass leaves for the backward pass.
 #[derive(Clone, Copy, Debug)]
-pub struct Saved<'a> {
+pub struct Saved<'a, T = f32> {
     /// As given to [`attention_forward`].
-    pub q: &'a [f32],
+    pub q: &'a [T],
     /// As given to [`attention_forward`].
-    pub k: &'a [f32],
+    pub k: &'a [T],
     /// As given to [`attention_forward`].
-    pub v: &'a [f32],
+    pub v: &'a [T],
     /// As written by [`attention_forward`].
-    pub out: &'a [f32],
+    pub out: &'a [T],
     /// As written by [`attention_forward`].
     pub lse: &'a [f32],
 }
 
 /// Where [`attention_backward`] puts its gradients; all are overwritten.
 #[derive(Debug)]
-pub struct Gradients<'a> {
+pub struct Gradients<'a, T = f32> {
     /// [Nq, n_heads · d_head], dense.
-    pub dq: &'a mut [f32],
+    pub dq: &'a mut [T],
     /// [Nk, n_kv_heads · d_head], dense.
-    pub dk: &'a mut [f32],
+    pub dk: &'a mut [T],
     /// [Nk, n_kv_heads · d_head], dense.
-    pub dv: &'a mut [f32],
+    pub dv: &'a mut [T],
     /// As the bias [n_heads, 2 · reach - 1], when there is one and it is trained.
     pub dbias: Option<&'a mut [f32]>,
 }
@@ -375,24 +406,7 @@ pub fn attention_backward(
     dout: &[f32],
     gradients: Gradients,
 ) {
-    let queries = shape.n_queries() * shape.n_heads * shape.d_head;
-    let keys = shape.n_keys() * shape.n_kv_heads * shape.d_head;
-    assert_eq!(
-        gradients.dq.len(),
-        queries,
-        "attention_backward: dq is [Nq, n_heads * d_head]"
-    );
-    assert_eq!(
-        gradients.dk.len(),
-        keys,
-        "attention_backward: dk is [Nk, n_kv_heads * d_head]"
-    );
-    assert_eq!(
-        gradients.dv.len(),
-        keys,
-        "attention_backward: dv is [Nk, n_kv_heads * d_head]"
-    );
-    check_saved(shape, saved, dout, gradients.dbias.as_deref());
+    shape.check_backward(saved, dout, &gradients);
     let rows = |data: &mut [f32], heads: usize| Rows {
         data: SharedMut::new(data),
         offset: 0,
@@ -460,8 +474,8 @@ pub fn attention_backward_fused(
     backward::run(work);
 }
 
-fn check_saved(shape: &AttentionShape, saved: &Saved, dout: &[f32], dbias: Option<&[f32]>) {
-    shape.check(saved.q, saved.k, saved.v);
+fn check_saved<T>(shape: &AttentionShape, saved: &Saved<T>, dout: &[T], dbias: Option<&[f32]>) {
+    shape.check([saved.q.len(), saved.k.len(), saved.v.len()]);
     let queries = shape.n_queries() * shape.n_heads * shape.d_head;
     assert_eq!(
         saved.out.len(),
@@ -496,7 +510,7 @@ fn check_saved(shape: &AttentionShape, saved: &Saved, dout: &[f32], dbias: Optio
 /// # Panics
 /// When lengths disagree.
 pub fn attention_probabilities(shape: &AttentionShape, q: &[f32], k: &[f32], probs: &mut [f32]) {
-    shape.check(q, k, k);
+    shape.check([q.len(), k.len(), k.len()]);
     assert_eq!(
         probs.len(),
         shape.probabilities_len(),

@@ -4,6 +4,7 @@
 //! tiles. With a tile unit the products run there. Without one they are computed in f32 on values rounded the same way, which
 //! gives the same results but for the order of sums.
 
+mod attention;
 mod convert;
 mod rows;
 
@@ -14,6 +15,7 @@ use crate::cpu::{Isa, isa};
 use crate::gemm::{Epilogue, Mat, gemm};
 use crate::scratch::scratch;
 use crate::threads::SharedMut;
+pub use attention::{attention_backward, attention_forward};
 pub use convert::{add_in_place, round_to_bf16, to_bf16, to_f32};
 pub use rows::{Norm, NormOut, NormSaved, add_dropout, norm_backward, norm_forward, sum_rows};
 

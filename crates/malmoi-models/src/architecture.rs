@@ -11,11 +11,13 @@ use malmoi_nn::parameters::{self, Mode, ParameterInfo};
 use malmoi_nn::{PackedBatch, Pass, Stack};
 use serde_json::Value;
 
+use crate::common::Common;
 use crate::config::{Direction, Sizes, SpecialTokens};
 use crate::head::Head;
 use crate::labels::VocabularyTargets;
 use crate::loss::NamedGradient;
-use crate::names::NameTable;
+use crate::names::Rule;
+use crate::published::Published;
 
 /// How the registry reaches a configuration: by its published `model_type`s and presets.
 pub(crate) trait Architecture: Config + Sized {
@@ -32,25 +34,51 @@ pub(crate) trait Architecture: Config + Sized {
     fn presets() -> Vec<(&'static str, Value)>;
 }
 
-/// What every configuration answers.
+/// What every configuration answers. Most of it follows from its common part and from how it is published.
 pub(crate) trait Config: Debug {
-    /// The published `model_type`.
-    fn model_type(&self) -> &'static str;
+    /// How it is published.
+    fn published(&self) -> &'static Published;
 
-    /// `config.json` as Python reads it, without `architectures`.
+    /// What all architectures have.
+    fn common(&self) -> &Common;
+
+    /// The same, to be changed.
+    fn common_mut(&mut self) -> &mut Common;
+
+    /// `config.json` as Python reads it, without `architectures` and `model_type`.
     fn to_json(&self) -> Value;
 
-    /// Heads and the class names they are published under; the bare model first.
-    fn heads(&self) -> &'static [(Head, &'static str)];
+    /// What a token sees: both sides, unless there is a decoder.
+    fn direction(&self) -> Direction {
+        match self.common().source {
+            Some(_) => Direction::EncoderDecoder,
+            None => Direction::Encoder,
+        }
+    }
 
-    /// What a token sees.
-    fn direction(&self) -> Direction;
+    /// Sets every dropout rate.
+    fn set_dropout(&mut self, rate: f32);
+
+    /// The table of names for a head.
+    fn rules(&self, head: Head) -> Vec<&'static [Rule]>;
+
+    /// A network with weights yet to be filled.
+    fn build(&self, head: Head) -> Box<dyn Network>;
+
+    /// Heads and the class names they are published under; the bare model first.
+    fn heads(&self) -> &'static [(Head, &'static str)] {
+        self.published().heads
+    }
 
     /// The sizes.
-    fn sizes(&self) -> Sizes;
+    fn sizes(&self) -> Sizes {
+        self.common().sizes
+    }
 
     /// Takes over sizes. An architecture that cannot have one of them keeps its own.
-    fn set_sizes(&mut self, sizes: &Sizes);
+    fn set_sizes(&mut self, sizes: &Sizes) {
+        self.common_mut().resize(sizes);
+    }
 
     /// Language ids that a batch may use; 0 without language embeddings.
     fn n_languages(&self) -> usize {
@@ -77,36 +105,19 @@ pub(crate) trait Config: Debug {
         self.sizes().max_len
     }
 
-    /// Sets every dropout rate.
-    fn set_dropout(&mut self, rate: f32);
-
     /// Takes over the special tokens of a tokenizer.
-    fn set_special_tokens(&mut self, tokens: SpecialTokens);
-
-    /// The token that a decoder behind an encoder starts with.
-    fn decoder_start(&self) -> Option<u32> {
-        None
+    fn set_special_tokens(&mut self, tokens: SpecialTokens) {
+        self.common_mut().tokens = tokens;
     }
 
-    /// The token that stands where a decoder behind an encoder has nothing to read.
-    fn pad_token(&self) -> Option<u32> {
-        None
+    /// Sets the standard deviation of initial weights.
+    fn set_initializer_range(&mut self, deviation: f32) {
+        self.common_mut().initializer_range = deviation;
     }
-
-    /// Names of the labels, empty when none were given.
-    fn labels(&self) -> &[String] {
-        &[]
-    }
-
-    /// Standard deviation of initial weights.
-    fn initializer_range(&self) -> f32;
-
-    /// Sets it.
-    fn set_initializer_range(&mut self, deviation: f32);
 
     /// Standard deviation of the initial values of one weight.
     fn initial_deviation(&self, _parameter: &ParameterInfo) -> f32 {
-        self.initializer_range()
+        self.common().initializer_range
     }
 
     /// Initial values of a weight that are not drawn at random.
@@ -117,29 +128,11 @@ pub(crate) trait Config: Debug {
     /// Takes from a file what a published configuration leaves to its weights.
     fn settle(&mut self, _tensors: &Tensors) {}
 
-    /// What published names of the base model start with when there is a head.
-    fn prefix(&self) -> &'static str;
-
-    /// Where parameters live in a file whose base-model names do or don't carry the prefix.
-    fn names(&self, head: Head, prefixed: bool) -> NameTable;
-
-    /// The published name of the tensor that is tied to a parameter of ours, when there is one.
-    fn tied_copy(&self, _parameter: &str) -> Option<&'static str> {
-        None
+    /// Whether a published tensor is read by no computation.
+    fn is_redundant(&self, name: &str) -> bool {
+        let mut ends = self.published().redundant.iter();
+        ends.any(|end| name.ends_with(end))
     }
-
-    /// Whether every head of it can predict tokens, because the output projection is the token embedding once more.
-    fn is_tied(&self) -> bool {
-        false
-    }
-
-    /// Whether a published tensor repeats a tied one or is read by no computation.
-    fn is_redundant(&self, _name: &str) -> bool {
-        false
-    }
-
-    /// A network with weights yet to be filled.
-    fn build(&self, head: Head) -> Box<dyn Network>;
 }
 
 /// A network: an embedding, a stack of blocks and heads. What it does not have is `None`.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::electra::pair;
 use crate::error::ModelError;
 use crate::head::Head;
+use crate::names::NameTable;
 pub use crate::registry::ModelConfig;
 
 /// What a token sees.
@@ -41,6 +42,26 @@ pub struct Sizes {
     pub d_ff: usize,
     /// Segment ids that a batch may use.
     pub n_segments: usize,
+}
+
+impl Sizes {
+    /// Hidden states whose width is divided among heads with keys of their own; one segment, and nothing else yet.
+    ///
+    /// # Panics
+    /// Without heads.
+    pub(crate) fn of_heads(d_model: usize, n_heads: usize) -> Self {
+        Self {
+            vocab_size: 0,
+            max_len: 0,
+            d_model,
+            n_layers: 0,
+            n_heads,
+            n_kv_heads: n_heads,
+            d_head: d_model / n_heads,
+            d_ff: 0,
+            n_segments: 1,
+        }
+    }
 }
 
 /// Special tokens of a tokenizer that configurations name.
@@ -89,6 +110,7 @@ impl ModelConfig {
     /// `config.json` for a model with `head`, as Python reads it.
     pub fn to_json(&self, head: Head) -> Value {
         let mut config = self.get().to_json();
+        config["model_type"] = self.model_type().into();
         config["architectures"] = json!([self.architecture_name(head)]);
         config["dtype"] = "float32".into();
         config
@@ -118,7 +140,7 @@ impl ModelConfig {
 
     /// The published `model_type`.
     pub fn model_type(&self) -> &'static str {
-        self.get().model_type()
+        self.get().published().model_type
     }
 
     /// What a token sees.
@@ -259,28 +281,51 @@ impl ModelConfig {
 
     /// The token that a decoder behind an encoder starts with.
     pub fn decoder_start(&self) -> Option<u32> {
-        self.get().decoder_start()
+        Some(self.get().common().source?.decoder_start_token_id)
     }
 
     /// The token that stands where a decoder behind an encoder has nothing to read.
     pub fn pad_token(&self) -> Option<u32> {
-        self.get().pad_token()
+        let common = self.get().common();
+        common.tokens.pad.filter(|_| common.source.is_some())
     }
 
     /// Names of the labels, empty when none were given.
     pub fn labels(&self) -> &[String] {
-        self.get().labels()
+        &self.get().common().labels.labels
     }
 
     /// Standard deviation of initial weights.
     pub fn initializer_range(&self) -> f32 {
-        self.get().initializer_range()
+        self.get().common().initializer_range
     }
 
     /// The same configuration with another standard deviation of initial weights.
     pub fn with_initializer_range(mut self, deviation: f32) -> Self {
         self.get_mut().set_initializer_range(deviation);
         self
+    }
+
+    /// Where parameters live in a file whose base-model names do or don't carry the prefix.
+    pub(crate) fn names(&self, head: Head, prefixed: bool) -> NameTable {
+        let (published, common) = (self.get().published(), self.get().common());
+        let prefix = if prefixed { published.prefix } else { "" };
+        let rules = self.get().rules(head);
+        let table = NameTable::new(&rules, prefix, published.unprefixed);
+        let n_layers = common.sizes.n_layers;
+        match common.source {
+            None => table.sharing_in("layers.", common.sharing, n_layers),
+            Some(source) => table
+                .sharing_in("encoder.layers.", common.sharing, source.sizes.n_layers)
+                .sharing_in("decoder.layers.", common.sharing, n_layers),
+        }
+    }
+
+    /// The published name of the tensor that is tied to a parameter of ours, when there is one.
+    pub(crate) fn tied_copy(&self, parameter: &str) -> Option<&'static str> {
+        let mut tied = self.get().published().tied.iter();
+        let (_, copy) = tied.find(|(ours, _)| *ours == parameter)?;
+        self.get().common().tied.then_some(*copy)
     }
 
     /// Standard deviation of the initial values of one weight.

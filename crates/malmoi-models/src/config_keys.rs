@@ -4,6 +4,8 @@ use malmoi_checkpoint::{ConfigError, ConfigReader};
 use malmoi_nn::{Activation, Sharing};
 use serde_json::{Map, Value};
 
+use crate::common::LabelSet;
+use crate::config::Sizes;
 use crate::head::ProblemType;
 
 type Result<T> = std::result::Result<T, ConfigError>;
@@ -84,6 +86,29 @@ pub fn activation_name(activation: Activation) -> &'static str {
     found.expect("every activation has a published name").0
 }
 
+/// Reads the width of the hidden states and the number of heads, each under a key with a default. Where `free` names a key and the key is
+/// there, heads have a width of their own; else they divide the width of the hidden states.
+pub fn heads(
+    read: &ConfigReader<'_>,
+    (d_key, d_default): (&str, Option<usize>),
+    (heads_key, n_default): (&str, Option<usize>),
+    free: Option<&str>,
+) -> Result<Sizes> {
+    let d_model = positive(read, d_key, d_default)?;
+    let n_heads = positive(read, heads_key, n_default)?;
+    let sizes = Sizes::of_heads(d_model, n_heads);
+    match free.filter(|key| read.value(key).is_some()) {
+        Some(key) => Ok(Sizes {
+            d_head: positive(read, key, None)?,
+            ..sizes
+        }),
+        None => {
+            divisible(read, d_key, d_model, heads_key, n_heads)?;
+            Ok(sizes)
+        }
+    }
+}
+
 /// Refuses a width that the heads do not divide.
 pub fn divisible(
     read: &ConfigReader<'_>,
@@ -125,17 +150,6 @@ pub fn write_sharing(config: &mut Value, sharing: Sharing) {
     }
 }
 
-/// What a config says about the outputs of a classifier.
-#[derive(Debug)]
-pub struct LabelSet {
-    /// How many.
-    pub n_labels: usize,
-    /// Their names; empty when the config names none.
-    pub labels: Vec<String>,
-    /// How they are read.
-    pub problem_type: Option<ProblemType>,
-}
-
 /// Reads `id2label`, `num_labels` and `problem_type`; two labels are the published default.
 pub fn labels(read: &ConfigReader<'_>) -> Result<LabelSet> {
     let labels = read.labels()?.unwrap_or_default();
@@ -157,7 +171,12 @@ pub fn labels(read: &ConfigReader<'_>) -> Result<LabelSet> {
 }
 
 /// Writes what [`labels`] reads.
-pub fn write_labels(config: &mut Value, labels: &[String], problem_type: Option<ProblemType>) {
+pub fn write_labels(config: &mut Value, set: &LabelSet) {
+    let LabelSet {
+        labels,
+        problem_type,
+        ..
+    } = set;
     if !labels.is_empty() {
         let by_id: Map<String, Value> = labels
             .iter()

@@ -4,21 +4,17 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use malmoi_nn::ops::Projection;
-use malmoi_nn::{Embedding, Linear, PackedBatch, Pass, ops};
+use malmoi_nn::{Embedding, Linear, Norm, PackedBatch};
 
-/// The embedding of the GPT line: token + position, and the embedding of a segment's token where segments are given; then dropout.
-pub(crate) fn embed_with_positions(
-    token: &Embedding,
-    position: &Embedding,
-    batch: &PackedBatch,
-    dropout: f32,
-    pass: &Pass,
-) -> Tensor<2> {
-    let mut tables = vec![token.at(&batch.ids), position.at(&batch.positions)];
-    if let Some(segments) = &batch.segments {
-        tables.push(token.at(segments));
+use crate::common::Common;
+use crate::head::Head;
+
+/// `x` under a norm, where there is one.
+pub(crate) fn normed(norm: Option<&Norm>, x: Tensor<2>) -> Tensor<2> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
     }
-    ops::dropout(ops::sum_of_embeddings(tables, None), pass.dropout(dropout))
 }
 
 /// Rows of the last token of each sequence that is not padding (of the very last one, where all are).
@@ -31,6 +27,12 @@ pub(crate) fn last_rows(batch: &PackedBatch, padding: Option<u32>) -> Arc<[u32]>
         last.unwrap_or(rows.end - 1) as u32
     });
     rows.collect()
+}
+
+/// A projection to the vocabulary for a head that has one, unless it is the token embedding.
+pub(crate) fn own_projection(common: &Common, head: Head, biases: bool) -> Option<Linear> {
+    let own = head.has_vocabulary() && !common.tied;
+    own.then(|| Linear::new(common.sizes.d_model, common.sizes.vocab_size, biases))
 }
 
 /// The projection to the vocabulary: one of its own where there is one, else the token embedding once more.

@@ -274,7 +274,7 @@ impl Model {
     ) -> Result<Loss, ModelError> {
         let work = "a language-modelling loss";
         // A tied decoder predicts tokens under any head.
-        let tied = self.config.is_causal() && self.config.get().is_tied();
+        let tied = self.config.is_causal() && self.config.get().common().tied;
         let projection = match tied {
             true => (self.net.projection())
                 .ok_or_else(|| self.wrong_head(work, "a language-modelling head"))?,

@@ -140,7 +140,7 @@ impl Model {
             .parameters()
             .iter()
             .filter_map(|info| {
-                let copy = model.config.get().tied_copy(&info.name)?;
+                let copy = model.config.tied_copy(&info.name)?;
                 Some((table.place(info).name, copy))
             })
             .collect();
@@ -613,7 +613,7 @@ impl Model {
 
     /// The name table that fits a file: base-model names carry a prefix in some files and none in others.
     fn table(&self, tensors: &Tensors) -> NameTable {
-        let prefix = self.config.get().prefix();
+        let prefix = self.config.get().published().prefix;
         self.table_with(tensors.names().any(|name| name.starts_with(prefix)))
     }
 
@@ -623,7 +623,7 @@ impl Model {
     }
 
     fn table_with(&self, prefixed: bool) -> NameTable {
-        self.config.get().names(self.head, prefixed)
+        self.config.names(self.head, prefixed)
     }
 
     /// Published tensors for values of all parameters (weights, gradients, …): name, shape, values. A bare model carries no

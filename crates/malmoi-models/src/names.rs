@@ -148,12 +148,8 @@ impl NameTable {
     }
 
     /// The same table for blocks that are shared across `n_layers` layers. Names with `{group}` are stored once; others stand
-    /// for a layer each, so that a shared block is stored as often as it runs.
-    pub fn sharing(self, sharing: Sharing, n_layers: usize) -> Self {
-        self.sharing_in("layers.", sharing, n_layers)
-    }
-
-    /// The same for a model of several stacks: `stack` is what our names of its blocks start with, such as `decoder.layers.`.
+    /// for a layer each, so that a shared block is stored as often as it runs. `stack` is what our names of the blocks start with, such
+    /// as `decoder.layers.`.
     pub fn sharing_in(mut self, stack: &'static str, sharing: Sharing, n_layers: usize) -> Self {
         if let Sharing::Groups { n_inner, .. } = sharing {
             self.n_inner = n_inner;
@@ -386,7 +382,7 @@ mod tests {
             n_groups: 2,
             n_inner: 3,
         };
-        let table = NameTable::new(&[rules], "", &[]).sharing(sharing, 8);
+        let table = NameTable::new(&[rules], "", &[]).sharing_in("layers.", sharing, 8);
         let places = table.places(&info("layers.4.q.weight", &[2, 2]));
         assert_eq!(places.len(), 1);
         assert_eq!(places[0].name, "groups.1.layers.1.q.weight");
@@ -399,7 +395,7 @@ mod tests {
             n_groups: 2,
             n_inner: 1,
         };
-        let table = NameTable::new(&[rules], "", &[]).sharing(sharing, 4);
+        let table = NameTable::new(&[rules], "", &[]).sharing_in("layers.", sharing, 4);
         let q = (info("layers.1.q.bias", &[1]), vec![5.0]);
         let published = table.publish(&[q]);
         let names: Vec<&str> = published.iter().map(|tensor| tensor.0.as_str()).collect();

@@ -56,14 +56,8 @@ registry! {
     Encoder(crate::encoder::EncoderConfig),
     /// BART.
     Bart(crate::bart::BartConfig),
-    /// GPT-1.
-    Gpt1(crate::gpt1::Gpt1Config),
-    /// GPT-2 and GPT-3.
-    Gpt2(crate::gpt2::Gpt2Config),
-    /// GPT-Neo.
-    GptNeo(crate::gpt_neo::GptNeoConfig),
-    /// LLaMA.
-    Llama(crate::llama::LlamaConfig),
+    /// GPT-1, GPT-2, GPT-3, GPT-Neo and LLaMA.
+    Decoder(crate::decoder::DecoderConfig),
     /// ModernBERT.
     ModernBert(crate::modernbert::ModernBertConfig),
     /// T5 and mT5.

@@ -658,8 +658,8 @@ fn distance(got: &[f32], expected: &[f32]) -> f64 {
 
 #[test]
 fn bf16_computes_what_f32_does_within_its_rounding() {
-    // A value is rounded by at most 2^-9 of itself. Some forty roundings follow each other in these models; were they
-    // independent they would add up to 1.2 %. Norms of 16 columns and gradients of small differences make it more.
+    // A value is rounded by at most 2^-8 of itself, by half of that on average. Some forty roundings follow each other in these
+    // models; were they independent they would add up to 1.2 %. Norms of 16 columns and gradients of small differences make it more.
     for json in everything() {
         let head = config(&json)
             .architecture_names()

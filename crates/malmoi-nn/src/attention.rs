@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use malmoi_kernels::attention::{Dropout, KvSlices, Mask};
 
 use crate::batch::PackedBatch;
+use crate::bridge;
 use crate::cache::SequenceCache;
 use crate::host;
 use crate::layers::Linear;
@@ -74,6 +75,16 @@ pub struct Memory {
     pub states: Tensor<2>,
     /// Where the source of each sequence starts, and the end of the last: `[B + 1]`.
     pub cu_seqlens: Arc<[u32]>,
+}
+
+impl Memory {
+    /// The same for the next layer; see [`bridge::handed_on`].
+    pub(crate) fn handed_on(self) -> Self {
+        Self {
+            states: bridge::handed_on(self.states),
+            ..self
+        }
+    }
 }
 
 /// What an attention layer needs beside its input.

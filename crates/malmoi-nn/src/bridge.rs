@@ -2,7 +2,10 @@
 //!
 //! An operation is a value that implements [`FusedOp`]: a forward pass and a hand-written backward pass, both on plain
 //! `f32` slices. [`apply`] runs it on tensors of the CPU device, with or without autodiff, and does all the graph
-//! keeping. No operation needs more glue than its two functions.
+//! keeping. No operation needs more glue than its two functions. [`recomputed`] does the same for a whole part of a network whose
+//! activations are not kept.
+
+mod recompute;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -26,6 +29,8 @@ use malmoi_kernels::profile::{Cost, Direction};
 use crate::profile;
 
 use crate::{buffers, host};
+
+pub(crate) use recompute::{handed_on, recomputed};
 
 /// One input of an operation as the kernels see it: contiguous row-major values and their shape.
 #[derive(Clone, Copy, Debug)]
@@ -258,6 +263,11 @@ pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Primitive {
     }
 }
 
+/// Whether a gradient of this tensor will be asked for.
+pub(crate) fn is_tracked<const D: usize>(tensor: &Tensor<D>) -> bool {
+    matches!(primitive(tensor.clone()), Primitive::Autodiff(tensor) if tensor.is_tracked())
+}
+
 /// Runs `op` on `inputs` and wraps the result as a tensor of rank `D`.
 pub fn apply<const N: usize, const D: usize>(
     op: impl FusedOp,
@@ -271,7 +281,8 @@ pub fn apply<const N: usize, const D: usize>(
             Primitive::Plain(tensor) => contiguous(tensor),
             Primitive::Autodiff(_) => unreachable!("checked above"),
         });
-        let (output, _) = run(&op, &inputs, false);
+        let (output, saved) = run(&op, &inputs, recompute::is_rehearsal());
+        saved.give();
         inputs.into_iter().for_each(recycle);
         return Tensor::from_primitive::<Flex>(output);
     }
@@ -326,6 +337,19 @@ enum Saved {
     Plain(Vec<Vec<f32>>),
     /// By [`FusedOp::forward_mixed`].
     Mixed(Vec<Data>),
+}
+
+impl Saved {
+    /// Hands the memory back.
+    fn give(self) {
+        match self {
+            Saved::Plain(saved) => saved.into_iter().for_each(buffers::give),
+            Saved::Mixed(saved) => saved.into_iter().for_each(|data| match data {
+                Data::F32(values) => buffers::give(values),
+                Data::Bf16(values) => buffers::give(values),
+            }),
+        }
+    }
 }
 
 fn run(op: &dyn FusedOp, inputs: &[FlexTensor], track: bool) -> (FlexTensor, Saved) {
@@ -642,9 +666,8 @@ impl<const N: usize> Backward<Flex, N> for FusedBackward {
     type State = State;
 
     fn backward(self, ops: Ops<State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let grad = contiguous(grads.consume::<Flex>(&ops.node));
-        REGISTERED.with_borrow_mut(|nodes| nodes.remove(&ops.node.id.value));
-        let state = ops.state;
+        let grad = consume(&ops, grads);
+        let (state, ops) = (ops.state, Ops::new(ops.parents, ops.node, ()));
         let mut needs: Vec<bool> = ops.parents.iter().map(Option::is_some).collect();
         for (i, parent) in ops.parents.iter().enumerate() {
             let Some(node) = parent else { continue };
@@ -676,24 +699,42 @@ impl<const N: usize> Backward<Flex, N> for FusedBackward {
         recycle(grad);
         state.inputs.into_iter().flatten().for_each(recycle);
         state.output.into_iter().for_each(recycle);
-        for ((parent, gradient), needed) in ops.parents.into_iter().zip(tensors).zip(still_needs) {
-            let (Some(node), true) = (parent, needed) else {
-                continue;
-            };
-            let mut gradient = gradient.expect("a gradient for every input that needs one");
-            let id = node.id.value;
-            if node.parents.is_empty() {
-                if let Some(gradient) = collect(id, gradient) {
-                    grads.register::<Flex>(node.id, gradient);
-                }
-                continue;
+        for (i, (gradient, needed)) in tensors.into_iter().zip(still_needs).enumerate() {
+            if needed {
+                let gradient = gradient.expect("a gradient for every input that needs one");
+                register(&ops, i, gradient, grads);
             }
-            if REGISTERED.with_borrow_mut(|nodes| !nodes.insert(id)) {
-                gradient = sum(gradient, contiguous(grads.consume::<Flex>(&node)));
-            }
-            grads.register::<Flex>(node.id, gradient);
         }
     }
+}
+
+/// Takes the gradient of the node whose backward pass has come.
+fn consume<S, const N: usize>(ops: &Ops<S, N>, grads: &mut Gradients) -> FlexTensor {
+    REGISTERED.with_borrow_mut(|nodes| nodes.remove(&ops.node.id.value));
+    contiguous(grads.consume::<Flex>(&ops.node))
+}
+
+/// Adds to the gradient of a parent that needs one.
+fn register<S, const N: usize>(
+    ops: &Ops<S, N>,
+    parent: usize,
+    mut gradient: FlexTensor,
+    grads: &mut Gradients,
+) {
+    let Some(node) = &ops.parents[parent] else {
+        return;
+    };
+    let id = node.id.value;
+    if node.parents.is_empty() {
+        if let Some(gradient) = collect(id, gradient) {
+            grads.register::<Flex>(node.id, gradient);
+        }
+        return;
+    }
+    if REGISTERED.with_borrow_mut(|nodes| !nodes.insert(id)) {
+        gradient = sum(gradient, contiguous(grads.consume::<Flex>(node)));
+    }
+    grads.register::<Flex>(node.id, gradient);
 }
 
 /// `x` in bf16, the format of activations in mixed precision. Its gradient is widened.

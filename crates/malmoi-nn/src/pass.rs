@@ -10,6 +10,7 @@ use malmoi_kernels::random::Key;
 pub struct Pass {
     key: Option<Key>,
     sites: Cell<u64>,
+    recompute: bool,
 }
 
 impl Pass {
@@ -18,6 +19,7 @@ impl Pass {
         Self {
             key: None,
             sites: Cell::new(0),
+            recompute: false,
         }
     }
 
@@ -26,6 +28,28 @@ impl Pass {
         Self {
             key: Some(key),
             sites: Cell::new(0),
+            recompute: false,
+        }
+    }
+
+    /// The same; with `recompute` blocks keep their inputs alone and are computed again in the backward pass. Nothing but time and
+    /// memory changes.
+    #[must_use]
+    pub fn recomputing(self, recompute: bool) -> Self {
+        Self { recompute, ..self }
+    }
+
+    /// Whether blocks are computed again.
+    pub fn recomputes(&self) -> bool {
+        self.recompute
+    }
+
+    /// The pass as it is now: the copy meets the same dropout sites that this one meets from here on.
+    pub(crate) fn fork(&self) -> Self {
+        Self {
+            key: self.key,
+            sites: self.sites.clone(),
+            recompute: false,
         }
     }
 

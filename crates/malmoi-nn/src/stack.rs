@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use crate::attention::{Memory, Surroundings};
 use crate::batch::PackedBatch;
 use crate::block::{Block, BlockConfig};
+use crate::bridge;
 use crate::cache::KvCache;
 use crate::pass::Pass;
 use crate::positions::{PositionBias, reach};
@@ -60,10 +61,18 @@ impl<'a> Stack<'a> {
         pass: &Pass,
         keep: &mut dyn FnMut(&Tensor<2>),
     ) -> Tensor<2> {
-        let around = self.around(batch, memory, pass, &[]);
-        for block in self.iter() {
+        let mut around = self.around(batch, memory, pass, &[]);
+        let recompute = pass.recomputes() && bridge::is_tracked(&x);
+        for (i, block) in self.iter().enumerate() {
             keep(&x);
-            x = block.forward(x, &around);
+            if i > 0 {
+                around.memory = around.memory.map(Memory::handed_on);
+            }
+            x = if recompute {
+                recomputed(block, x, &around)
+            } else {
+                block.forward(x, &around)
+            };
         }
         keep(&x);
         x
@@ -134,4 +143,38 @@ impl<'a> Stack<'a> {
             memory,
         }
     }
+}
+
+/// [`Block::forward`] without keeping its activations.
+fn recomputed(block: &Block, x: Tensor<2>, around: &Surroundings<'_>) -> Tensor<2> {
+    // Only a block that looks at the source takes it in.
+    let memory = (around.memory.as_ref()).filter(|_| block.cross_attention.is_some());
+    let cu_seqlens = memory.map(|memory| memory.cu_seqlens.clone());
+    let has_bias = around.bias.is_some();
+    // The engine follows the last input first, which in a block is the residual connection and therefore is so here: then gradients
+    // of embeddings that both sides of an encoder-decoder use are added in the same order.
+    let mut inputs: Vec<Tensor<2>> = memory
+        .map(|memory| memory.states.clone())
+        .into_iter()
+        .collect();
+    inputs.extend(around.bias.clone());
+    inputs.push(x);
+    let batch = around.batch.clone();
+    bridge::recomputed(
+        block,
+        inputs,
+        around.pass,
+        move |block, mut inputs, pass| {
+            let x = inputs.pop().expect("the block's input");
+            let bias = has_bias.then(|| inputs.pop()).flatten();
+            let memory = cu_seqlens.clone().zip(inputs.pop());
+            let around = Surroundings {
+                batch: &batch,
+                pass,
+                bias,
+                memory: memory.map(|(cu_seqlens, states)| Memory { states, cu_seqlens }),
+            };
+            block.forward(x, &around)
+        },
+    )
 }

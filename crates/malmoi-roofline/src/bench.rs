@@ -20,6 +20,7 @@ use malmoi_train::TrainError;
 use malmoi_train::optim::OptimizerError;
 use serde::{Deserialize, Serialize};
 
+use crate::cost::{Phase, Work};
 use crate::machine::peak_rss_mib;
 use crate::runs::{self, Times, timed};
 
@@ -129,6 +130,8 @@ pub struct BenchOptions {
     pub runs: usize,
     /// Sequence lengths of `encode-ragged`.
     pub lengths: Vec<usize>,
+    /// Training computes the activations of blocks again instead of keeping them.
+    pub recompute: bool,
 }
 
 impl Default for BenchOptions {
@@ -138,6 +141,7 @@ impl Default for BenchOptions {
             precision: Arithmetic::F32,
             runs: 5,
             lengths: default_lengths(),
+            recompute: false,
         }
     }
 }
@@ -235,9 +239,13 @@ pub fn run(workload: Workload, options: &BenchOptions) -> Result<Measurement, Be
         Workload::MlmTrain => (
             1024.0,
             "tokens/s",
-            train(precision, "bert-base", 8, 128, runs)?,
+            train(precision, "bert-base", 8, 128, options)?,
         ),
-        Workload::ClmTrain => (1024.0, "tokens/s", train(precision, "gpt2", 4, 256, runs)?),
+        Workload::ClmTrain => (
+            1024.0,
+            "tokens/s",
+            train(precision, "gpt2", 4, 256, options)?,
+        ),
         Workload::Prefill => (
             1024.0,
             "tokens/s",
@@ -343,9 +351,13 @@ fn train(
     name: &str,
     sequences: usize,
     length: usize,
-    runs: usize,
+    options: &BenchOptions,
 ) -> Result<Times, BenchError> {
-    runs::train(&runs::preset(name), precision, sequences, length, runs)
+    let work = Work {
+        recompute: options.recompute,
+        ..Work::new(Phase::Train, sequences, length)
+    };
+    runs::train(&runs::preset(name), precision, &work, options.runs.max(1))
 }
 
 /// 64 greedy tokens behind prompts (or sources) of `length` tokens.

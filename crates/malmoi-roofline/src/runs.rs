@@ -169,10 +169,10 @@ fn decode(
 pub(crate) fn train(
     config: &ModelConfig,
     precision: Precision,
-    sequences: usize,
-    length: usize,
+    work: &Work,
     runs: usize,
 ) -> Result<Times, BenchError> {
+    let (sequences, length) = (work.batch, work.tokens);
     if config.direction() == Direction::EncoderDecoder {
         return Err(BenchError::NotTimed(
             "training an encoder with a decoder behind it",
@@ -222,6 +222,7 @@ pub(crate) fn train(
         schedule,
         clip_norm: 0.0,
         decay_all: true,
+        recompute: work.recompute,
     };
     let mut trainer = Trainer::new(model, optimizer, 0, options);
     timed(runs, 1, || {
@@ -247,7 +248,7 @@ pub fn measure(
         ..
     } = *work;
     let (_, median) = match phase {
-        Phase::Train => train(config, precision, batch, tokens, runs)?,
+        Phase::Train => train(config, precision, work, runs)?,
         Phase::Encode => encode(
             config,
             precision,

@@ -425,6 +425,38 @@ impl Tokenizer {
             .is_some_and(|token| added.is_special_token(&token))
     }
 
+    /// The bytes that a token adds to a text wherever it stands: for decoders that put token behind token (byte-level BPE,
+    /// SentencePiece). `None` for special tokens, ids outside the vocabulary, and tokenizers whose tokens look different beside
+    /// others (WordPiece).
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        use tokenizers::DecoderWrapper as D;
+        if self.is_special(id) {
+            return None;
+        }
+        let token = self.id_to_token(id)?;
+        if self.decodes_bytes() {
+            let mut bytes = Vec::new();
+            stream::push_bytes(&token, &mut bytes);
+            return Some(bytes);
+        }
+        let spaced = self.shared.sentencepiece.is_some()
+            || matches!(
+                self.shared.inner.get_decoder(),
+                Some(D::Metaspace(_) | D::Sequence(_))
+            );
+        if !spaced {
+            return None;
+        }
+        let byte = token
+            .strip_prefix("<0x")
+            .and_then(|rest| rest.strip_suffix('>'))
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        Some(match byte {
+            Some(byte) => vec![byte],
+            None => token.replace('\u{2581}', " ").into_bytes(),
+        })
+    }
+
     /// True when the decoder works on bytes, as GPT-2's does.
     pub(crate) fn decodes_bytes(&self) -> bool {
         matches!(

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::compare::{Tolerance, compare, compare_integers};
 use crate::report::Comparison;
+use crate::rounding::Bf16;
 
 /// Why a fixture cannot be read or does not hold what a check needs.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +121,9 @@ pub struct TensorSpec {
     /// Tighter bound for most elements.
     #[serde(default)]
     pub atol_90_percent: Option<f64>,
+    /// Largest deviation of the reference's own run in f32.
+    #[serde(default)]
+    pub f32_dev: Option<f64>,
     /// Largest magnitude: the scale of the tensor.
     #[serde(default)]
     pub max_abs: Option<f64>,
@@ -143,6 +147,8 @@ pub struct Fixture {
     pub order: Vec<String>,
     specs: HashMap<String, TensorSpec>,
     tensors: HashMap<String, Tensor>,
+    /// Rules for a model in bf16, in place of the tolerances as given.
+    rounding: Option<Bf16>,
 }
 
 /// The name of a fixture: the last component of its folder.
@@ -276,7 +282,31 @@ impl Fixture {
             order,
             specs,
             tensors,
+            rounding: None,
         })
+    }
+
+    /// The same for a model in bf16; see [`crate::rounding`].
+    #[must_use]
+    pub fn in_bf16(&self, rounding: Bf16) -> Self {
+        let rounding = Some(rounding);
+        Self {
+            rounding,
+            ..self.clone()
+        }
+    }
+
+    /// What a model in bf16 is measured by; `None` for f32.
+    pub fn rounding(&self) -> Option<&Bf16> {
+        self.rounding.as_ref()
+    }
+
+    /// What `cases.json` says of the tensors whose name fits.
+    pub(crate) fn specs_named(
+        &self,
+        fits: impl Fn(&str) -> bool,
+    ) -> impl Iterator<Item = &TensorSpec> {
+        (self.specs.iter()).filter_map(move |(name, spec)| fits(name).then_some(spec))
     }
 
     /// True when the tensor exists.
@@ -342,9 +372,12 @@ impl Fixture {
         }
     }
 
-    /// The tolerance that `cases.json` gives for a tensor; 0 where it gives none (integers).
+    /// The tolerance that `cases.json` gives for a tensor, 0 where it gives none (integers); in bf16 what follows from the format.
     pub fn tolerance(&self, name: &str) -> Tolerance {
         let spec = self.specs.get(name);
+        if let (Some(rounding), Some(spec)) = (&self.rounding, spec) {
+            return rounding.tolerance(self, name, spec);
+        }
         Tolerance {
             atol: spec.and_then(|s| s.atol).unwrap_or(0.0),
             rtol: spec.and_then(|s| s.rtol).unwrap_or(0.0),

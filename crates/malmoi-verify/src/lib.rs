@@ -12,6 +12,7 @@ mod objectives;
 mod ops;
 mod optimizers;
 pub mod report;
+pub mod rounding;
 mod sampling;
 mod stacks;
 pub mod tokenizers;
@@ -30,7 +31,7 @@ pub enum Precision {
     /// 32-bit floating point: the tolerances of the fixtures apply as they are.
     #[default]
     F32,
-    /// bfloat16 products.
+    /// bfloat16 activations and products: tolerances follow from the format ([`rounding`]).
     Bf16,
     /// 8-bit integer products.
     Int8,

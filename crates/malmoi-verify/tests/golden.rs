@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use malmoi_testing::golden_dir;
-use malmoi_verify::{FixtureReport, Options, Verdict, exit_code, fixtures_in, verify_directory};
+use malmoi_verify::{
+    FixtureReport, Options, Precision, Verdict, exit_code, fixtures_in, verify_directory,
+};
 use serde_json::{Value, json};
 
 fn verify(dir: &Path) -> FixtureReport {
@@ -183,4 +185,84 @@ fn an_unknown_model_type_is_unsupported_not_wrong() {
     assert_eq!(report.verdict(), Verdict::Unsupported, "{report}");
     assert!(report.to_string().contains("never-heard-of"), "{report}");
     assert_eq!(exit_code(&[report]), 3);
+}
+
+fn verify_in_bf16(dir: &Path) -> FixtureReport {
+    let options = Options {
+        precision: Precision::Bf16,
+        ..Options::default()
+    };
+    verify_directory(dir, &options)
+}
+
+#[test]
+fn models_in_bf16_agree_within_what_the_format_allows() {
+    for name in [
+        "bert-masked-lm",
+        "gpt2-lm",
+        "llama-lm",
+        "t5-v1_0",
+        "bart",
+        "albert-masked-lm",
+        "electra-discriminator",
+        "modernbert-masked-lm",
+        "openai-gpt-double-heads",
+    ] {
+        let report = verify_in_bf16(&golden_dir().join(name));
+        assert_eq!(report.verdict(), Verdict::Ok, "{report}");
+        // The tolerances of f32 would not do: bf16 was computed.
+        let worst = report.worst.as_ref().expect("compared");
+        assert!(worst.value > 0.1, "{report}");
+    }
+    // What has no model is compared as ever.
+    let report = verify_in_bf16(&golden_dir().join("optimizers"));
+    assert_eq!(report.verdict(), Verdict::Ok, "{report}");
+}
+
+/// Multiplies a tensor of a safetensors file of f32.
+fn scale(file: &Path, tensor: &str, factor: f32) {
+    let mut bytes = fs::read(file).unwrap();
+    let start = 8 + usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+    let header: Value = serde_json::from_slice(&bytes[8..start]).unwrap();
+    let at = |i: usize| {
+        start + usize::try_from(header[tensor]["data_offsets"][i].as_u64().unwrap()).unwrap()
+    };
+    for value in bytes[at(0)..at(1)].as_chunks_mut::<4>().0 {
+        *value = (f32::from_le_bytes(*value) * factor).to_le_bytes();
+    }
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_weight_a_tenth_too_large_is_found_in_bf16_as_well() {
+    for (fixture, tensor) in [
+        (
+            "bert-masked-lm",
+            "bert.encoder.layer.0.attention.self.key.weight",
+        ),
+        ("bert-masked-lm", "bert.encoder.layer.1.output.dense.weight"),
+        ("bert-masked-lm", "cls.predictions.transform.dense.weight"),
+        ("gpt2-lm", "transformer.h.0.attn.c_attn.weight"),
+        ("gpt2-lm", "transformer.h.1.mlp.c_proj.weight"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let copy = copy_of(fixture, folder.path());
+        scale(&copy.join("model.safetensors"), tensor, 1.1);
+        let report = verify_in_bf16(&copy);
+        assert_eq!(report.verdict(), Verdict::Fail, "{tensor}: {report}");
+    }
+}
+
+#[test]
+fn a_generated_token_may_differ_at_a_tie_only() {
+    // The reference's third new token of the first row becomes another one, whose logit is far lower.
+    let folder = tempfile::tempdir().unwrap();
+    let copy = copy_of("gpt2-lm", folder.path());
+    corrupt(&copy.join("cases.safetensors"), "greedy.out.sequences", 8);
+    let report = verify_in_bf16(&copy);
+    assert_eq!(report.verdict(), Verdict::Fail, "{report}");
+    assert_eq!(
+        report.failures[0].tensor, "greedy.out.sequences",
+        "{report}"
+    );
 }

@@ -33,6 +33,9 @@ pub struct Bench {
     /// encode-ragged: JSON file with the list `lengths` (default: 512 Korean sentences)
     #[arg(long, value_name = "FILE")]
     lengths: Option<PathBuf>,
+    /// mlm-train, clm-train: compute activations again in the backward pass instead of keeping them
+    #[arg(long)]
+    recompute: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -63,6 +66,7 @@ impl Bench {
                 precision,
                 runs: self.runs as usize,
                 lengths,
+                recompute: self.recompute,
             },
         )
         .map_err(|error| {

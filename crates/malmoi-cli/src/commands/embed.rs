@@ -1,16 +1,15 @@
 //! `malmoi embed`.
 
-use clap::{Args, ValueEnum};
-use malmoi_infer::embed::{EmbedOptions, Pooling, cosine};
+use clap::Args;
+use malmoi_infer::embed::{EmbedOptions, cosine};
+use malmoi_infer::pipeline::Embedding;
 use serde_json::json;
 
 use crate::arguments::{Global, ModelArguments};
+use crate::embedding::{EmbedFlags, embed_all};
 use crate::failure::Result;
 use crate::input::TextArguments;
 use crate::{model, output, progress};
-
-/// Texts that are tokenized and embedded before the first results are printed.
-const TEXTS_AT_ONCE: usize = 256;
 
 /// Turn texts into vectors
 #[derive(Args, Debug)]
@@ -22,9 +21,11 @@ pub struct Embed {
     model: ModelArguments,
     #[command(flatten)]
     text: TextArguments,
-    /// How the token vectors become one
-    #[arg(long, value_enum, default_value = "mean")]
-    pooling: PoolingName,
+    #[command(flatten)]
+    embed: EmbedFlags,
+    /// Language id of the texts, for models that tell languages apart (XLM)
+    #[arg(long, value_name = "N")]
+    language: Option<u32>,
     /// Divide each vector by its length
     #[arg(long)]
     normalize: bool,
@@ -33,52 +34,38 @@ pub struct Embed {
     json: bool,
 }
 
-#[derive(ValueEnum, Debug, Clone, Copy)]
-enum PoolingName {
-    Mean,
-    Cls,
-    Last,
-}
-
 impl Embed {
     pub fn run(self, global: &Global) -> Result<()> {
         let texts = self.text.texts()?;
         let pipeline = model::pipeline(&self.model, global)?;
-        let pooling = match self.pooling {
-            PoolingName::Mean => Pooling::Mean,
-            PoolingName::Cls => Pooling::Cls,
-            PoolingName::Last => Pooling::Last,
-        };
         let options = EmbedOptions {
-            pooling,
             normalize: self.normalize,
-            ..Default::default()
+            ..self.embed.options(self.language)
         };
         let bar = progress::bar(global.quiet, texts.len() as u64, "embedding", "texts");
-        let (mut vectors, mut truncated) = (Vec::new(), 0);
-        for part in texts.chunks(TEXTS_AT_ONCE) {
-            let borrowed: Vec<&str> = part.iter().map(String::as_str).collect();
-            for (text, embedding) in part.iter().zip(pipeline.embed(&borrowed, &options)?) {
-                truncated += usize::from(embedding.truncated);
-                if self.json {
-                    let (tokens, truncated) = (embedding.tokens, embedding.truncated);
-                    output::json(
-                        &json!({ "text": text, "embedding": embedding.vector, "tokens": tokens, "truncated": truncated }),
-                    )?;
-                } else {
-                    vectors.push(embedding.vector);
-                }
+        let (mut vectors, mut cut) = (Vec::new(), 0);
+        embed_all(&pipeline, &texts, &options, &bar, |text, embedding| {
+            let Embedding {
+                vector,
+                tokens,
+                truncated,
+            } = embedding;
+            cut += usize::from(truncated);
+            if self.json {
+                let row = json!({ "text": text, "embedding": vector, "tokens": tokens, "truncated": truncated });
+                return output::json(&row);
             }
-            bar.inc(part.len() as u64);
-        }
+            vectors.push(vector);
+            Ok(())
+        })?;
         bar.finish_and_clear();
         if !self.json {
             print_cosines(&texts, &vectors)?;
         }
-        if truncated > 0 {
+        if cut > 0 {
             progress::remark(
                 global.quiet,
-                format!("note: {truncated} text(s) were longer than the model and lost their end"),
+                format!("note: {cut} text(s) were longer than the model and lost their end"),
             );
         }
         Ok(())

@@ -8,6 +8,7 @@ use malmoi_text::{CorpusOptions, DocumentMode, documents};
 use serde_json::json;
 
 use crate::arguments::{Global, ModelArguments};
+use crate::commands::eval_retrieval::Retrieval;
 use crate::commands::eval_task::EvalTask;
 use crate::failure::Result;
 use crate::task::{
@@ -55,6 +56,8 @@ pub enum Eval {
         after_help = "Example:\n  malmoi eval text2text --model malmoi-chat --data chat-valid.tsv --json"
     )]
     Text2text(EvalTask<Text2textFlags>),
+    /// Retrieval: how often a text's nearest neighbour is its translation
+    Retrieval(Retrieval),
 }
 
 impl Eval {
@@ -68,6 +71,7 @@ impl Eval {
             Self::Qa(verb) => verb.run(global),
             Self::Choice(verb) => verb.run(global),
             Self::Text2text(verb) => verb.run(global),
+            Self::Retrieval(verb) => verb.run(global),
         }
     }
 }

@@ -23,6 +23,12 @@ pub struct Info {
     /// Tokens of a sequence (default: the model's longest; one fewer when decoding)
     #[arg(long, value_name = "T")]
     tokens: Option<usize>,
+    /// Arithmetic
+    #[arg(long, value_name = "P", default_value = "f32", value_parser = ["f32", "bf16"])]
+    precision: String,
+    /// Training computes the activations of blocks again instead of keeping them
+    #[arg(long)]
+    recompute: bool,
     /// Accept keys in config.json that malmoi does not know
     #[arg(long)]
     accept_unknown_config: bool,
@@ -31,7 +37,7 @@ pub struct Info {
     json: bool,
 }
 
-/// Arithmetic and memory of a phase in f32.
+/// Arithmetic and memory of a phase.
 struct PhaseCost {
     work: Work,
     flops: u64,
@@ -84,6 +90,7 @@ impl PhaseCost {
 impl Info {
     /// Every phase of the model.
     fn phases(&self, config: &ModelConfig) -> Result<Vec<PhaseCost>> {
+        let widths = Widths::of(Arithmetic::named(&self.precision).unwrap_or(Arithmetic::F32));
         let tokens = self.tokens.unwrap_or(config.max_len());
         let mut found = Vec::new();
         for phase in [Phase::Train, Phase::Encode, Phase::Prefill, Phase::Decode] {
@@ -93,8 +100,10 @@ impl Info {
             } else {
                 tokens
             };
-            let work = Work::new(phase, self.batch, tokens);
-            let widths = Widths::of(Arithmetic::F32);
+            let work = Work {
+                recompute: self.recompute && phase == Phase::Train,
+                ..Work::new(phase, self.batch, tokens)
+            };
             let counted = count(config, &work, widths)
                 .and_then(|cost| Ok((cost.flops(), memory(config, &work, widths)?)));
             match counted {

@@ -23,7 +23,7 @@ pub struct Verify {
     #[arg(long, value_name = "DIR")]
     vocab: Option<PathBuf>,
     /// Arithmetic of the models
-    #[arg(long, value_name = "P", default_value = "f32", value_parser = ["f32"])]
+    #[arg(long, value_name = "P", default_value = "f32", value_parser = ["f32", "bf16"])]
     precision: String,
     /// Print a JSON line a fixture
     #[arg(long)]

@@ -41,6 +41,7 @@ const PAGES: &[&[&str]] = &[
     &["eval", "qa"],
     &["eval", "choice"],
     &["eval", "text2text"],
+    &["eval", "retrieval"],
     &["verify"],
     &["bench"],
     &["roofline"],

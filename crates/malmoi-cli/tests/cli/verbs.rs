@@ -332,3 +332,37 @@ fn doctor_and_usage_errors_have_their_exit_status() {
     assert_eq!(run(&["no-such-verb"]).code, Some(2));
     assert_eq!(run(&["doctor", "--threads", "0"]).code, Some(2));
 }
+
+#[test]
+fn retrieval_finds_each_text_by_itself() {
+    let parent = tempdir().unwrap();
+    let bert = path(&model(parent.path(), "bert"));
+    let pairs = path(&parent.path().join("pairs.tsv"));
+    let rows = "ko\tother\n영화\t좋았다\n정말 재미있다\t이 영화\n배우의 연기가 좋았다\t배우\n";
+    fs::write(&pairs, rows).unwrap();
+    let measure = |more: &[&str]| {
+        let fixed = [
+            "eval",
+            "retrieval",
+            "--model",
+            &bert,
+            "--data",
+            &pairs,
+            "--source-column",
+            "ko",
+            "--target-column",
+        ];
+        run(&[&fixed, more].concat())
+    };
+    let found = &json_lines(&measure(&["ko", "--json"]).ok())[0];
+    assert_eq!(found["accuracy"].as_f64(), Some(1.0), "{found}");
+    assert_eq!(found["pairs"].as_u64(), Some(3));
+    let table = measure(&["other", "--layer", "1"]).ok();
+    assert!(table.contains("other → ko"), "{table}");
+    let message = measure(&["ko", "--layer", "9"]).fails(2);
+    assert!(message.contains("layer is 9"), "{message}");
+    let message = measure(&["ko", "--source-language", "1"]).fails(2);
+    assert!(message.contains("language"), "{message}");
+    let message = measure(&["en"]).fails(2);
+    assert!(message.contains("en"), "{message}");
+}

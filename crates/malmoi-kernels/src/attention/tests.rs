@@ -1,4 +1,5 @@
 use super::*;
+use crate::mixed::{self, bf16};
 use crate::naive::attention as naive;
 use crate::random::Purpose;
 use crate::simd::sizes;
@@ -113,6 +114,110 @@ fn check(what: &str, shape: &AttentionShape) {
         .zip(got.iter().zip(&expected))
     {
         assert_close(&format!("{name} of {what}"), got, expected, ATOL, RTOL);
+    }
+    check_bf16(what, shape);
+}
+
+fn rounded(x: &[f32]) -> Vec<bf16> {
+    x.iter().map(|&x| bf16::from_f32(x)).collect()
+}
+
+fn widened(x: &[bf16]) -> Vec<f32> {
+    x.iter().map(|x| x.to_f32()).collect()
+}
+
+/// The same for values in bf16. Probabilities and score gradients are rounded before they are summed, and so are results:
+/// a few times 2^-9 of the size of what is summed, so that deviations are measured against the whole array. The gradient of a
+/// score is a difference that the rounding of the output touches too.
+fn check_bf16(what: &str, shape: &AttentionShape) {
+    let (nq, nk) = (shape.n_queries(), shape.n_keys());
+    let (wide, narrow) = (
+        shape.n_heads * shape.d_head,
+        shape.n_kv_heads * shape.d_head,
+    );
+    let q = rounded(&normals(1, nq * shape.q_stride));
+    let k = rounded(&normals(2, nk * shape.k_stride));
+    let v = rounded(&normals(3, nk * shape.v_stride));
+    let dout = rounded(&normals(4, nq * wide));
+    let none = bf16::from_f32(9.0);
+    let mut out = vec![none; nq * wide];
+    let mut lse = vec![9.0; shape.n_heads * nq];
+    mixed::attention_forward(shape, &q, &k, &v, &mut out, &mut lse);
+    let (mut dq, mut dk, mut dv) = (
+        out.clone(),
+        vec![none; nk * narrow],
+        vec![none; nk * narrow],
+    );
+    let mut dbias = vec![9.0; shape.bias.map_or(0, |b| b.data.len())];
+    mixed::attention_backward(
+        shape,
+        &Saved {
+            q: &q,
+            k: &k,
+            v: &v,
+            out: &out,
+            lse: &lse,
+        },
+        &dout,
+        Gradients {
+            dq: &mut dq,
+            dk: &mut dk,
+            dv: &mut dv,
+            dbias: shape.bias.is_some().then_some(&mut dbias[..]),
+        },
+    );
+    let got = [
+        widened(&out),
+        lse,
+        widened(&dq),
+        widened(&dk),
+        widened(&dv),
+        dbias,
+    ];
+
+    let [q, k, v, dout] = [&q, &k, &v, &dout].map(|x| widened(x));
+    let mut out = vec![9.0; nq * wide];
+    let mut lse = vec![9.0; shape.n_heads * nq];
+    naive::attention_forward(shape, &q, &k, &v, &mut out, &mut lse);
+    let (mut dq, mut dk, mut dv) = (out.clone(), vec![9.0; nk * narrow], vec![9.0; nk * narrow]);
+    let mut dbias = vec![9.0; shape.bias.map_or(0, |b| b.data.len())];
+    naive::attention_backward(
+        shape,
+        &Saved {
+            q: &q,
+            k: &k,
+            v: &v,
+            out: &out,
+            lse: &lse,
+        },
+        &dout,
+        Gradients {
+            dq: &mut dq,
+            dk: &mut dk,
+            dv: &mut dv,
+            dbias: shape.bias.is_some().then_some(&mut dbias[..]),
+        },
+    );
+    let expected = [out, lse, dq, dk, dv, dbias];
+    for (name, (got, expected)) in ["out", "lse", "dq", "dk", "dv", "dbias"]
+        .iter()
+        .zip(got.iter().zip(&expected))
+    {
+        let what = format!("{name} of {what} in bf16");
+        if *name == "lse" {
+            assert_close(&what, got, expected, 1e-4, 1e-5);
+            continue;
+        }
+        let size = |x: &mut dyn Iterator<Item = f32>| {
+            let squares = x.map(|x| f64::from(x) * f64::from(x));
+            squares.sum::<f64>().sqrt()
+        };
+        let deviation = size(&mut got.iter().zip(expected).map(|(x, y)| x - y));
+        let whole = size(&mut expected.iter().copied());
+        assert!(
+            deviation <= whole / 128.0 + 1e-6,
+            "{what}: deviates by {deviation:e} of {whole:e}"
+        );
     }
 }
 
@@ -436,6 +541,30 @@ fn bits_do_not_depend_on_the_number_of_threads() {
                     dbias: dbias_slot,
                 };
                 attention_backward(&shape, &saved, &dout, gradients);
+                [out, lse, dq, dk, dv, dbias].concat()
+            });
+            let [q, k, v, dout] = [&q, &k, &v, &dout].map(|x| rounded(x));
+            assert_same_bits_on_any_threads("attention in bf16", || {
+                let zeros = vec![bf16::ZERO; n * 96];
+                let (mut out, mut lse) = (zeros.clone(), vec![0.0; 3 * n]);
+                mixed::attention_forward(&shape, &q, &k, &v, &mut out, &mut lse);
+                let (mut dq, mut dk, mut dv) = (zeros.clone(), zeros.clone(), zeros);
+                let mut dbias = vec![0.0; case.bias.len()];
+                let saved = Saved {
+                    q: &q,
+                    k: &k,
+                    v: &v,
+                    out: &out,
+                    lse: &lse,
+                };
+                let gradients = Gradients {
+                    dq: &mut dq,
+                    dk: &mut dk,
+                    dv: &mut dv,
+                    dbias: bias.is_some().then_some(&mut dbias[..]),
+                };
+                mixed::attention_backward(&shape, &saved, &dout, gradients);
+                let [out, dq, dk, dv] = [out, dq, dk, dv].map(|x| widened(&x));
                 [out, lse, dq, dk, dv, dbias].concat()
             });
         }

@@ -8,7 +8,14 @@ use crate::threads::{SharedMut, for_each};
 /// Whether a product of this shape goes this way. Packing the weights costs about as much as reading them twice, so the
 /// more rows share it the better; summing across lanes at the end of each dot product costs less the longer it is.
 pub(super) fn suits(a: Mat, b: Mat) -> bool {
-    a.col_stride == 1 && b.row_stride == 1 && (a.rows <= 8 || a.rows <= 48 && a.cols >= 256)
+    a.col_stride == 1 && b.row_stride == 1 && a.rows <= rows_alike(a.cols)
+}
+
+/// Rows of length `k` that may be multiplied together with transposed weights such that each gets the same bits as alone. Above
+/// this number the sums are made in another order.
+#[must_use]
+pub fn rows_alike(k: usize) -> usize {
+    if k >= 256 { 48 } else { 8 }
 }
 
 /// Rows of weights in one piece of work: about 256 KB of them, in multiples of 8.

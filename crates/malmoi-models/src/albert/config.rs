@@ -5,7 +5,7 @@ use malmoi_nn::Sharing;
 use serde_json::{Value, json};
 
 use crate::config_keys::{self, decimal};
-use crate::encoder::{BertDefaults, EncoderConfig, Positions, bert_json, read_bert_keys};
+use crate::encoder::{BERT_DEFAULTS, BertDefaults, EncoderConfig, bert_json, read_bert_keys};
 
 /// Reads the keys of ALBERT: those of BERT, the width of the embeddings and the groups of shared layers.
 pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
@@ -16,32 +16,22 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
         "net_structure_type",
         "num_memory_blocks",
     ]);
-    let config = read_bert_keys(
-        read,
-        &BertDefaults {
-            max_positions: 512,
-            positions: Positions::Learned,
-            n_segments: 2,
-            activation: "gelu_new",
-            norm_eps: 1e-12,
-            dropout: 0.0,
-            pad_token_id: 0,
-        },
-    )?;
+    let defaults = BertDefaults {
+        activation: "gelu_new",
+        dropout: 0.0,
+        ..BERT_DEFAULTS
+    };
+    let mut this = read_bert_keys(read, &defaults)?;
     let n_inner = config_keys::positive(read, "inner_group_num", Some(1))?;
-    let n_groups = match config_keys::sharing(read, config.n_layers)? {
+    let n_groups = match this.common.sharing {
         Sharing::None => 1,
         Sharing::Groups { n_groups, .. } => n_groups,
     };
-    let classifier_dropout = config_keys::rate(read, "classifier_dropout_prob", 0.1)?;
-    Ok(EncoderConfig {
-        family: &super::FAMILY,
-        d_embedding: config_keys::positive(read, "embedding_size", Some(128))?,
-        sharing: Sharing::Groups { n_groups, n_inner },
-        classifier_dropout,
-        choice_dropout: classifier_dropout,
-        ..config
-    })
+    this.common.sharing = Sharing::Groups { n_groups, n_inner };
+    this.d_embedding = config_keys::positive(read, "embedding_size", Some(128))?;
+    this.classifier_dropout = config_keys::rate(read, "classifier_dropout_prob", 0.1)?;
+    this.choice_dropout = this.classifier_dropout;
+    Ok(this)
 }
 
 /// Writes what [`read`] reads.
@@ -49,7 +39,7 @@ pub fn write(config: &EncoderConfig) -> Value {
     let mut json = bert_json(config);
     let keys = json.as_object_mut().expect("an object");
     keys.remove("classifier_dropout");
-    let n_inner = match config.sharing {
+    let n_inner = match config.common.sharing {
         Sharing::None => 1,
         Sharing::Groups { n_inner, .. } => n_inner,
     };

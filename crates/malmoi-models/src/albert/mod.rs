@@ -4,41 +4,34 @@ mod config;
 mod model;
 mod weights;
 
-use crate::encoder::Family;
-use crate::head::Head;
+use crate::encoder::{BUFFERS, EncoderTraits, Family, USUAL};
+use crate::published::{Published, heads};
 
 /// ALBERT.
 pub static FAMILY: Family = Family {
-    model_type: "albert",
-    heads: &[
-        (Head::None, "AlbertModel"),
-        (Head::Pretraining, "AlbertForPreTraining"),
-        (Head::MaskedLm, "AlbertForMaskedLM"),
-        (
-            Head::SequenceClassification,
-            "AlbertForSequenceClassification",
-        ),
-        (Head::TokenClassification, "AlbertForTokenClassification"),
-        (Head::QuestionAnswering, "AlbertForQuestionAnswering"),
-        (Head::MultipleChoice, "AlbertForMultipleChoice"),
-    ],
-    causal_heads: &[],
+    published: Published {
+        model_type: "albert",
+        heads: heads!("Albert": None, Pretraining, MaskedLm, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice),
+        prefix: "albert.",
+        unprefixed: &[
+            "predictions.",
+            "sop_classifier.",
+            "classifier.",
+            "qa_outputs.",
+        ],
+        tied: &[
+            ("embeddings.token.weight", "predictions.decoder.weight"),
+            ("vocabulary.bias", "predictions.decoder.bias"),
+        ],
+        redundant: BUFFERS,
+    },
     sizes: config::presets,
     read: config::read,
     write: config::write,
-    d_ff: None,
-    pair_loss: "sop",
     build: model::build,
     rules: weights::rules,
-    prefix: "albert.",
-    unprefixed: &[
-        "predictions.",
-        "sop_classifier.",
-        "classifier.",
-        "qa_outputs.",
-    ],
-    tied: &[
-        ("embeddings.token.weight", "predictions.decoder.weight"),
-        ("vocabulary.bias", "predictions.decoder.bias"),
-    ],
+    own: EncoderTraits {
+        pair_loss: "sop",
+        ..USUAL
+    },
 };

@@ -5,4 +5,16 @@ mod config;
 mod model;
 mod weights;
 
-pub use config::{BartConfig, SideConfig};
+pub use config::BartConfig;
+
+use crate::published::{Published, heads};
+
+/// BART.
+pub static PUBLISHED: Published = Published {
+    model_type: "bart",
+    heads: heads!("Bart": None, Seq2SeqLm),
+    prefix: "model.",
+    unprefixed: &[],
+    tied: &[("token.weight", "lm_head.weight")],
+    redundant: &["embed_tokens.weight"],
+};

@@ -10,31 +10,20 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_nn::ops::{self, Projection};
 use malmoi_nn::{
-    AttentionConfig, Block, BlockConfig, Embedding, FeedForwardConfig, Mask, Norm, NormPlace,
-    PackedBatch, Pass, Sharing, Stack,
+    AttentionConfig, BlockConfig, Embedding, FeedForwardConfig, NormConfig, NormKind, NormPlace,
+    PackedBatch, Pass, Stack,
 };
 
-use super::{BartConfig, SideConfig};
+use super::BartConfig;
 use crate::architecture::Network;
 use crate::head::Head;
+use crate::side::{Side, Which};
 
 /// The published constant of the norms.
 const NORM_EPS: f32 = 1e-5;
 
 /// Rows of the position table before the first position, left over from a table that began with the padding token.
 const POSITION_OFFSET: u32 = 2;
-
-/// Positions and blocks of one side.
-#[derive(Module, Debug)]
-pub struct Side {
-    position: Embedding,
-    embedding_norm: Norm,
-    layers: Vec<Block>,
-    #[module(skip)]
-    sharing: Sharing,
-    #[module(skip)]
-    n_layers: usize,
-}
 
 /// Encoder and decoder.
 #[derive(Module, Debug)]
@@ -46,43 +35,42 @@ pub(super) struct Bart {
     config: BartConfig,
 }
 
-impl Side {
-    fn new(config: &BartConfig, side: &SideConfig, mask: Mask) -> Self {
-        let d = config.d_model;
-        let attention = |mask| AttentionConfig {
+/// One side: positions of its own, a norm over the embeddings and post-norm blocks.
+fn side(config: &BartConfig, which: Which) -> Side {
+    let (d, max_len) = (config.common.sizes.d_model, config.common.sizes.max_len);
+    let side = Side::new(
+        &config.common,
+        which,
+        |side, mask| AttentionConfig {
             dropout: config.attention_dropout,
             ..AttentionConfig::new(d, side.n_heads, mask)
-        };
-        let feed_forward = FeedForwardConfig {
-            dropout: config.activation_dropout,
-            ..FeedForwardConfig::new(side.d_ff, config.activation)
-        };
-        let block = BlockConfig {
-            cross: (mask == Mask::Causal).then(|| attention(Mask::Full)),
-            dropout: config.dropout,
-            ..BlockConfig::new(attention(mask), feed_forward, NormPlace::Post, NORM_EPS)
-        };
-        Self {
-            position: Embedding::new(config.max_len + POSITION_OFFSET as usize, d),
-            embedding_norm: Norm::layer(d, NORM_EPS),
-            layers: Stack::blocks_of(&block, config.sharing, side.n_layers),
-            sharing: config.sharing,
-            n_layers: side.n_layers,
-        }
-    }
-
-    fn stack(&self) -> Stack<'_> {
-        Stack::shared(&self.layers, self.sharing, self.n_layers)
-    }
+        },
+        |side, attention| {
+            let feed_forward = FeedForwardConfig {
+                dropout: config.activation_dropout,
+                ..FeedForwardConfig::new(side.d_ff, config.activation)
+            };
+            BlockConfig {
+                dropout: config.dropout,
+                ..BlockConfig::new(attention, feed_forward, NormPlace::Post, NORM_EPS)
+            }
+        },
+    );
+    let norm = NormConfig {
+        kind: NormKind::Layer,
+        eps: NORM_EPS,
+    };
+    side.with_embeddings(max_len + POSITION_OFFSET as usize, d, norm)
 }
 
 impl Bart {
     /// A model with weights yet to be filled.
     pub(super) fn new(config: &BartConfig, _head: Head) -> Self {
+        let sizes = &config.common.sizes;
         Self {
-            token: Embedding::new(config.vocab_size, config.d_model),
-            encoder: Side::new(config, &config.encoder, Mask::Full),
-            decoder: Side::new(config, &config.decoder, Mask::Causal),
+            token: Embedding::new(sizes.vocab_size, sizes.d_model),
+            encoder: side(config, Which::Encoder),
+            decoder: side(config, Which::Decoder),
             config: config.clone(),
         }
     }
@@ -94,16 +82,19 @@ impl Bart {
             .iter()
             .map(|p| p + POSITION_OFFSET)
             .collect();
-        let frozen = [Some(self.config.pad_token_id)];
-        let sum = if self.config.embedding_scale == 1.0 {
-            let tables = vec![self.token.at(&batch.ids), side.position.at(&rows)];
+        let frozen = [self.config.common.tokens.pad];
+        let tokens = vec![self.token.at(&batch.ids)];
+        let positions = side.position.iter().map(|table| table.at(&rows));
+        let scale = self.config.embedding_scale;
+        let sum = if scale == 1.0 {
+            let tables = tokens.into_iter().chain(positions).collect();
             ops::sum_of_embeddings(tables, frozen)
         } else {
-            let tokens = ops::sum_of_embeddings(vec![self.token.at(&batch.ids)], frozen);
-            let positions = ops::sum_of_embeddings(vec![side.position.at(&rows)], None);
-            ops::add(tokens.mul_scalar(self.config.embedding_scale), positions)
+            let tokens = ops::sum_of_embeddings(tokens, frozen).mul_scalar(scale);
+            let positions = ops::sum_of_embeddings(positions.collect(), None);
+            ops::add(tokens, positions)
         };
-        let normed = side.embedding_norm.forward(sum);
+        let normed = side.norm_embeddings(sum);
         ops::dropout(normed, pass.dropout(self.config.dropout))
     }
 }

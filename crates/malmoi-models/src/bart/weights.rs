@@ -1,6 +1,6 @@
 //! Published weight names of BART.
 
-use crate::names::{NameTable, Part, Rule, layer, rule};
+use crate::names::{Part, Rule, layer, rule};
 
 /// A buffer that generation once wrote to; zeros in every published file.
 pub(super) const LOGITS_BIAS: &str = "final_logits_bias";
@@ -46,7 +46,8 @@ macro_rules! side {
     };
 }
 
-const RULES: [&[Rule]; 6] = [
+/// The table; a bare model carries no prefix.
+pub(super) const RULES: [&[Rule]; 6] = [
     &[rule("token.weight", "shared.weight", Part::Whole)],
     side!("encoder"),
     side!("decoder"),
@@ -57,8 +58,3 @@ const RULES: [&[Rule]; 6] = [
         "decoder.layers.{}.encoder_attn"
     ),
 ];
-
-/// The table; a bare model carries no prefix.
-pub(super) fn table(prefix: &str) -> NameTable {
-    NameTable::new(&RULES, prefix, &[])
-}

@@ -3,7 +3,7 @@
 use malmoi_checkpoint::{ConfigError, ConfigReader};
 use serde_json::{Value, json};
 
-use crate::encoder::{BertDefaults, EncoderConfig, Positions, read_bert_keys};
+use crate::encoder::{BERT_DEFAULTS, EncoderConfig, read_bert_keys};
 
 /// Reads the keys of BERT.
 pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
@@ -16,18 +16,7 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
         "pooler_size_per_head",
         "pooler_type",
     ]);
-    read_bert_keys(
-        read,
-        &BertDefaults {
-            max_positions: 512,
-            positions: Positions::Learned,
-            n_segments: 2,
-            activation: "gelu",
-            norm_eps: 1e-12,
-            dropout: 0.1,
-            pad_token_id: 0,
-        },
-    )
+    read_bert_keys(read, &BERT_DEFAULTS)
 }
 
 /// Devlin et al. (2018), section 3.

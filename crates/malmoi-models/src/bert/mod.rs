@@ -4,37 +4,28 @@ mod config;
 mod model;
 mod weights;
 
-use crate::encoder::Family;
-use crate::head::Head;
+use crate::encoder::{BUFFERS, Family, USUAL};
+use crate::published::{Published, heads};
 
 /// BERT.
 pub static FAMILY: Family = Family {
-    model_type: "bert",
-    heads: &[
-        (Head::None, "BertModel"),
-        (Head::Pretraining, "BertForPreTraining"),
-        (Head::MaskedLm, "BertForMaskedLM"),
-        (Head::NextSentence, "BertForNextSentencePrediction"),
-        (
-            Head::SequenceClassification,
-            "BertForSequenceClassification",
+    published: Published {
+        model_type: "bert",
+        heads: heads!(
+            "Bert": None, Pretraining, MaskedLm, NextSentence, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice
         ),
-        (Head::TokenClassification, "BertForTokenClassification"),
-        (Head::QuestionAnswering, "BertForQuestionAnswering"),
-        (Head::MultipleChoice, "BertForMultipleChoice"),
-    ],
-    causal_heads: &[],
+        prefix: "bert.",
+        unprefixed: &["cls.", "classifier.", "qa_outputs."],
+        tied: &[
+            ("embeddings.token.weight", "cls.predictions.decoder.weight"),
+            ("vocabulary.bias", "cls.predictions.decoder.bias"),
+        ],
+        redundant: BUFFERS,
+    },
     sizes: config::presets,
     read: config::read,
     write: crate::encoder::bert_json,
-    d_ff: None,
-    pair_loss: "nsp",
     build: model::build,
     rules: weights::rules,
-    prefix: "bert.",
-    unprefixed: &["cls.", "classifier.", "qa_outputs."],
-    tied: &[
-        ("embeddings.token.weight", "cls.predictions.decoder.weight"),
-        ("vocabulary.bias", "cls.predictions.decoder.bias"),
-    ],
+    own: USUAL,
 };

@@ -1,11 +1,13 @@
 //! Published configuration of DistilBERT.
 
 use malmoi_checkpoint::{ConfigError, ConfigReader};
-use malmoi_nn::{DropoutPlace, Mask, Sharing};
+use malmoi_nn::DropoutPlace;
 use serde_json::{Value, json};
 
+use crate::common::{COMMON_KEYS, Common};
+use crate::config::Sizes;
 use crate::config_keys::{self, decimal};
-use crate::encoder::{EncoderConfig, Positions, Segments};
+use crate::encoder::{Dropouts, EncoderConfig, Positions};
 
 /// The published code has this constant and no key for it.
 const NORM_EPS: f32 = 1e-12;
@@ -14,66 +16,53 @@ const NORM_EPS: f32 = 1e-12;
 pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
     // Of the training script, not of the model.
     read.inert(&["tie_weights_"]);
-    let d_model = config_keys::positive(read, "dim", Some(768))?;
-    let n_heads = config_keys::positive(read, "n_heads", Some(12))?;
-    config_keys::divisible(read, "dim", d_model, "n_heads", n_heads)?;
-    let initializer_range = read.f64_or("initializer_range", 0.02)? as f32;
-    let classifier_dropout = config_keys::rate(read, "seq_classif_dropout", 0.2)?;
-    Ok(EncoderConfig {
-        family: &super::FAMILY,
-        generator: None,
-        n_labels: 2,
-        labels: Vec::new(),
-        problem_type: None,
+    let heads = config_keys::heads(read, ("dim", Some(768)), ("n_heads", Some(12)), None)?;
+    let sizes = Sizes {
         vocab_size: config_keys::positive(read, "vocab_size", None)?,
-        d_embedding: d_model,
-        d_model,
-        n_layers: read.usize_or("n_layers", 6)?,
-        n_heads,
-        d_ff: config_keys::positive(read, "hidden_dim", Some(4 * 768))?,
         max_len: config_keys::positive(read, "max_position_embeddings", Some(512))?,
+        n_layers: read.usize_or("n_layers", 6)?,
+        d_ff: config_keys::positive(read, "hidden_dim", Some(4 * 768))?,
+        ..heads
+    };
+    let mut common = Common::read(read, sizes, &COMMON_KEYS)?;
+    common.tokens.pad.get_or_insert(0);
+    let dropouts = Dropouts {
+        everywhere: config_keys::rate(read, "dropout", 0.1)?,
+        attention: config_keys::rate(read, "attention_dropout", 0.1)?,
+        classifier: config_keys::rate(read, "seq_classif_dropout", 0.2)?,
+    };
+    let activation = config_keys::activation(read, "activation", "gelu")?;
+    Ok(EncoderConfig {
         positions: if read.bool_or("sinusoidal_pos_embds", false)? {
             Positions::Sinusoidal
         } else {
             Positions::Learned
         },
-        segments: Segments::None,
-        n_languages: 0,
-        mask: Mask::Full,
-        sharing: Sharing::None,
-        activation: config_keys::activation(read, "activation", "gelu")?,
-        norm_eps: NORM_EPS,
-        dropout: config_keys::rate(read, "dropout", 0.1)?,
         dropout_place: DropoutPlace::FeedForward,
-        attention_dropout: config_keys::rate(read, "attention_dropout", 0.1)?,
-        classifier_dropout,
-        choice_dropout: classifier_dropout,
         question_dropout: config_keys::rate(read, "qa_dropout", 0.1)?,
-        initializer_range,
-        embedding_range: initializer_range,
-        pad_token_id: read.usize_or("pad_token_id", 0)? as u32,
-        bos_token_id: read.optional_usize("bos_token_id")?.map(|id| id as u32),
-        eos_token_id: read.optional_usize("eos_token_id")?.map(|id| id as u32),
+        ..EncoderConfig::plain(common, activation, NORM_EPS, &dropouts)
     })
 }
 
 /// Writes what [`read`] reads.
 pub fn write(config: &EncoderConfig) -> Value {
-    json!({
-        "vocab_size": config.vocab_size,
-        "dim": config.d_model,
-        "n_layers": config.n_layers,
-        "n_heads": config.n_heads,
-        "hidden_dim": config.d_ff,
-        "max_position_embeddings": config.max_len,
+    let sizes = &config.common.sizes;
+    let mut json = json!({
+        "vocab_size": sizes.vocab_size,
+        "dim": sizes.d_model,
+        "n_layers": sizes.n_layers,
+        "n_heads": sizes.n_heads,
+        "hidden_dim": sizes.d_ff,
+        "max_position_embeddings": sizes.max_len,
         "sinusoidal_pos_embds": config.positions == Positions::Sinusoidal,
         "activation": config_keys::activation_name(config.activation),
         "dropout": decimal(config.dropout),
         "attention_dropout": decimal(config.attention_dropout),
         "seq_classif_dropout": decimal(config.classifier_dropout),
         "qa_dropout": decimal(config.question_dropout),
-        "initializer_range": decimal(config.initializer_range),
-    })
+    });
+    config.common.write(&mut json, &COMMON_KEYS);
+    json
 }
 
 /// Sanh et al. (2019), section 3.

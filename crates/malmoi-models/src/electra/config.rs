@@ -4,7 +4,7 @@ use malmoi_checkpoint::{ConfigError, ConfigReader};
 use serde_json::{Value, json};
 
 use crate::config_keys;
-use crate::encoder::{BertDefaults, EncoderConfig, Positions, bert_json, read_bert_keys};
+use crate::encoder::{BERT_DEFAULTS, EncoderConfig, bert_json, read_bert_keys};
 
 /// Reads the keys of ELECTRA: those of BERT, and the width of the embeddings.
 pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
@@ -12,23 +12,11 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
     read.refuse_unless("summary_type", "first")?;
     read.refuse_unless("summary_use_proj", true)?;
     read.refuse_unless("summary_activation", "gelu")?;
-    let config = read_bert_keys(
-        read,
-        &BertDefaults {
-            max_positions: 512,
-            positions: Positions::Learned,
-            n_segments: 2,
-            activation: "gelu",
-            norm_eps: 1e-12,
-            dropout: 0.1,
-            pad_token_id: 0,
-        },
-    )?;
+    let this = read_bert_keys(read, &BERT_DEFAULTS)?;
     Ok(EncoderConfig {
-        family: &super::FAMILY,
         d_embedding: config_keys::positive(read, "embedding_size", Some(128))?,
         choice_dropout: config_keys::rate(read, "summary_last_dropout", 0.1)?,
-        ..config
+        ..this
     })
 }
 

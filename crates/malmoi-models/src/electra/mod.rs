@@ -6,40 +6,30 @@ mod model;
 pub(crate) mod pair;
 mod weights;
 
-use crate::encoder::Family;
-use crate::head::Head;
+use crate::encoder::{BUFFERS, Family, USUAL};
+use crate::published::{Published, heads};
 
 /// ELECTRA.
 pub static FAMILY: Family = Family {
-    model_type: "electra",
-    heads: &[
-        (Head::None, "ElectraModel"),
-        (Head::ReplacedTokens, "ElectraForPreTraining"),
-        (Head::MaskedLm, "ElectraForMaskedLM"),
-        (
-            Head::SequenceClassification,
-            "ElectraForSequenceClassification",
-        ),
-        (Head::TokenClassification, "ElectraForTokenClassification"),
-        (Head::QuestionAnswering, "ElectraForQuestionAnswering"),
-        (Head::MultipleChoice, "ElectraForMultipleChoice"),
-    ],
-    causal_heads: &[],
+    published: Published {
+        model_type: "electra",
+        heads: heads!("Electra": None, ReplacedTokens, MaskedLm, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice),
+        prefix: "electra.",
+        unprefixed: &[
+            "generator_predictions.",
+            "generator_lm_head.",
+            "discriminator_predictions.",
+            "sequence_summary.",
+            "classifier.",
+            "qa_outputs.",
+        ],
+        tied: &[("embeddings.token.weight", "generator_lm_head.weight")],
+        redundant: BUFFERS,
+    },
     sizes: config::presets,
     read: config::read,
     write: config::write,
-    d_ff: None,
-    pair_loss: "nsp",
     build: model::build,
     rules: weights::rules,
-    prefix: "electra.",
-    unprefixed: &[
-        "generator_predictions.",
-        "generator_lm_head.",
-        "discriminator_predictions.",
-        "sequence_summary.",
-        "classifier.",
-        "qa_outputs.",
-    ],
-    tied: &[("embeddings.token.weight", "generator_lm_head.weight")],
+    own: USUAL,
 };

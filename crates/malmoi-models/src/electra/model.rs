@@ -10,7 +10,7 @@ use crate::head::Head;
 /// The network for a head.
 pub fn build(config: &EncoderConfig, head: Head) -> Encoder {
     let mut net = Encoder::new(config, head);
-    if config.d_embedding != config.d_model {
+    if config.d_embedding != config.common.sizes.d_model {
         net = net.with_projection(config);
     }
     match head {

@@ -42,8 +42,8 @@ impl Generator {
             projection: whole.projection,
             layers: whole.layers,
             vocabulary: whole.vocabulary,
-            sharing: config.sharing,
-            n_layers: config.n_layers,
+            sharing: config.common.sharing,
+            n_layers: config.common.sizes.n_layers,
         }
     }
 
@@ -136,12 +136,13 @@ pub(crate) fn check_generator(
     generator: &EncoderConfig,
 ) -> Result<(), ModelError> {
     let sizes = |config: &EncoderConfig| {
+        let sizes = config.sizes();
         [
-            ("vocab_size", config.vocab_size),
+            ("vocab_size", sizes.vocab_size),
             ("embedding_size", config.d_embedding),
-            ("max_position_embeddings", config.max_len),
-            ("type_vocab_size", config.sizes().n_segments),
-            ("pad_token_id", config.pad_token_id as usize),
+            ("max_position_embeddings", sizes.max_len),
+            ("type_vocab_size", sizes.n_segments),
+            ("pad_token_id", config.pad_token_id() as usize),
         ]
     };
     let pairs = sizes(discriminator).into_iter().zip(sizes(generator));

@@ -37,7 +37,7 @@ impl Embeddings {
     pub fn new(config: &EncoderConfig) -> Self {
         let d = config.d_embedding;
         Self {
-            token: Embedding::new(config.vocab_size, d),
+            token: Embedding::new(config.common.sizes.vocab_size, d),
             position: Embedding::new(config.n_position_rows(), d),
             segment: match config.segments {
                 Segments::Table(n) => Some(Embedding::new(n, d)),
@@ -47,7 +47,7 @@ impl Embeddings {
             norm: Norm::layer(d, config.norm_eps),
             positions: config.positions,
             segments: config.segments,
-            pad_token_id: config.pad_token_id,
+            pad_token_id: config.pad_token_id(),
             dropout: config.dropout,
         }
     }
@@ -129,7 +129,10 @@ mod tests {
         let Ok(ModelConfig::Encoder(config)) = ModelConfig::from_json(&json, false) else {
             panic!("an encoder");
         };
-        assert_eq!((config.max_len, config.n_position_rows()), (8, 12));
+        assert_eq!(
+            (config.common.sizes.max_len, config.n_position_rows()),
+            (8, 12)
+        );
         let embeddings = Embeddings::new(&config);
         let batch = PackedBatch::from_sequences(&[vec![5, 3, 6, 3, 3], vec![7, 8]]);
         assert_eq!(*embeddings.position_rows(&batch), [4, 3, 5, 3, 3, 4, 5]);

@@ -10,8 +10,11 @@ mod family;
 pub(crate) mod names;
 mod network;
 
-pub(crate) use config::{BertDefaults, bert_json, read_bert_keys};
+pub(crate) use config::{
+    BERT_DEFAULTS, BUFFERS, BertDefaults, Dropouts, bert_json, read_bert_keys,
+};
 pub use config::{EncoderConfig, Positions, Segments};
 pub use embeddings::Embeddings;
-pub use family::Family;
+pub(crate) use family::USUAL;
+pub use family::{EncoderTraits, Family};
 pub use network::{Detector, Encoder, Pooling, VocabularyHead};

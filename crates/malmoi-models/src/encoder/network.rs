@@ -13,6 +13,7 @@ use crate::architecture::Network;
 use crate::electra::pair::Generator;
 use crate::head::Head;
 use crate::labels::VocabularyTargets;
+use crate::layers::normed;
 
 /// What turns hidden states into the input of the vocabulary projection, and the output bias. The weight is the token
 /// embedding's.
@@ -32,7 +33,11 @@ impl VocabularyHead {
     /// Dense layer to the width of the embeddings, activation, norm, projection.
     pub fn transformed(config: &EncoderConfig, activation: Activation) -> Self {
         Self {
-            dense: Some(Linear::new(config.d_model, config.d_embedding, true)),
+            dense: Some(Linear::new(
+                config.common.sizes.d_model,
+                config.d_embedding,
+                true,
+            )),
             norm: Some(Norm::layer(config.d_embedding, config.norm_eps)),
             ..Self::plain(config, activation)
         }
@@ -43,7 +48,7 @@ impl VocabularyHead {
         Self {
             dense: None,
             norm: None,
-            bias: parameter([config.vocab_size], 0.0),
+            bias: parameter([config.common.sizes.vocab_size], 0.0),
             activation,
         }
     }
@@ -62,10 +67,7 @@ impl VocabularyHead {
             Some(dense) => ops::activation(dense.forward(rows), self.activation),
             None => rows,
         };
-        match &self.norm {
-            Some(norm) => norm.forward(rows),
-            None => rows,
-        }
+        normed(self.norm.as_ref(), rows)
     }
 }
 
@@ -83,9 +85,10 @@ pub struct Detector {
 impl Detector {
     /// A head with weights yet to be filled.
     pub fn new(config: &EncoderConfig) -> Self {
+        let d = config.common.sizes.d_model;
         Self {
-            dense: Linear::new(config.d_model, config.d_model, true),
-            output: Linear::new(config.d_model, 1, true),
+            dense: Linear::new(d, d, true),
+            output: Linear::new(d, 1, true),
             activation: config.activation,
         }
     }
@@ -146,11 +149,12 @@ pub struct Encoder {
 impl Encoder {
     /// Embeddings and blocks, and the classifier that `head` asks for; a family adds its own parts.
     pub fn new(config: &EncoderConfig, head: Head) -> Self {
-        let d = config.d_model;
+        let (sizes, sharing) = (&config.common.sizes, config.common.sharing);
+        let (d, n_layers) = (sizes.d_model, sizes.n_layers);
         Self {
             embeddings: Embeddings::new(config),
             projection: None,
-            layers: Stack::blocks_of(&config.block(), config.sharing, config.n_layers),
+            layers: Stack::blocks_of(&config.block(), sharing, n_layers),
             pooler: None,
             vocabulary: None,
             next_sentence: None,
@@ -160,20 +164,25 @@ impl Encoder {
             pooling: Pooling::with(Activation::Tanh),
             classifier_dropout: config.dropout_before(head),
             pair_dropout: 0.0,
-            sharing: config.sharing,
-            n_layers: config.n_layers,
+            sharing,
+            n_layers,
         }
     }
 
     /// With a dense layer from the embeddings to the hidden states.
     pub fn with_projection(mut self, config: &EncoderConfig) -> Self {
-        self.projection = Some(Linear::new(config.d_embedding, config.d_model, true));
+        self.projection = Some(Linear::new(
+            config.d_embedding,
+            config.common.sizes.d_model,
+            true,
+        ));
         self
     }
 
     /// With a dense layer on the first token.
     pub fn with_pooler(mut self, config: &EncoderConfig, pooling: Pooling) -> Self {
-        self.pooler = Some(Linear::new(config.d_model, config.d_model, true));
+        let d = config.common.sizes.d_model;
+        self.pooler = Some(Linear::new(d, d, true));
         self.pooling = pooling;
         self
     }
@@ -186,7 +195,7 @@ impl Encoder {
 
     /// With two classes of a pair of segments, behind `dropout`.
     pub fn with_pair_classes(mut self, config: &EncoderConfig, dropout: f32) -> Self {
-        self.next_sentence = Some(Linear::new(config.d_model, 2, true));
+        self.next_sentence = Some(Linear::new(config.common.sizes.d_model, 2, true));
         self.pair_dropout = dropout;
         self
     }

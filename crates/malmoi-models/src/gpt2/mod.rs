@@ -2,8 +2,28 @@
 //! (2020), "Language Models are Few-Shot Learners".
 
 mod config;
+pub(crate) mod keys;
 mod model;
-mod weights;
+pub(crate) mod weights;
 
-pub use config::Gpt2Config;
-pub(crate) use weights::BLOCKS;
+use crate::decoder::{Family, ResidualStart};
+use crate::published::{Published, heads};
+
+/// GPT-2.
+pub static FAMILY: Family = Family {
+    published: Published {
+        model_type: "gpt2",
+        heads: heads!("GPT2": None, CausalLm("LMHeadModel"), SequenceClassification),
+        prefix: "transformer.",
+        unprefixed: &["score.", "lm_head."],
+        tied: &[("token.weight", "lm_head.weight")],
+        // Mask buffers of old files.
+        redundant: &[".attn.bias", ".attn.masked_bias"],
+    },
+    sizes: config::presets,
+    read: config::read,
+    write: config::write,
+    build: model::build,
+    rules: |_| weights::RULES.to_vec(),
+    own: ResidualStart::ByDepth,
+};

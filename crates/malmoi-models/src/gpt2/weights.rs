@@ -1,6 +1,6 @@
 //! Published weight names of GPT-2. Its dense layers are stored `[d_in, d_out]`; `c_attn` packs query, key and value.
 
-use crate::names::{NameTable, Part, Rule, layer, layer_in};
+use crate::names::{Part, Rule, layer, layer_in};
 
 const Q: Part = Part::Block { index: 0, of: 3 };
 const K: Part = Part::Block { index: 1, of: 3 };
@@ -8,7 +8,7 @@ const V: Part = Part::Block { index: 2, of: 3 };
 const T: Part = Part::Transposed;
 
 /// The blocks of GPT-1 and GPT-2.
-pub(crate) const BLOCKS: &[Rule] = &[
+pub const BLOCKS: &[Rule] = &[
     layer("layers.{}.attention_norm", "h.{}.ln_1"),
     layer_in("layers.{}.attention.query", "h.{}.attn.c_attn", Q),
     layer_in("layers.{}.attention.key", "h.{}.attn.c_attn", K),
@@ -19,7 +19,8 @@ pub(crate) const BLOCKS: &[Rule] = &[
     layer_in("layers.{}.feed_forward.down", "h.{}.mlp.c_proj", T),
 ];
 
-const RULES: &[Rule] = &[
+/// What GPT-2 and GPT-Neo have around their blocks.
+pub const AROUND: &[Rule] = &[
     layer("token", "wte"),
     layer("position", "wpe"),
     layer("norm", "ln_f"),
@@ -28,11 +29,4 @@ const RULES: &[Rule] = &[
 ];
 
 /// The table; the original files carry no `transformer.` prefix, later ones do.
-pub(super) fn table(prefix: &str) -> NameTable {
-    NameTable::new(&[RULES, BLOCKS], prefix, &["score.", "lm_head."])
-}
-
-/// The mask buffers of old files.
-pub(super) fn is_redundant(name: &str) -> bool {
-    name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias")
-}
+pub const RULES: &[&[Rule]] = &[BLOCKS, AROUND];

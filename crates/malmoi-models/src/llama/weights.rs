@@ -1,8 +1,9 @@
 //! Published weight names of LLaMA.
 
-use crate::names::{NameTable, Rule, layer};
+use crate::names::{Rule, layer};
 
-const RULES: &[Rule] = &[
+/// The table; a bare model carries no prefix.
+pub const RULES: &[&[Rule]] = &[&[
     layer("token", "embed_tokens"),
     layer("layers.{}.attention_norm", "layers.{}.input_layernorm"),
     layer("layers.{}.attention.query", "layers.{}.self_attn.q_proj"),
@@ -19,14 +20,4 @@ const RULES: &[Rule] = &[
     layer("norm", "norm"),
     layer("vocabulary", "lm_head"),
     layer("classifier", "score"),
-];
-
-/// The table; a bare model carries no prefix.
-pub(super) fn table(prefix: &str) -> NameTable {
-    NameTable::new(&[RULES], prefix, &["lm_head.", "score."])
-}
-
-/// The frequencies that old files hold, which follow from the configuration.
-pub(super) fn is_redundant(name: &str) -> bool {
-    name.ends_with(".rotary_emb.inv_freq")
-}
+]];

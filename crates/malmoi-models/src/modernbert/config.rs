@@ -6,10 +6,13 @@ use serde_json::{Value, json};
 
 use super::{model::ModernBert, weights};
 use crate::architecture::{Architecture, Config, Network};
-use crate::config::{Direction, Sizes, SpecialTokens};
-use crate::config_keys::{self, LabelSet};
-use crate::head::{Head, ProblemType};
-use crate::names::NameTable;
+use crate::common::{COMMON_KEYS, Common, common_field};
+use crate::config::Sizes;
+use crate::config_keys;
+use crate::head::Head;
+use crate::names::Rule;
+use crate::published::Published;
+use crate::reaches::{Reach, Reaches};
 use crate::rope_keys::RopeConfig;
 
 /// Published sizes (table 4 of the paper): name, layers, d_model, heads, d_ff.
@@ -17,15 +20,6 @@ const SIZES: &[(&str, usize, usize, usize, usize)] = &[
     ("modernbert-base", 22, 768, 12, 1152),
     ("modernbert-large", 28, 1024, 16, 2624),
 ];
-
-/// What a token of a block sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// The whole sequence.
-    Full,
-    /// Half a window on each side.
-    Sliding,
-}
 
 /// Which state stands for a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,18 +33,10 @@ pub enum Pooling {
 /// Sizes and rates of a ModernBERT model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModernBertConfig {
-    /// Entries of the vocabulary.
-    pub vocab_size: usize,
-    /// Width of the hidden states.
-    pub d_model: usize,
-    /// Attention heads.
-    pub n_heads: usize,
-    /// Width of the feed-forward layer.
-    pub d_ff: usize,
-    /// Longest sequence.
-    pub max_len: usize,
+    /// What all architectures have.
+    pub common: Common,
     /// What each block sees.
-    pub reaches: Vec<Reach>,
+    pub reaches: Reaches,
     /// Width of the window of sliding blocks: a token sees half of it on each side.
     pub window: usize,
     /// Rotary positions of blocks that see everything.
@@ -69,8 +55,6 @@ pub struct ModernBertConfig {
     pub feed_forward_bias: bool,
     /// Whether the projection to the vocabulary has a bias.
     pub vocabulary_bias: bool,
-    /// Whether it is the token embedding once more.
-    pub tied: bool,
     /// Dropout after the embeddings.
     pub embedding_dropout: f32,
     /// Dropout on attention probabilities and on attention's output.
@@ -85,38 +69,20 @@ pub struct ModernBertConfig {
     pub head_bias: bool,
     /// Dropout before a classifier.
     pub classifier_dropout: f32,
-    /// Standard deviation of initial weights.
-    pub initializer_range: f32,
-    /// The padding token.
-    pub pad_token_id: Option<u32>,
-    /// Start-of-text token, written into `config.json`.
-    pub bos_token_id: Option<u32>,
-    /// End-of-text token, written into `config.json`.
-    pub eos_token_id: Option<u32>,
-    /// Outputs of a classifier.
-    pub n_labels: usize,
-    /// Their names, if any were published.
-    pub labels: Vec<String>,
-    /// How a sequence classifier's labels are read; by the number of labels when absent.
-    pub problem_type: Option<ProblemType>,
 }
 
 const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";
 
 /// What each block sees: a list, or in old files every how many blocks one sees everything.
-fn reaches(read: &ConfigReader<'_>, n_layers: usize) -> Result<Vec<Reach>, ConfigError> {
+fn reaches(read: &ConfigReader<'_>, n_layers: usize) -> Result<Reaches, ConfigError> {
     let every = config_keys::positive(read, "global_attn_every_n_layers", Some(3))?;
     let Some(names) = read.optional_strings("layer_types")? else {
-        let reach = |layer: usize| match layer % every {
-            0 => Reach::Full,
-            _ => Reach::Sliding,
-        };
-        return Ok((0..n_layers).map(reach).collect());
+        return Ok(Reaches::every(every, n_layers));
     };
     let named = |name: &String| match name.as_str() {
-        FULL => Ok(Reach::Full),
-        SLIDING => Ok(Reach::Sliding),
+        FULL => Ok(Reach::Everything),
+        SLIDING => Ok(Reach::Window),
         other => {
             let expected = format!("{FULL} or {SLIDING}");
             Err(read.unsupported("layer_types", &other.into(), &expected))
@@ -126,7 +92,8 @@ fn reaches(read: &ConfigReader<'_>, n_layers: usize) -> Result<Vec<Reach>, Confi
         let expected = format!("as many entries as `num_hidden_layers` = {n_layers}");
         return Err(read.wrong_type("layer_types", &json!(names), &expected));
     }
-    names.iter().map(named).collect()
+    let layers: Result<Vec<_>, _> = names.iter().map(named).collect();
+    layers.map(Reaches::new)
 }
 
 /// Rotary positions of full and sliding blocks: an object each, or in old files a number each.
@@ -182,16 +149,18 @@ impl Architecture for ModernBertConfig {
             // A leftover beside `norm_eps`.
             "layer_norm_eps",
         ]);
-        let d_model = config_keys::positive(&read, "hidden_size", None)?;
-        let n_heads = config_keys::positive(&read, "num_attention_heads", None)?;
+        let keys = ("hidden_size", "num_attention_heads");
+        let heads = config_keys::heads(&read, (keys.0, None), (keys.1, None), None)?;
         // An even width a head, whose halves turn together.
         let by = "2 · num_attention_heads";
-        config_keys::divisible(&read, "hidden_size", d_model, by, 2 * n_heads)?;
-        let LabelSet {
-            n_labels,
-            labels,
-            problem_type,
-        } = config_keys::labels(&read)?;
+        config_keys::divisible(&read, keys.0, heads.d_model, by, 2 * heads.n_heads)?;
+        let sizes = Sizes {
+            vocab_size: config_keys::positive(&read, "vocab_size", None)?,
+            max_len: config_keys::positive(&read, "max_position_embeddings", Some(8192))?,
+            n_layers: read.usize("num_hidden_layers")?,
+            d_ff: config_keys::positive(&read, "intermediate_size", None)?,
+            ..heads
+        };
         let pooling = match read.str_or("classifier_pooling", "cls")? {
             "cls" => Pooling::First,
             "mean" => Pooling::Mean,
@@ -202,12 +171,8 @@ impl Architecture for ModernBertConfig {
         };
         let [full_rope, sliding_rope] = ropes(&read)?;
         let this = Self {
-            vocab_size: config_keys::positive(&read, "vocab_size", None)?,
-            d_model,
-            n_heads,
-            d_ff: config_keys::positive(&read, "intermediate_size", None)?,
-            max_len: config_keys::positive(&read, "max_position_embeddings", Some(8192))?,
-            reaches: reaches(&read, read.usize("num_hidden_layers")?)?,
+            common: Common::read(&read, sizes, &COMMON_KEYS)?,
+            reaches: reaches(&read, sizes.n_layers)?,
             window: config_keys::positive(&read, "local_attention", Some(128))?,
             full_rope,
             sliding_rope,
@@ -221,7 +186,6 @@ impl Architecture for ModernBertConfig {
             attention_bias: read.bool_or("attention_bias", false)?,
             feed_forward_bias: read.bool_or("mlp_bias", false)?,
             vocabulary_bias: read.bool_or("decoder_bias", true)?,
-            tied: read.bool_or("tie_word_embeddings", true)?,
             embedding_dropout: config_keys::rate(&read, "embedding_dropout", 0.0)?,
             attention_dropout: config_keys::rate(&read, "attention_dropout", 0.0)?,
             feed_forward_dropout: config_keys::rate(&read, "mlp_dropout", 0.0)?,
@@ -229,13 +193,6 @@ impl Architecture for ModernBertConfig {
             head_activation: config_keys::activation(&read, "classifier_activation", "gelu")?,
             head_bias: read.bool_or("classifier_bias", false)?,
             classifier_dropout: config_keys::rate(&read, "classifier_dropout", 0.0)?,
-            initializer_range: read.f64_or("initializer_range", 0.02)? as f32,
-            pad_token_id: config_keys::token(&read, "pad_token_id")?,
-            bos_token_id: config_keys::token(&read, "bos_token_id")?,
-            eos_token_id: config_keys::token(&read, "eos_token_id")?,
-            n_labels,
-            labels,
-            problem_type,
         };
         read.finish(accept_unknown)?;
         Ok(this)
@@ -247,8 +204,8 @@ impl ModernBertConfig {
     pub fn mask(&self, reach: Reach) -> Mask {
         let half = self.window / 2;
         match reach {
-            Reach::Full => Mask::Full,
-            Reach::Sliding => Mask::Window {
+            Reach::Everything => Mask::Full,
+            Reach::Window => Mask::Window {
                 left: half,
                 right: half,
             },
@@ -258,27 +215,33 @@ impl ModernBertConfig {
     /// Rotary positions of a block.
     pub fn rope(&self, reach: Reach) -> &RopeConfig {
         match reach {
-            Reach::Full => &self.full_rope,
-            Reach::Sliding => &self.sliding_rope,
+            Reach::Everything => &self.full_rope,
+            Reach::Window => &self.sliding_rope,
         }
     }
 }
 
 impl Config for ModernBertConfig {
+    fn published(&self) -> &'static Published {
+        &super::PUBLISHED
+    }
+
+    common_field!();
+
     fn to_json(&self) -> Value {
-        let names = self.reaches.iter().map(|reach| match reach {
-            Reach::Full => FULL,
-            Reach::Sliding => SLIDING,
+        let names = self.reaches.layers().iter().map(|reach| match reach {
+            Reach::Everything => FULL,
+            Reach::Window => SLIDING,
         });
         let decimal = config_keys::decimal;
+        let sizes = &self.common.sizes;
         let mut config = json!({
-            "model_type": "modernbert",
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.d_model,
-            "num_hidden_layers": self.reaches.len(),
-            "num_attention_heads": self.n_heads,
-            "intermediate_size": self.d_ff,
-            "max_position_embeddings": self.max_len,
+            "vocab_size": sizes.vocab_size,
+            "hidden_size": sizes.d_model,
+            "num_hidden_layers": sizes.n_layers,
+            "num_attention_heads": sizes.n_heads,
+            "intermediate_size": sizes.d_ff,
+            "max_position_embeddings": sizes.max_len,
             "layer_types": names.collect::<Vec<_>>(),
             "local_attention": self.window,
             "rope_parameters": {FULL: self.full_rope.to_value(), SLIDING: self.sliding_rope.to_value()},
@@ -288,7 +251,6 @@ impl Config for ModernBertConfig {
             "attention_bias": self.attention_bias,
             "mlp_bias": self.feed_forward_bias,
             "decoder_bias": self.vocabulary_bias,
-            "tie_word_embeddings": self.tied,
             "embedding_dropout": decimal(self.embedding_dropout),
             "attention_dropout": decimal(self.attention_dropout),
             "mlp_dropout": decimal(self.feed_forward_dropout),
@@ -299,63 +261,14 @@ impl Config for ModernBertConfig {
             "classifier_activation": config_keys::activation_name(self.head_activation),
             "classifier_bias": self.head_bias,
             "classifier_dropout": decimal(self.classifier_dropout),
-            "initializer_range": decimal(self.initializer_range),
-            "pad_token_id": self.pad_token_id,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": self.eos_token_id,
         });
-        config_keys::write_labels(&mut config, &self.labels, self.problem_type);
+        self.common.write(&mut config, &COMMON_KEYS);
         config
     }
 
-    fn model_type(&self) -> &'static str {
-        "modernbert"
-    }
-
-    fn heads(&self) -> &'static [(Head, &'static str)] {
-        &[
-            (Head::None, "ModernBertModel"),
-            (Head::MaskedLm, "ModernBertForMaskedLM"),
-            (
-                Head::SequenceClassification,
-                "ModernBertForSequenceClassification",
-            ),
-            (
-                Head::TokenClassification,
-                "ModernBertForTokenClassification",
-            ),
-            (Head::QuestionAnswering, "ModernBertForQuestionAnswering"),
-            (Head::MultipleChoice, "ModernBertForMultipleChoice"),
-        ]
-    }
-
-    fn direction(&self) -> Direction {
-        Direction::Encoder
-    }
-
-    fn sizes(&self) -> Sizes {
-        Sizes {
-            vocab_size: self.vocab_size,
-            max_len: self.max_len,
-            d_model: self.d_model,
-            n_layers: self.reaches.len(),
-            n_heads: self.n_heads,
-            n_kv_heads: self.n_heads,
-            d_head: self.d_model / self.n_heads,
-            d_ff: self.d_ff,
-            n_segments: 1,
-        }
-    }
-
     fn set_sizes(&mut self, sizes: &Sizes) {
-        (self.vocab_size, self.max_len) = (sizes.vocab_size, sizes.max_len);
-        (self.d_model, self.n_heads, self.d_ff) = (sizes.d_model, sizes.n_heads, sizes.d_ff);
-        // The pattern goes on: it repeats from one block that sees everything to the next.
-        let is_full = |reach: &Reach| *reach == Reach::Full;
-        let period = (self.reaches.iter().skip(1)).position(is_full);
-        let period = period.map_or(self.reaches.len(), |at| at + 1);
-        let pattern = self.reaches[..period].to_vec();
-        self.reaches = (pattern.into_iter().cycle().take(sizes.n_layers)).collect();
+        self.common.resize(sizes);
+        self.reaches = self.reaches.for_layers(sizes.n_layers);
     }
 
     fn set_dropout(&mut self, rate: f32) {
@@ -365,34 +278,8 @@ impl Config for ModernBertConfig {
         self.classifier_dropout = rate;
     }
 
-    fn set_special_tokens(&mut self, tokens: SpecialTokens) {
-        self.bos_token_id = tokens.bos;
-        self.eos_token_id = tokens.eos;
-        self.pad_token_id = tokens.pad;
-    }
-
-    fn labels(&self) -> &[String] {
-        &self.labels
-    }
-
-    fn initializer_range(&self) -> f32 {
-        self.initializer_range
-    }
-
-    fn set_initializer_range(&mut self, deviation: f32) {
-        self.initializer_range = deviation;
-    }
-
-    fn prefix(&self) -> &'static str {
-        "model."
-    }
-
-    fn names(&self, _head: Head, prefixed: bool) -> NameTable {
-        weights::table(if prefixed { self.prefix() } else { "" })
-    }
-
-    fn tied_copy(&self, parameter: &str) -> Option<&'static str> {
-        (self.tied && parameter == "embeddings.token.weight").then_some("decoder.weight")
+    fn rules(&self, _head: Head) -> Vec<&'static [Rule]> {
+        vec![weights::RULES]
     }
 
     fn build(&self, head: Head) -> Box<dyn Network> {

@@ -4,4 +4,18 @@ mod config;
 mod model;
 mod weights;
 
-pub use config::{ModernBertConfig, Pooling, Reach};
+pub use config::{ModernBertConfig, Pooling};
+
+use crate::published::{Published, heads};
+
+/// ModernBERT.
+pub static PUBLISHED: Published = Published {
+    model_type: "modernbert",
+    heads: heads!(
+        "ModernBert": None, MaskedLm, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice
+    ),
+    prefix: "model.",
+    unprefixed: &["head.", "decoder.", "classifier."],
+    tied: &[("embeddings.token.weight", "decoder.weight")],
+    redundant: &[],
+};

@@ -18,10 +18,11 @@ use malmoi_nn::{
     Pass, Positions, Stack,
 };
 
-use super::{ModernBertConfig, Pooling, Reach};
+use super::{ModernBertConfig, Pooling};
 use crate::architecture::Network;
 use crate::head::Head;
-use crate::layers::projection;
+use crate::layers::{own_projection, projection};
+use crate::reaches::Reach;
 
 /// Token embeddings under a norm.
 #[derive(Module, Debug)]
@@ -63,44 +64,52 @@ impl Prediction {
 impl ModernBert {
     /// A model with weights yet to be filled.
     pub(super) fn new(config: &ModernBertConfig, head: Head) -> Self {
-        let (d, d_head) = (config.d_model, config.d_model / config.n_heads);
+        let (sizes, tied) = (&config.common.sizes, config.common.tied);
+        let (v, d) = (sizes.vocab_size, sizes.d_model);
         let norm = NormConfig {
             kind: config.norm,
             eps: config.norm_eps,
         };
         // One table of angles for the blocks of a kind.
-        let [full, sliding] = [Reach::Full, Reach::Sliding]
-            .map(|reach| Positions::Rotary(config.rope(reach).rotary(d_head, Pairs::Halves)));
+        let [full, sliding] = [Reach::Everything, Reach::Window]
+            .map(|reach| Positions::Rotary(config.rope(reach).rotary(sizes.d_head, Pairs::Halves)));
         let biases = |wanted| if wanted { Biases::All } else { Biases::None };
-        let blocks = config.reaches.iter().enumerate().map(|(layer, reach)| {
-            let attention = AttentionConfig {
-                positions: match reach {
-                    Reach::Full => full.clone(),
-                    Reach::Sliding => sliding.clone(),
-                },
-                biases: biases(config.attention_bias),
-                dropout: config.attention_dropout,
-                ..AttentionConfig::new(d, config.n_heads, config.mask(*reach))
-            };
-            let feed_forward = FeedForwardConfig {
-                kind: FeedForwardKind::Gated,
-                biases: biases(config.feed_forward_bias),
-                dropout: config.feed_forward_dropout,
-                ..FeedForwardConfig::new(config.d_ff, config.activation)
-            };
-            let place = match layer {
-                0 => NormPlace::PreAfterNormed,
-                _ => NormPlace::Pre,
-            };
-            Block::new(&BlockConfig {
-                norm,
-                dropout: config.attention_dropout,
-                dropout_place: DropoutPlace::Attention,
-                ..BlockConfig::new(attention, feed_forward, place, config.norm_eps)
-            })
-        });
+        let blocks = config
+            .reaches
+            .layers()
+            .iter()
+            .enumerate()
+            .map(|(layer, reach)| {
+                let attention = AttentionConfig {
+                    positions: match reach {
+                        Reach::Everything => full.clone(),
+                        Reach::Window => sliding.clone(),
+                    },
+                    biases: biases(config.attention_bias),
+                    dropout: config.attention_dropout,
+                    ..AttentionConfig::new(d, sizes.n_heads, config.mask(*reach))
+                };
+                let feed_forward = FeedForwardConfig {
+                    kind: FeedForwardKind::Gated,
+                    biases: biases(config.feed_forward_bias),
+                    dropout: config.feed_forward_dropout,
+                    ..FeedForwardConfig::new(sizes.d_ff, config.activation)
+                };
+                let place = match layer {
+                    0 => NormPlace::PreAfterNormed,
+                    _ => NormPlace::Pre,
+                };
+                Block::new(&BlockConfig {
+                    norm,
+                    dropout: config.attention_dropout,
+                    dropout_place: DropoutPlace::Attention,
+                    ..BlockConfig::new(attention, feed_forward, place, config.norm_eps)
+                })
+            });
         let n_outputs = match head {
-            Head::SequenceClassification | Head::TokenClassification => Some(config.n_labels),
+            Head::SequenceClassification | Head::TokenClassification => {
+                Some(config.common.labels.n_labels)
+            }
             Head::QuestionAnswering => Some(2),
             Head::MultipleChoice => Some(1),
             _ => None,
@@ -108,7 +117,7 @@ impl ModernBert {
         let predicts = head == Head::MaskedLm;
         Self {
             embeddings: Embeddings {
-                token: Embedding::new(config.vocab_size, d),
+                token: Embedding::new(v, d),
                 norm: Norm::new(d, norm),
             },
             layers: blocks.collect(),
@@ -118,10 +127,9 @@ impl ModernBert {
                 norm: Norm::new(d, norm),
                 activation: config.head_activation,
             }),
-            vocabulary: (predicts && !config.tied)
-                .then(|| Linear::new(d, config.vocab_size, config.vocabulary_bias)),
-            vocabulary_bias: (predicts && config.tied && config.vocabulary_bias)
-                .then(|| parameter([config.vocab_size], 0.0)),
+            vocabulary: own_projection(&config.common, head, config.vocabulary_bias),
+            vocabulary_bias: (predicts && tied && config.vocabulary_bias)
+                .then(|| parameter([v], 0.0)),
             classifier: n_outputs.map(|n| Linear::new(d, n, true)),
             config: config.clone(),
         }
@@ -138,7 +146,7 @@ impl ModernBert {
 impl Network for ModernBert {
     fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
         let tokens = vec![self.embeddings.token.at(&batch.ids)];
-        let tokens = ops::sum_of_embeddings(tokens, [self.config.pad_token_id]);
+        let tokens = ops::sum_of_embeddings(tokens, [self.config.common.tokens.pad]);
         let normed = self.embeddings.norm.forward(tokens);
         ops::dropout(normed, pass.dropout(self.config.embedding_dropout))
     }

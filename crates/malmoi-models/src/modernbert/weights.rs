@@ -1,6 +1,6 @@
 //! Published weight names of ModernBERT. Query, key and value are rows of one matrix, and so are gate and input of a feed-forward layer.
 
-use crate::names::{NameTable, Part, Rule, layer, layer_in, rule};
+use crate::names::{Part, Rule, layer, layer_in, rule};
 
 const Q: Part = Part::Rows { index: 0, of: 3 };
 const K: Part = Part::Rows { index: 1, of: 3 };
@@ -8,7 +8,8 @@ const V: Part = Part::Rows { index: 2, of: 3 };
 const GATE: Part = Part::Rows { index: 0, of: 2 };
 const UP: Part = Part::Rows { index: 1, of: 2 };
 
-const RULES: &[Rule] = &[
+/// The table; a bare encoder carries no prefix.
+pub(super) const RULES: &[Rule] = &[
     layer("embeddings.token", "embeddings.tok_embeddings"),
     layer("embeddings.norm", "embeddings.norm"),
     layer("layers.{}.attention_norm", "layers.{}.attn_norm"),
@@ -27,8 +28,3 @@ const RULES: &[Rule] = &[
     rule("vocabulary_bias", "decoder.bias", Part::Whole),
     layer("classifier", "classifier"),
 ];
-
-/// The table; a bare encoder carries no prefix.
-pub(super) fn table(prefix: &str) -> NameTable {
-    NameTable::new(&[RULES], prefix, &["head.", "decoder.", "classifier."])
-}

@@ -3,23 +3,17 @@
 use malmoi_checkpoint::{ConfigError, ConfigReader};
 use serde_json::{Value, json};
 
-use crate::encoder::{BertDefaults, EncoderConfig, Positions, read_bert_keys};
+use crate::encoder::{BERT_DEFAULTS, BertDefaults, EncoderConfig, Positions, read_bert_keys};
 
 /// Reads the keys of RoBERTa. `max_position_embeddings` counts the rows of the table, of which the first
 /// `pad_token_id + 1` are no positions.
 pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
-    read_bert_keys(
-        read,
-        &BertDefaults {
-            max_positions: 512,
-            positions: Positions::LearnedAfterPadding,
-            n_segments: 2,
-            activation: "gelu",
-            norm_eps: 1e-12,
-            dropout: 0.1,
-            pad_token_id: 1,
-        },
-    )
+    let defaults = BertDefaults {
+        positions: Positions::LearnedAfterPadding,
+        pad_token_id: 1,
+        ..BERT_DEFAULTS
+    };
+    read_bert_keys(read, &defaults)
 }
 
 /// Liu et al. (2019), section 5.

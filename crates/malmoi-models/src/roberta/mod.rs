@@ -5,56 +5,37 @@ mod config;
 mod model;
 mod weights;
 
-use crate::encoder::Family;
-use crate::head::Head;
+use crate::encoder::{BUFFERS, Family, USUAL};
+use crate::published::{Published, heads};
 
 /// RoBERTa.
 pub static FAMILY: Family = Family {
-    model_type: "roberta",
-    heads: &[
-        (Head::None, "RobertaModel"),
-        (Head::MaskedLm, "RobertaForMaskedLM"),
-        (
-            Head::SequenceClassification,
-            "RobertaForSequenceClassification",
-        ),
-        (Head::TokenClassification, "RobertaForTokenClassification"),
-        (Head::QuestionAnswering, "RobertaForQuestionAnswering"),
-        (Head::MultipleChoice, "RobertaForMultipleChoice"),
-    ],
-    causal_heads: &[],
+    published: Published {
+        model_type: "roberta",
+        heads: heads!("Roberta": None, MaskedLm, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice),
+        prefix: "roberta.",
+        unprefixed: &["lm_head.", "classifier.", "qa_outputs."],
+        tied: &[
+            ("embeddings.token.weight", "lm_head.decoder.weight"),
+            ("vocabulary.bias", "lm_head.decoder.bias"),
+        ],
+        redundant: BUFFERS,
+    },
     sizes: config::presets,
     read: config::read,
     write: crate::encoder::bert_json,
-    d_ff: None,
-    pair_loss: "nsp",
     build: model::build,
     rules: weights::rules,
-    prefix: "roberta.",
-    unprefixed: &["lm_head.", "classifier.", "qa_outputs."],
-    tied: &[
-        ("embeddings.token.weight", "lm_head.decoder.weight"),
-        ("vocabulary.bias", "lm_head.decoder.bias"),
-    ],
+    own: USUAL,
 };
 
 /// XLM-RoBERTa.
 pub static XLM_ROBERTA: Family = Family {
-    model_type: "xlm-roberta",
-    heads: &[
-        (Head::None, "XLMRobertaModel"),
-        (Head::MaskedLm, "XLMRobertaForMaskedLM"),
-        (
-            Head::SequenceClassification,
-            "XLMRobertaForSequenceClassification",
-        ),
-        (
-            Head::TokenClassification,
-            "XLMRobertaForTokenClassification",
-        ),
-        (Head::QuestionAnswering, "XLMRobertaForQuestionAnswering"),
-        (Head::MultipleChoice, "XLMRobertaForMultipleChoice"),
-    ],
+    published: Published {
+        model_type: "xlm-roberta",
+        heads: heads!("XLMRoberta": None, MaskedLm, SequenceClassification, TokenClassification, QuestionAnswering, MultipleChoice),
+        ..FAMILY.published
+    },
     sizes: config::xlm_presets,
     ..FAMILY
 };

@@ -1,16 +1,19 @@
 //! Published configuration of T5 (1.0 and 1.1) and mT5.
 
-use malmoi_checkpoint::{ConfigError, ConfigReader, Tensors};
+use malmoi_checkpoint::{ConfigError, ConfigReader, Tensors, directory};
 use malmoi_nn::parameters::ParameterInfo;
-use malmoi_nn::{Activation, FeedForwardKind, Sharing};
+use malmoi_nn::{Activation, FeedForwardKind};
 use serde_json::{Value, json};
 
 use super::{model::T5, weights};
 use crate::architecture::{Architecture, Config, Network};
-use crate::config::{Direction, Sizes, SpecialTokens};
+use crate::common::{COMMON_KEYS, Common, CommonKeys, HeadSizes, SideSizes, common_field};
+use crate::config::{Sizes, SpecialTokens};
 use crate::config_keys;
 use crate::head::Head;
-use crate::names::NameTable;
+use crate::names::Rule;
+use crate::published::Published;
+use crate::side::Which;
 
 /// Published sizes: name, layers of each side, d_model, heads, d_head, d_ff.
 const V1_0: &[(&str, usize, usize, usize, usize, usize)] = &[
@@ -30,15 +33,6 @@ const V1_1: &[(&str, usize, usize, usize, usize)] = &[
     ("xxl", 24, 4096, 64, 10240),
 ];
 
-/// The two families that have this form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// T5.
-    T5,
-    /// Multilingual T5.
-    Mt5,
-}
-
 /// What the decoder's output is multiplied by before the vocabulary projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputScale {
@@ -52,23 +46,9 @@ pub enum OutputScale {
 #[derive(Clone, Debug, PartialEq)]
 pub struct T5Config {
     /// T5 or mT5.
-    pub family: Family,
-    /// Entries of the vocabulary.
-    pub vocab_size: usize,
-    /// Width of the hidden states.
-    pub d_model: usize,
-    /// Blocks of the encoder.
-    pub n_encoder_layers: usize,
-    /// Blocks of the decoder.
-    pub n_decoder_layers: usize,
-    /// Layers that share their parameters, in each of the two.
-    pub sharing: Sharing,
-    /// Attention heads.
-    pub n_heads: usize,
-    /// Width of a head, independent of `d_model / n_heads`.
-    pub d_head: usize,
-    /// Width of the feed-forward layer.
-    pub d_ff: usize,
+    pub published: &'static Published,
+    /// What all architectures have. The usual length is what the model is meant for; the computation has no limit.
+    pub common: Common,
     /// Whether the feed-forward layer is gated.
     pub feed_forward: FeedForwardKind,
     /// Its activation.
@@ -77,25 +57,19 @@ pub struct T5Config {
     pub n_buckets: usize,
     /// Distance from which on all keys share a bucket.
     pub max_distance: usize,
-    /// Length that the model is meant for; the computation has no limit.
-    pub max_len: usize,
     /// Added to the mean square in the norms.
     pub norm_eps: f32,
     /// Dropout everywhere.
     pub dropout: f32,
     /// What the decoder's output is multiplied by.
     pub output_scale: OutputScale,
-    /// Whether the output projection is the token embedding once more.
-    pub tied: bool,
-    /// Factor on the deviations of initial weights.
-    pub initializer_factor: f32,
-    /// The padding token.
-    pub pad_token_id: Option<u32>,
-    /// End-of-text token, written into `config.json`.
-    pub eos_token_id: Option<u32>,
-    /// The token that the decoder starts with.
-    pub decoder_start_token_id: u32,
 }
+
+const KEYS: CommonKeys = CommonKeys {
+    initializer: "initializer_factor",
+    initializer_default: 1.0,
+    ..COMMON_KEYS
+};
 
 impl Architecture for T5Config {
     const MODEL_TYPES: &'static [&'static str] = &["t5", "mt5"];
@@ -122,16 +96,19 @@ impl Architecture for T5Config {
     }
 
     fn from_json(config: &Value, accept_unknown: bool) -> Result<Self, ConfigError> {
-        let family = match malmoi_checkpoint::directory::model_type(config) {
-            "mt5" => Family::Mt5,
-            _ => Family::T5,
+        let published = match directory::model_type(config) {
+            "mt5" => &super::MT5,
+            _ => &super::T5,
         };
-        let read = ConfigReader::new(config, family.model_type())?;
-        read.refuse_unless("is_encoder_decoder", true)?;
+        let is_mt5 = published.model_type == super::MT5.model_type;
+        let read = ConfigReader::new(config, published.model_type)?;
         read.refuse_unless("is_decoder", false)?;
         // The dropout of a classifier that is not here and refused by its name.
         read.inert(&["classifier_dropout"]);
-        let form = read.str_or("feed_forward_proj", family.feed_forward())?;
+        let form = read.str_or(
+            "feed_forward_proj",
+            if is_mt5 { "gated-gelu" } else { "relu" },
+        )?;
         let (feed_forward, name) = match form.split_once('-') {
             None => (FeedForwardKind::Plain, form),
             Some(("gated", name)) => (FeedForwardKind::Gated, name),
@@ -150,34 +127,35 @@ impl Architecture for T5Config {
         // What Python derives from it and writes down once more.
         read.refuse_unless("is_gated_act", feed_forward == FeedForwardKind::Gated)?;
         read.refuse_unless("dense_act_fn", name)?;
-        let tied = read.bool_or("tie_word_embeddings", true)?;
-        let scaled = match family {
-            Family::Mt5 => false,
-            Family::T5 => read.bool_or("scale_decoder_outputs", tied)?,
-        };
-        let n_encoder_layers = read.usize("num_layers")?;
-        let n_decoder_layers = read.usize_or("num_decoder_layers", n_encoder_layers)?;
-        let pad_token_id = config_keys::token(&read, "pad_token_id")?.or(Some(0));
-        let start = config_keys::token(&read, "decoder_start_token_id")?;
-        let this = Self {
-            family,
-            vocab_size: config_keys::positive(&read, "vocab_size", None)?,
-            d_model: config_keys::positive(&read, "d_model", None)?,
-            n_encoder_layers,
-            n_decoder_layers,
-            sharing: config_keys::sharing(&read, n_encoder_layers.min(n_decoder_layers))?,
-            n_heads: config_keys::positive(&read, "num_heads", None)?,
-            d_head: config_keys::positive(&read, "d_kv", None)?,
+        let n_heads = config_keys::positive(&read, "num_heads", None)?;
+        let encoder = SideSizes {
+            n_layers: read.usize("num_layers")?,
+            n_heads,
             d_ff: config_keys::positive(&read, "d_ff", None)?,
+        };
+        let d_model = config_keys::positive(&read, "d_model", None)?;
+        let sizes = Sizes {
+            vocab_size: config_keys::positive(&read, "vocab_size", None)?,
+            max_len: config_keys::positive(&read, "n_positions", Some(512))?,
+            n_layers: read.usize_or("num_decoder_layers", encoder.n_layers)?,
+            d_head: config_keys::positive(&read, "d_kv", None)?,
+            d_ff: encoder.d_ff,
+            ..Sizes::of_heads(d_model, n_heads)
+        };
+        let mut common = Common::read(&read, sizes, &KEYS)?;
+        common.heads = HeadSizes::FreeWidth;
+        let pad = *common.tokens.pad.get_or_insert(0);
+        common.tokens.eos.get_or_insert(1);
+        let common = common.with_source(&read, encoder, Some(pad))?;
+        let scaled = !is_mt5 && read.bool_or("scale_decoder_outputs", common.tied)?;
+        let distance = "relative_attention_max_distance";
+        let this = Self {
+            published,
+            common,
             feed_forward,
             activation,
             n_buckets: config_keys::positive(&read, "relative_attention_num_buckets", Some(32))?,
-            max_distance: config_keys::positive(
-                &read,
-                "relative_attention_max_distance",
-                Some(128),
-            )?,
-            max_len: config_keys::positive(&read, "n_positions", Some(512))?,
+            max_distance: config_keys::positive(&read, distance, Some(128))?,
             norm_eps: read.f64_or("layer_norm_epsilon", 1e-6)? as f32,
             dropout: config_keys::rate(&read, "dropout_rate", 0.1)?,
             output_scale: if scaled {
@@ -185,11 +163,6 @@ impl Architecture for T5Config {
             } else {
                 OutputScale::One
             },
-            tied,
-            initializer_factor: read.f64_or("initializer_factor", 1.0)? as f32,
-            pad_token_id,
-            eos_token_id: config_keys::token(&read, "eos_token_id")?.or(Some(1)),
-            decoder_start_token_id: start.or(pad_token_id).unwrap_or(0),
         };
         read.finish(accept_unknown)?;
         Ok(this)
@@ -214,24 +187,13 @@ fn preset_name(prefix: &str, size: &str) -> &'static str {
     NAMES.iter().find(is).expect("every size has a name")
 }
 
-impl Family {
-    fn model_type(self) -> &'static str {
-        match self {
-            Self::T5 => "t5",
-            Self::Mt5 => "mt5",
-        }
-    }
-
-    /// The published default of `feed_forward_proj`.
-    fn feed_forward(self) -> &'static str {
-        match self {
-            Self::T5 => "relu",
-            Self::Mt5 => "gated-gelu",
-        }
-    }
-}
-
 impl Config for T5Config {
+    fn published(&self) -> &'static Published {
+        self.published
+    }
+
+    common_field!();
+
     fn to_json(&self) -> Value {
         let name = config_keys::activation_name(self.activation);
         let form = match (self.feed_forward, self.activation) {
@@ -239,79 +201,27 @@ impl Config for T5Config {
             (FeedForwardKind::Gated, Activation::GeluTanh) => "gated-gelu".to_owned(),
             (FeedForwardKind::Gated, _) => format!("gated-{name}"),
         };
-        let mut config = json!({
-            "model_type": self.family.model_type(),
-            "vocab_size": self.vocab_size,
-            "d_model": self.d_model,
-            "num_layers": self.n_encoder_layers,
-            "num_decoder_layers": self.n_decoder_layers,
-            "num_heads": self.n_heads,
-            "d_kv": self.d_head,
-            "d_ff": self.d_ff,
+        let sizes = &self.common.sizes;
+        let mut json = json!({
+            "vocab_size": sizes.vocab_size,
+            "d_model": sizes.d_model,
+            "num_layers": self.common.side(Which::Encoder).n_layers,
+            "num_decoder_layers": sizes.n_layers,
+            "num_heads": sizes.n_heads,
+            "d_kv": sizes.d_head,
+            "d_ff": sizes.d_ff,
             "feed_forward_proj": form,
             "relative_attention_num_buckets": self.n_buckets,
             "relative_attention_max_distance": self.max_distance,
-            "n_positions": self.max_len,
+            "n_positions": sizes.max_len,
             "layer_norm_epsilon": config_keys::decimal(self.norm_eps),
             "dropout_rate": config_keys::decimal(self.dropout),
-            "initializer_factor": config_keys::decimal(self.initializer_factor),
-            "is_encoder_decoder": true,
-            "tie_word_embeddings": self.tied,
-            "pad_token_id": self.pad_token_id,
-            "eos_token_id": self.eos_token_id,
-            "decoder_start_token_id": self.decoder_start_token_id,
         });
-        config_keys::write_sharing(&mut config, self.sharing);
-        if self.family == Family::T5 {
-            config["scale_decoder_outputs"] = (self.output_scale == OutputScale::ByWidth).into();
+        if self.published.model_type == super::T5.model_type {
+            json["scale_decoder_outputs"] = (self.output_scale == OutputScale::ByWidth).into();
         }
-        config
-    }
-
-    fn model_type(&self) -> &'static str {
-        self.family.model_type()
-    }
-
-    fn heads(&self) -> &'static [(Head, &'static str)] {
-        match self.family {
-            Family::T5 => &[
-                (Head::None, "T5Model"),
-                (Head::Seq2SeqLm, "T5ForConditionalGeneration"),
-            ],
-            Family::Mt5 => &[
-                (Head::None, "MT5Model"),
-                (Head::Seq2SeqLm, "MT5ForConditionalGeneration"),
-            ],
-        }
-    }
-
-    fn direction(&self) -> Direction {
-        Direction::EncoderDecoder
-    }
-
-    fn sizes(&self) -> Sizes {
-        Sizes {
-            vocab_size: self.vocab_size,
-            max_len: self.max_len,
-            d_model: self.d_model,
-            n_layers: self.n_decoder_layers,
-            n_heads: self.n_heads,
-            n_kv_heads: self.n_heads,
-            d_head: self.d_head,
-            d_ff: self.d_ff,
-            n_segments: 1,
-        }
-    }
-
-    fn set_sizes(&mut self, sizes: &Sizes) {
-        // The sides keep their proportion when they have one; published ones are equal.
-        if sizes.n_layers != self.n_decoder_layers {
-            (self.n_encoder_layers, self.n_decoder_layers) = (sizes.n_layers, sizes.n_layers);
-            self.sharing = self.sharing.for_layers(sizes.n_layers);
-        }
-        (self.vocab_size, self.max_len) = (sizes.vocab_size, sizes.max_len);
-        (self.d_model, self.n_heads) = (sizes.d_model, sizes.n_heads);
-        (self.d_head, self.d_ff) = (sizes.d_head, sizes.d_ff);
+        self.common.write(&mut json, &KEYS);
+        json
     }
 
     // Relative positions have no table that could end.
@@ -324,71 +234,40 @@ impl Config for T5Config {
     }
 
     fn set_special_tokens(&mut self, tokens: SpecialTokens) {
-        self.pad_token_id = tokens.pad;
-        self.eos_token_id = tokens.eos;
-        self.decoder_start_token_id = tokens.pad.or(tokens.bos).unwrap_or(0);
-    }
-
-    fn decoder_start(&self) -> Option<u32> {
-        Some(self.decoder_start_token_id)
-    }
-
-    fn pad_token(&self) -> Option<u32> {
-        self.pad_token_id
-    }
-
-    fn initializer_range(&self) -> f32 {
-        self.initializer_factor
-    }
-
-    fn set_initializer_range(&mut self, deviation: f32) {
-        self.initializer_factor = deviation;
+        self.common.set_tokens(tokens, tokens.pad.or(tokens.bos));
     }
 
     // Each matrix keeps the variance of what goes through it, and queries take the scale of the scores (Mesh TensorFlow's rules).
     fn initial_deviation(&self, parameter: &ParameterInfo) -> f32 {
+        let sizes = &self.common.sizes;
         let name = parameter.name.as_str();
         let ends = |end: &str| name.ends_with(end);
         let fan_in = if ends("attention.query.weight") {
-            self.d_model * self.d_head
+            sizes.d_model * sizes.d_head
         } else if ends("attention.output.weight") {
-            self.n_heads * self.d_head
+            sizes.n_heads * sizes.d_head
         } else if ends("feed_forward.down.weight") {
-            self.d_ff
+            sizes.d_ff
         } else if name == "token.weight" || name == "vocabulary.weight" {
             1
         } else {
-            self.d_model
+            sizes.d_model
         };
-        self.initializer_factor / (fan_in as f32).sqrt()
+        self.common.initializer_range / (fan_in as f32).sqrt()
     }
 
     // Files whose configuration ties the projection may hold one of its own all the same: it counts when it is another.
     fn settle(&mut self, tensors: &Tensors) {
         let (own, shared) = ("lm_head.weight", "shared.weight");
-        if self.tied
+        if self.common.tied
             && let (Ok(own), Ok(shared)) = (tensors.to_f32(own), tensors.to_f32(shared))
         {
-            self.tied = own == shared;
+            self.common.tied = own == shared;
         }
     }
 
-    fn prefix(&self) -> &'static str {
-        ""
-    }
-
-    fn names(&self, _head: Head, _prefixed: bool) -> NameTable {
-        weights::table(self.feed_forward)
-            .sharing_in("encoder.layers.", self.sharing, self.n_encoder_layers)
-            .sharing_in("decoder.layers.", self.sharing, self.n_decoder_layers)
-    }
-
-    fn tied_copy(&self, parameter: &str) -> Option<&'static str> {
-        (self.tied && parameter == "token.weight").then_some("lm_head.weight")
-    }
-
-    fn is_redundant(&self, name: &str) -> bool {
-        weights::is_redundant(name)
+    fn rules(&self, _head: Head) -> Vec<&'static [Rule]> {
+        weights::rules(self.feed_forward)
     }
 
     fn build(&self, head: Head) -> Box<dyn Network> {

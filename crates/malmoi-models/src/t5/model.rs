@@ -10,27 +10,15 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_nn::ops::{self, Projection};
 use malmoi_nn::{
-    AttentionConfig, Biases, Block, BlockConfig, Embedding, FeedForwardConfig, Linear, Mask, Norm,
-    NormConfig, NormKind, NormPlace, PackedBatch, Pass, PositionBias, RelativeBias, Sharing, Sides,
-    Stack,
+    AttentionConfig, Biases, BlockConfig, Embedding, FeedForwardConfig, Linear, NormConfig,
+    NormKind, NormPlace, PackedBatch, Pass, RelativeBias, Sides, Stack,
 };
 
 use super::{OutputScale, T5Config};
 use crate::architecture::Network;
 use crate::head::Head;
-use crate::layers::projection;
-
-/// The blocks of one side, their position bias and what follows them.
-#[derive(Module, Debug)]
-pub struct Side {
-    layers: Vec<Block>,
-    relative: RelativeBias,
-    norm: Norm,
-    #[module(skip)]
-    sharing: Sharing,
-    #[module(skip)]
-    n_layers: usize,
-}
+use crate::layers::{own_projection, projection};
+use crate::side::{Side, Which};
 
 /// Encoder and decoder.
 #[derive(Module, Debug)]
@@ -43,74 +31,55 @@ pub(super) struct T5 {
     config: T5Config,
 }
 
-impl Side {
-    fn new(config: &T5Config, sides: Sides) -> Self {
-        let attention = |mask| AttentionConfig {
-            d_head: config.d_head,
+/// One side: blocks without biases, a position bias and a final norm.
+fn side(config: &T5Config, which: Which) -> Side {
+    let sizes = &config.common.sizes;
+    let norm = NormConfig {
+        kind: NormKind::Rms,
+        eps: config.norm_eps,
+    };
+    let side = Side::new(
+        &config.common,
+        which,
+        |side, mask| AttentionConfig {
+            d_head: sizes.d_head,
             scale: 1.0,
             biases: Biases::None,
             dropout: config.dropout,
-            ..AttentionConfig::new(config.d_model, config.n_heads, mask)
-        };
-        let feed_forward = FeedForwardConfig {
-            kind: config.feed_forward,
-            biases: Biases::None,
-            dropout: config.dropout,
-            ..FeedForwardConfig::new(config.d_ff, config.activation)
-        };
-        let norm = NormConfig {
-            kind: NormKind::Rms,
-            eps: config.norm_eps,
-        };
-        let (n_layers, mask, cross) = match sides {
-            Sides::Both => (config.n_encoder_layers, Mask::Full, None),
-            Sides::Left => {
-                let cross = Some(attention(Mask::Full));
-                (config.n_decoder_layers, Mask::Causal, cross)
+            ..AttentionConfig::new(sizes.d_model, side.n_heads, mask)
+        },
+        |side, attention| {
+            let feed_forward = FeedForwardConfig {
+                kind: config.feed_forward,
+                biases: Biases::None,
+                dropout: config.dropout,
+                ..FeedForwardConfig::new(side.d_ff, config.activation)
+            };
+            BlockConfig {
+                norm,
+                dropout: config.dropout,
+                ..BlockConfig::new(attention, feed_forward, NormPlace::Pre, config.norm_eps)
             }
-        };
-        let block = BlockConfig {
-            cross,
-            norm,
-            dropout: config.dropout,
-            ..BlockConfig::new(
-                attention(mask),
-                feed_forward,
-                NormPlace::Pre,
-                config.norm_eps,
-            )
-        };
-        Self {
-            layers: Stack::blocks_of(&block, config.sharing, n_layers),
-            sharing: config.sharing,
-            n_layers,
-            relative: RelativeBias::new(
-                config.n_buckets,
-                config.n_heads,
-                config.max_distance,
-                sides,
-            ),
-            norm: Norm::new(config.d_model, norm),
-        }
-    }
-
-    fn stack(&self) -> Stack<'_> {
-        Stack {
-            bias: PositionBias::Relative(&self.relative),
-            ..Stack::shared(&self.layers, self.sharing, self.n_layers)
-        }
-    }
+        },
+    );
+    let sides = match which {
+        Which::Encoder => Sides::Both,
+        Which::Decoder => Sides::Left,
+    };
+    let (n_buckets, max_distance) = (config.n_buckets, config.max_distance);
+    let relative = RelativeBias::new(n_buckets, sizes.n_heads, max_distance, sides);
+    side.with_relative(relative).with_norm(sizes.d_model, norm)
 }
 
 impl T5 {
     /// A model with weights yet to be filled.
     pub(super) fn new(config: &T5Config, head: Head) -> Self {
+        let sizes = &config.common.sizes;
         Self {
-            token: Embedding::new(config.vocab_size, config.d_model),
-            encoder: Side::new(config, Sides::Both),
-            decoder: Side::new(config, Sides::Left),
-            vocabulary: (head == Head::Seq2SeqLm && !config.tied)
-                .then(|| Linear::new(config.d_model, config.vocab_size, false)),
+            token: Embedding::new(sizes.vocab_size, sizes.d_model),
+            encoder: side(config, Which::Encoder),
+            decoder: side(config, Which::Decoder),
+            vocabulary: own_projection(&config.common, head, false),
             config: config.clone(),
         }
     }
@@ -131,7 +100,7 @@ impl Network for T5 {
     }
 
     fn finish(&self, hidden: Tensor<2>, pass: &Pass) -> Tensor<2> {
-        self.dropout(self.decoder.norm.forward(hidden), pass)
+        self.dropout(self.decoder.finish(hidden), pass)
     }
 
     fn embed_source(&self, source: &PackedBatch, pass: &Pass) -> Option<Tensor<2>> {
@@ -143,13 +112,15 @@ impl Network for T5 {
     }
 
     fn finish_source(&self, hidden: Tensor<2>, pass: &Pass) -> Tensor<2> {
-        self.dropout(self.encoder.norm.forward(hidden), pass)
+        self.dropout(self.encoder.finish(hidden), pass)
     }
 
     fn vocabulary_input(&self, rows: Tensor<2>) -> Tensor<2> {
         match self.config.output_scale {
             OutputScale::One => rows,
-            OutputScale::ByWidth => rows.mul_scalar((self.config.d_model as f32).sqrt().recip()),
+            OutputScale::ByWidth => {
+                rows.mul_scalar((self.config.common.sizes.d_model as f32).sqrt().recip())
+            }
         }
     }
 

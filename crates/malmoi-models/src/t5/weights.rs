@@ -3,7 +3,7 @@
 
 use malmoi_nn::FeedForwardKind;
 
-use crate::names::{NameTable, Rule, layer};
+use crate::names::{Rule, layer};
 
 const RULES: &[Rule] = &[
     layer("token", "shared"),
@@ -96,19 +96,10 @@ const FEED_FORWARD: [(&[Rule], &[Rule]); 2] = [
 ];
 
 /// The table for plain or gated feed-forward layers. No name carries a prefix.
-pub(super) fn table(kind: FeedForwardKind) -> NameTable {
+pub(super) fn rules(kind: FeedForwardKind) -> Vec<&'static [Rule]> {
     let feed_forward = FEED_FORWARD.map(|(plain, gated)| match kind {
         FeedForwardKind::Plain => plain,
         FeedForwardKind::Gated => gated,
     });
-    let all = [&[RULES], &ATTENTION[..], &feed_forward].concat();
-    NameTable::new(&all, "", &[])
-}
-
-/// Copies of the embedding, and a bias of cross-attention that old files hold and nothing reads.
-pub(super) fn is_redundant(name: &str) -> bool {
-    matches!(
-        name,
-        "encoder.embed_tokens.weight" | "decoder.embed_tokens.weight"
-    ) || name.ends_with("EncDecAttention.relative_attention_bias.weight")
+    [&[RULES], &ATTENTION[..], &feed_forward].concat()
 }

@@ -9,22 +9,16 @@ use burn::tensor::Tensor;
 use malmoi_nn::ops::{self, Projection};
 use malmoi_nn::positions::Sinusoid;
 use malmoi_nn::{
-    AttentionConfig, Block, BlockConfig, Embedding, FeedForwardConfig, Linear, Mask, Norm,
-    PackedBatch, Pass, Sides, Sinusoids, Stack,
+    AttentionConfig, BlockConfig, Embedding, FeedForwardConfig, Linear, NormConfig, NormKind,
+    PackedBatch, Pass, Sinusoids, Stack,
 };
 
 use super::VanillaConfig;
 use super::config::FinalNorm;
 use crate::architecture::Network;
 use crate::head::Head;
-use crate::layers::projection;
-
-/// The blocks of one side and the norm behind them.
-#[derive(Module, Debug)]
-pub struct Side {
-    layers: Vec<Block>,
-    norm: Option<Norm>,
-}
+use crate::layers::{own_projection, projection};
+use crate::side::{Side, Which};
 
 /// Encoder and decoder.
 #[derive(Module, Debug)]
@@ -39,59 +33,47 @@ pub(super) struct Vanilla {
     config: VanillaConfig,
 }
 
-impl Side {
-    fn new(config: &VanillaConfig, sides: Sides) -> Self {
-        let d = config.d_model;
-        let attention = |mask| AttentionConfig {
+/// One side: blocks, and a norm behind them where the configuration has one.
+fn side(config: &VanillaConfig, which: Which) -> Side {
+    let d = config.common.sizes.d_model;
+    let side = Side::new(
+        &config.common,
+        which,
+        |side, mask| AttentionConfig {
             dropout: config.dropout,
-            ..AttentionConfig::new(d, config.n_heads, mask)
-        };
-        let (n_layers, mask, cross) = match sides {
-            Sides::Both => (config.n_encoder_layers, Mask::Full, None),
-            Sides::Left => {
-                let cross = Some(attention(Mask::Full));
-                (config.n_decoder_layers, Mask::Causal, cross)
+            ..AttentionConfig::new(d, side.n_heads, mask)
+        },
+        |side, attention| {
+            let feed_forward = FeedForwardConfig {
+                dropout: config.dropout,
+                ..FeedForwardConfig::new(side.d_ff, config.activation)
+            };
+            BlockConfig {
+                dropout: config.dropout,
+                ..BlockConfig::new(attention, feed_forward, config.norm_place, config.norm_eps)
             }
-        };
-        let feed_forward = FeedForwardConfig {
-            dropout: config.dropout,
-            ..FeedForwardConfig::new(config.d_ff, config.activation)
-        };
-        let block = BlockConfig {
-            cross,
-            dropout: config.dropout,
-            ..BlockConfig::new(
-                attention(mask),
-                feed_forward,
-                config.norm_place,
-                config.norm_eps,
-            )
-        };
-        let normed = config.final_norm == FinalNorm::Normed;
-        Self {
-            layers: (0..n_layers).map(|_| Block::new(&block)).collect(),
-            norm: normed.then(|| Norm::layer(d, config.norm_eps)),
-        }
-    }
-
-    fn finish(&self, hidden: Tensor<2>) -> Tensor<2> {
-        match &self.norm {
-            Some(norm) => norm.forward(hidden),
-            None => hidden,
-        }
+        },
+    );
+    let norm = NormConfig {
+        kind: NormKind::Layer,
+        eps: config.norm_eps,
+    };
+    match config.final_norm {
+        FinalNorm::Normed => side.with_norm(d, norm),
+        FinalNorm::Bare => side,
     }
 }
 
 impl Vanilla {
     /// A model with weights yet to be filled.
     pub(super) fn new(config: &VanillaConfig, head: Head) -> Self {
+        let sizes = &config.common.sizes;
         Self {
-            token: Embedding::new(config.vocab_size, config.d_model),
-            encoder: Side::new(config, Sides::Both),
-            decoder: Side::new(config, Sides::Left),
-            vocabulary: (head == Head::Seq2SeqLm && !config.tied)
-                .then(|| Linear::new(config.d_model, config.vocab_size, false)),
-            positions: Sinusoids::new(config.d_model, Sinusoid::Interleaved),
+            token: Embedding::new(sizes.vocab_size, sizes.d_model),
+            encoder: side(config, Which::Encoder),
+            decoder: side(config, Which::Decoder),
+            vocabulary: own_projection(&config.common, head, false),
+            positions: Sinusoids::new(sizes.d_model, Sinusoid::Interleaved),
             config: config.clone(),
         }
     }
@@ -100,13 +82,13 @@ impl Vanilla {
 impl Network for Vanilla {
     fn embed(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
         let tokens = ops::sum_of_embeddings(vec![self.token.at(&batch.ids)], None);
-        let scaled = tokens.mul_scalar((self.config.d_model as f32).sqrt());
+        let scaled = tokens.mul_scalar((self.config.common.sizes.d_model as f32).sqrt());
         let sum = ops::add(scaled, self.positions.rows(&batch.positions));
         ops::dropout(sum, pass.dropout(self.config.dropout))
     }
 
     fn stack(&self) -> Stack<'_> {
-        Stack::new(&self.decoder.layers)
+        self.decoder.stack()
     }
 
     fn finish(&self, hidden: Tensor<2>, _pass: &Pass) -> Tensor<2> {
@@ -118,7 +100,7 @@ impl Network for Vanilla {
     }
 
     fn source_stack(&self) -> Option<Stack<'_>> {
-        Some(Stack::new(&self.encoder.layers))
+        Some(self.encoder.stack())
     }
 
     fn finish_source(&self, hidden: Tensor<2>, _pass: &Pass) -> Tensor<2> {

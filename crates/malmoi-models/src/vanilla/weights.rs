@@ -1,6 +1,6 @@
 //! Weight names of the original Transformer, as the PyTorch module stores them: query, key and value are rows of one matrix.
 
-use crate::names::{NameTable, Part, Rule, layer, rule};
+use crate::names::{Part, Rule, layer, rule};
 
 const Q: Part = Part::Rows { index: 0, of: 3 };
 const K: Part = Part::Rows { index: 1, of: 3 };
@@ -96,6 +96,6 @@ const RULES: &[Rule] = &[
 ];
 
 /// The table.
-pub(super) fn table() -> NameTable {
-    NameTable::new(&[&[RULES], &ATTENTION[..]].concat(), "", &[])
+pub(super) fn rules() -> Vec<&'static [Rule]> {
+    [&[RULES], &ATTENTION[..]].concat()
 }

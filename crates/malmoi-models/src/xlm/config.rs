@@ -1,11 +1,18 @@
 //! Published configuration of XLM.
 
 use malmoi_checkpoint::{ConfigError, ConfigReader};
-use malmoi_nn::{Activation, DropoutPlace, Mask, Sharing};
+use malmoi_nn::{Activation, Mask};
 use serde_json::{Value, json};
 
+use crate::common::{COMMON_KEYS, Common, CommonKeys, FeedForwardSize};
+use crate::config::Sizes;
 use crate::config_keys::{self, decimal};
-use crate::encoder::{EncoderConfig, Positions, Segments};
+use crate::encoder::{Dropouts, EncoderConfig, Positions, Segments};
+
+const KEYS: CommonKeys = CommonKeys {
+    initializer: "init_std",
+    ..COMMON_KEYS
+};
 
 /// Reads the keys of XLM.
 pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
@@ -30,9 +37,7 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
         "start_n_top",
         "end_n_top",
     ]);
-    let d_model = config_keys::positive(read, "emb_dim", Some(2048))?;
-    let n_heads = config_keys::positive(read, "n_heads", Some(16))?;
-    config_keys::divisible(read, "emb_dim", d_model, "n_heads", n_heads)?;
+    let heads = config_keys::heads(read, ("emb_dim", Some(2048)), ("n_heads", Some(16)), None)?;
     let n_languages = config_keys::positive(read, "n_langs", Some(1))?;
     let spoken = read.bool_or("use_lang_emb", true)? && n_languages > 1;
     // Both names have been published for these two.
@@ -41,20 +46,30 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
         None => config_keys::positive(read, "vocab_size", None)?,
     };
     let pad = read.usize_or("pad_index", 2)?;
-    let classifier_dropout = config_keys::rate(read, "summary_first_dropout", 0.1)?;
-    Ok(EncoderConfig {
-        family: &super::FAMILY,
-        generator: None,
-        n_labels: 2,
-        labels: Vec::new(),
-        problem_type: None,
+    let sizes = Sizes {
         vocab_size,
-        d_embedding: d_model,
-        d_model,
-        n_layers: read.usize_or("n_layers", 12)?,
-        n_heads,
-        d_ff: 4 * d_model,
         max_len: config_keys::positive(read, "max_position_embeddings", Some(512))?,
+        n_layers: read.usize_or("n_layers", 12)?,
+        d_ff: 4 * heads.d_model,
+        ..heads
+    };
+    let mut common = Common {
+        feed_forward: FeedForwardSize::FourTimes,
+        ..Common::read(read, sizes, &KEYS)?
+    };
+    common.tokens.pad.get_or_insert(pad as u32);
+    let dropouts = Dropouts {
+        everywhere: config_keys::rate(read, "dropout", 0.1)?,
+        attention: config_keys::rate(read, "attention_dropout", 0.1)?,
+        classifier: config_keys::rate(read, "summary_first_dropout", 0.1)?,
+    };
+    let activation = if read.bool_or("gelu_activation", true)? {
+        Activation::Gelu
+    } else {
+        Activation::Relu
+    };
+    let norm_eps = read.f64_or("layer_norm_eps", 1e-12)? as f32;
+    Ok(EncoderConfig {
         positions: if read.bool_or("sinusoidal_embeddings", false)? {
             Positions::Sinusoidal
         } else {
@@ -67,35 +82,20 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
         } else {
             Mask::Full
         },
-        sharing: Sharing::None,
-        activation: if read.bool_or("gelu_activation", true)? {
-            Activation::Gelu
-        } else {
-            Activation::Relu
-        },
-        norm_eps: read.f64_or("layer_norm_eps", 1e-12)? as f32,
-        dropout: config_keys::rate(read, "dropout", 0.1)?,
-        dropout_place: DropoutPlace::Everywhere,
-        attention_dropout: config_keys::rate(read, "attention_dropout", 0.1)?,
-        classifier_dropout,
-        choice_dropout: classifier_dropout,
-        question_dropout: 0.0,
-        initializer_range: read.f64_or("init_std", 0.02)? as f32,
         embedding_range: read.f64_or("embed_init_std", 2048_f64.powf(-0.5))? as f32,
-        pad_token_id: read.usize_or("pad_token_id", pad)? as u32,
-        bos_token_id: read.optional_usize("bos_token_id")?.map(|id| id as u32),
-        eos_token_id: read.optional_usize("eos_token_id")?.map(|id| id as u32),
+        ..EncoderConfig::plain(common, activation, norm_eps, &dropouts)
     })
 }
 
 /// Writes what [`read`] reads.
 pub fn write(config: &EncoderConfig) -> Value {
-    json!({
-        "vocab_size": config.vocab_size,
-        "emb_dim": config.d_model,
-        "n_layers": config.n_layers,
-        "n_heads": config.n_heads,
-        "max_position_embeddings": config.max_len,
+    let sizes = &config.common.sizes;
+    let mut json = json!({
+        "vocab_size": sizes.vocab_size,
+        "emb_dim": sizes.d_model,
+        "n_layers": sizes.n_layers,
+        "n_heads": sizes.n_heads,
+        "max_position_embeddings": sizes.max_len,
         "sinusoidal_embeddings": config.positions == Positions::Sinusoidal,
         "n_langs": config.n_languages.max(1),
         "use_lang_emb": config.n_languages > 1,
@@ -105,13 +105,14 @@ pub fn write(config: &EncoderConfig) -> Value {
         "layer_norm_eps": decimal(config.norm_eps),
         "dropout": decimal(config.dropout),
         "attention_dropout": decimal(config.attention_dropout),
-        "init_std": decimal(config.initializer_range),
         "embed_init_std": decimal(config.embedding_range),
         "summary_type": "first",
         "summary_use_proj": true,
         "summary_proj_to_labels": true,
         "summary_first_dropout": decimal(config.classifier_dropout),
-    })
+    });
+    config.common.write(&mut json, &KEYS);
+    json
 }
 
 /// Conneau and Lample (2019), section 5.1, in the sizes of the published files.

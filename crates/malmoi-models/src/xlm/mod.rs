@@ -4,39 +4,31 @@ mod config;
 mod model;
 mod weights;
 
-use crate::encoder::Family;
-use crate::head::Head;
+use crate::encoder::{BUFFERS, EncoderTraits, Family, USUAL};
+use crate::published::{Published, heads};
 
 /// XLM.
 pub static FAMILY: Family = Family {
-    model_type: "xlm",
-    heads: &[
-        (Head::None, "XLMModel"),
-        (Head::MaskedLm, "XLMWithLMHeadModel"),
-        (Head::SequenceClassification, "XLMForSequenceClassification"),
-        (Head::TokenClassification, "XLMForTokenClassification"),
-        (Head::QuestionAnswering, "XLMForQuestionAnsweringSimple"),
-    ],
-    causal_heads: &[
-        (Head::None, "XLMModel"),
-        (Head::CausalLm, "XLMWithLMHeadModel"),
-        (Head::SequenceClassification, "XLMForSequenceClassification"),
-        (Head::TokenClassification, "XLMForTokenClassification"),
-        (Head::QuestionAnswering, "XLMForQuestionAnsweringSimple"),
-    ],
+    published: Published {
+        model_type: "xlm",
+        heads: heads!("XLM": None, MaskedLm("WithLMHeadModel"), SequenceClassification, TokenClassification, QuestionAnswering("ForQuestionAnsweringSimple")),
+        prefix: "transformer.",
+        unprefixed: &[
+            "pred_layer.",
+            "sequence_summary.",
+            "classifier.",
+            "qa_outputs.",
+        ],
+        tied: &[("embeddings.token.weight", "pred_layer.proj.weight")],
+        redundant: BUFFERS,
+    },
     sizes: config::presets,
     read: config::read,
     write: config::write,
-    d_ff: Some(|d_model| 4 * d_model),
-    pair_loss: "nsp",
     build: model::build,
     rules: weights::rules,
-    prefix: "transformer.",
-    unprefixed: &[
-        "pred_layer.",
-        "sequence_summary.",
-        "classifier.",
-        "qa_outputs.",
-    ],
-    tied: &[("embeddings.token.weight", "pred_layer.proj.weight")],
+    own: EncoderTraits {
+        causal_heads: heads!("XLM": None, CausalLm("WithLMHeadModel"), SequenceClassification, TokenClassification, QuestionAnswering("ForQuestionAnsweringSimple")),
+        ..USUAL
+    },
 };

@@ -7,10 +7,14 @@ use malmoi_kernels::attention as kernel;
 use malmoi_kernels::attention::{
     AttentionShape, Bias, CachedShape, Dropout, Gradients, KvSlices, Mask, Saved,
 };
+use malmoi_kernels::mixed::{self, Values};
 
 use malmoi_kernels::profile::{Cost, Direction, Label, span};
 
-use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, narrowed, primitive};
+use crate::bridge::{
+    BackwardPass, Data, Forward, FusedOp, Keep, MixedBackward, MixedForward, MixedOperand, Operand,
+    apply, narrowed, primitive,
+};
 use crate::buffers;
 use crate::{host, profile};
 
@@ -206,6 +210,70 @@ impl FusedOp for Attention {
         let mut all = vec![Some(dq), Some(dk), Some(dv)];
         if bias.is_some() {
             all.push(dbias);
+        }
+        all
+    }
+
+    fn forward_mixed(&self, inputs: &[MixedOperand<'_>], track: bool) -> Option<MixedForward> {
+        let (Values::Bf16(q), Values::Bf16(k), Values::Bf16(v)) =
+            (inputs[0].values, inputs[1].values, inputs[2].values)
+        else {
+            return None;
+        };
+        let shape = self.0.shape(inputs.get(3).map(MixedOperand::f32));
+        let mut out = buffers::take(q.len());
+        let mut lse = buffers::take(self.0.n_heads * inputs[0].shape[0]);
+        mixed::attention_forward(&shape, q, k, v, &mut out, &mut lse);
+        Some(MixedForward {
+            data: Data::Bf16(out),
+            shape: inputs[0].shape.to_vec(),
+            saved: if track {
+                vec![Data::F32(lse)]
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    fn backward_mixed(&self, pass: MixedBackward<'_>) -> Vec<Option<Data>> {
+        let [q, k, v, out, dout] = [
+            pass.inputs[0].values,
+            pass.inputs[1].values,
+            pass.inputs[2].values,
+            pass.output,
+            pass.grad,
+        ]
+        .map(|values| match values {
+            Values::Bf16(values) => values,
+            Values::F32(_) => unreachable!("the forward pass took bf16 only"),
+        });
+        let Some(Data::F32(lse)) = pass.saved.first() else {
+            unreachable!("the forward pass saved the log-sum-exps")
+        };
+        let (mut dq, mut dk, mut dv) = (
+            buffers::take(q.len()),
+            buffers::take(k.len()),
+            buffers::take(v.len()),
+        );
+        let saved = Saved { q, k, v, out, lse };
+        let bias = pass.inputs.get(3).map(MixedOperand::f32);
+        let mut dbias = bias
+            .filter(|_| pass.needs[3])
+            .map(|bias| vec![0.0; bias.len()]);
+        let gradients = Gradients {
+            dq: &mut dq,
+            dk: &mut dk,
+            dv: &mut dv,
+            dbias: dbias.as_deref_mut(),
+        };
+        mixed::attention_backward(&self.0.shape(bias), &saved, dout, gradients);
+        let mut all = vec![
+            Some(Data::Bf16(dq)),
+            Some(Data::Bf16(dk)),
+            Some(Data::Bf16(dv)),
+        ];
+        if bias.is_some() {
+            all.push(dbias.map(Data::F32));
         }
         all
     }

@@ -160,6 +160,10 @@ pub struct TrainSection {
     /// Arithmetic: "f32" or "bf16".
     #[serde(default = "default_precision")]
     pub precision: String,
+    /// Compute the activations of blocks again in the backward pass instead of keeping them: the same numbers for less memory and
+    /// more time.
+    #[serde(default)]
+    pub recompute: bool,
     /// Stop after this many evaluations without a lower validation loss.
     pub early_stop: Option<u64>,
 }

@@ -381,6 +381,7 @@ fn unequal_micro_batches_of_values_add_up_to_the_full_batch() {
         schedule: crate::config::ScheduleSection::default().over(1, 0.1, 16),
         clip_norm: 0.0,
         decay_all: false,
+        recompute: false,
     };
     let optimizer = crate::optim::Optimizer::new(rule).unwrap();
     let trainer = crate::training::Trainer::new(model, optimizer, 0, step);

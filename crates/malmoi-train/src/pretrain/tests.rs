@@ -171,6 +171,7 @@ fn accumulated_gradients_equal_those_of_the_full_batch() {
             schedule: config.schedule.over(10, config.optimizer.lr, 16),
             clip_norm: 1.0,
             decay_all: false,
+            recompute: false,
         };
         let trainer = Trainer::new(
             model,
@@ -558,6 +559,7 @@ fn every_trainable_tensor_gets_its_decay_by_its_shape() {
             // A norm this small takes the gradient out of the step, but for Adam's scale: eps is above it.
             clip_norm: 1e-30,
             decay_all,
+            recompute: false,
         };
         let mut trainer = Trainer::new(
             model,

@@ -216,6 +216,7 @@ impl<'a> Run<'a> {
             ),
             clip_norm: sections.train.clip_norm,
             decay_all: sections.optimizer.decay_all,
+            recompute: sections.train.recompute,
         };
         let events = if sections.log.tensorboard {
             Some(EventFile::create(

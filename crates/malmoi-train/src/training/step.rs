@@ -40,6 +40,8 @@ pub struct StepOptions {
     pub clip_norm: f64,
     /// Decay norms and biases as well.
     pub decay_all: bool,
+    /// Compute the activations of blocks again in the backward pass instead of keeping them.
+    pub recompute: bool,
 }
 
 /// What a step found.
@@ -141,6 +143,7 @@ impl Trainer {
             .filter(|(_, micro)| micro.has_labels())
         {
             let pass = Pass::training(dropout.fold(index as u64));
+            let pass = pass.recomputing(self.options.recompute);
             let (report, mut gradients) =
                 self.model()
                     .loss_and_gradients(&micro.batch, &micro.labels(counts), &pass)?;

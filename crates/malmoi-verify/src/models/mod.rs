@@ -11,6 +11,7 @@ use std::path::Path;
 use malmoi_models::{Head, Mode, Model, ModelConfig, ModelError, OpenOptions};
 
 use crate::report::CaseOutcome;
+use crate::rounding::Bf16;
 use crate::values::Fields;
 use crate::{Fixture, FixtureError, FixtureReport, Options, Precision};
 
@@ -41,15 +42,20 @@ pub(crate) struct Subject<'a> {
 
 /// Checks a model fixture.
 pub fn check(dir: &Path, fixture: &Fixture, options: &Options) -> FixtureReport {
-    if options.precision != Precision::F32 {
-        let why = format!("models do not run in {} yet", options.precision);
-        return FixtureReport::unsupported(&fixture.name, why);
-    }
+    let precision = match options.precision {
+        Precision::F32 => malmoi_models::Precision::F32,
+        Precision::Bf16 => malmoi_models::Precision::Bf16,
+        Precision::Int8 => {
+            let why = "models do not run in int8 yet";
+            return FixtureReport::unsupported(&fixture.name, why);
+        }
+    };
     let open = |mode| {
         Model::open(
             dir,
             &OpenOptions {
                 mode,
+                precision,
                 ..OpenOptions::default()
             },
         )
@@ -62,6 +68,11 @@ pub fn check(dir: &Path, fixture: &Fixture, options: &Options) -> FixtureReport 
         Err(error) => return FixtureReport::failed(&fixture.name, error.to_string()),
     };
     let (config, head) = (model.config().clone(), model.head());
+    let rounded = (options.precision == Precision::Bf16).then(|| {
+        let rounding = Bf16::new(fixture, depth(&config, head), has_relu(&config, head));
+        fixture.in_bf16(rounding)
+    });
+    let fixture = rounded.as_ref().unwrap_or(fixture);
     let subject = Subject {
         fixture,
         model,
@@ -96,4 +107,22 @@ pub fn check(dir: &Path, fixture: &Fixture, options: &Options) -> FixtureReport 
         }
     }
     report
+}
+
+/// Layers that run one after another, those of an encoder in front counted.
+fn depth(config: &ModelConfig, head: Head) -> usize {
+    let stacks = config.shape(head).stacks.into_iter();
+    stacks
+        .flat_map(|stack| stack.layers)
+        .map(|layer| layer.times)
+        .sum()
+}
+
+/// Whether the configuration names ReLU, plain or as a gate.
+fn has_relu(config: &ModelConfig, head: Head) -> bool {
+    let json = config.to_json(head);
+    let values = json.as_object().into_iter().flatten();
+    values
+        .filter_map(|(_, value)| value.as_str())
+        .any(|value| value == "relu" || value == "gated-relu")
 }

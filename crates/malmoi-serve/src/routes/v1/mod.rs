@@ -1,0 +1,7 @@
+//! Routes as OpenAI has them.
+
+pub mod chat;
+pub mod completions;
+pub mod embeddings;
+pub mod models;
+mod writing;
