@@ -3,6 +3,7 @@
 //! The name of a parameter is its path in the module, such as `layers.0.attention.query.weight`.
 
 use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
@@ -234,10 +235,7 @@ impl<F: FnMut(&ParameterInfo, &mut [f32])> ModuleMapper for Update<F> {
         };
         let (id, tensor, _) = param.consume();
         let (tracked, trained) = (tensor.is_autodiff(), tensor.is_require_grad());
-        let mut inner = tensor
-            .inner()
-            .try_into_primitive::<Flex>()
-            .expect("parameters live on the CPU device");
+        let mut inner = outside(tensor);
         if inner.as_slice::<f32>().is_none() {
             inner = inner.to_contiguous();
         }
@@ -253,6 +251,14 @@ impl<F: FnMut(&ParameterInfo, &mut [f32])> ModuleMapper for Update<F> {
             },
         )
     }
+}
+
+/// The values of a parameter, outside of any graph.
+fn outside<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    tensor
+        .inner()
+        .try_into_primitive::<Flex>()
+        .expect("parameters live on the CPU device")
 }
 
 struct Freeze<F> {
@@ -278,13 +284,7 @@ impl<F: FnMut(&ParameterInfo) -> bool> ModuleMapper for Freeze<F> {
         if !tensor.is_autodiff() {
             return Param::initialized(id, tensor);
         }
-        let tensor = Tensor::from_primitive::<Flex>(
-            tensor
-                .inner()
-                .try_into_primitive::<Flex>()
-                .expect("parameters live on the CPU device"),
-        )
-        .autodiff();
+        let tensor = Tensor::from_primitive::<Flex>(outside(tensor)).autodiff();
         Param::initialized(
             id,
             match (self.frozen)(&info) {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, ChildStdin, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -197,32 +197,41 @@ fn classifier(parent: &Path) -> (String, Vec<String>) {
     let out = path(parent.join("run"));
     finetune("classify", &bert, &rows, &out, &["--epochs", "1"]);
     let texts = (0..1500)
-        .map(|i| format!("{i} {}", "음악이 ".repeat(1 + i % 9)))
+        .map(|i| format!("{i}{}", " 음악이".repeat(1 + i % 9)))
         .collect();
     (out, texts)
+}
+
+/// Texts that are sent before the first answer is read: more than are predicted together.
+const FIRST: usize = 600;
+
+/// A program that predicts what comes through stdin, and has got some texts.
+fn asked(model: &str, texts: &[String]) -> (Child, ChildStdin) {
+    let mut child = malmoi()
+        .args(["predict", "classify", "--model", model])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for text in texts {
+        writeln!(stdin, "{text}").unwrap();
+    }
+    stdin.flush().unwrap();
+    (child, stdin)
 }
 
 #[test]
 fn predictions_keep_the_order_of_a_long_stream() {
     let parent = tempdir().unwrap();
     let (out, texts) = classifier(parent.path());
-    let mut child = malmoi()
-        .args(["predict", "classify", "--model", &out])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
+    let (mut child, mut stdin) = asked(&out, &texts[..FIRST]);
     let reader = BufReader::new(child.stdout.take().unwrap());
     let mut rows = reader.lines();
     // The first window comes out before the input has ended.
-    for text in &texts[..512] {
-        writeln!(stdin, "{text}").unwrap();
-    }
-    stdin.flush().unwrap();
     let first: Value = serde_json::from_str(&rows.next().unwrap().unwrap()).unwrap();
-    assert_eq!(first["text"], texts[0].trim_end());
-    let rest = texts[512..].to_vec();
+    assert_eq!(first["text"], texts[0]);
+    let rest = texts[FIRST..].to_vec();
     let writer = std::thread::spawn(move || {
         for text in rest {
             writeln!(stdin, "{text}").unwrap();
@@ -232,10 +241,7 @@ fn predictions_keep_the_order_of_a_long_stream() {
     for row in rows {
         number += 1;
         let row: Value = serde_json::from_str(&row.unwrap()).unwrap();
-        assert_eq!(
-            row["text"].as_str().unwrap().trim_end(),
-            texts[number].trim_end()
-        );
+        assert_eq!(row["text"], texts[number]);
         // Sixteen positions: the words of long rows do not fit.
         let cut = row["truncated"].as_bool().unwrap();
         assert!(!cut || row["tokens"] == 16, "{row}");
@@ -252,18 +258,8 @@ fn predictions_keep_the_order_of_a_long_stream() {
 fn an_interrupted_stream_ends_with_a_whole_line() {
     let parent = tempdir().unwrap();
     let (out, texts) = classifier(parent.path());
-    let mut child = malmoi()
-        .args(["predict", "classify", "--model", &out])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
+    let (mut child, mut stdin) = asked(&out, &texts[..FIRST]);
     let mut reader = BufReader::new(child.stdout.take().unwrap());
-    for text in &texts[..600] {
-        writeln!(stdin, "{text}").unwrap();
-    }
-    stdin.flush().unwrap();
     let mut first = String::new();
     reader.read_line(&mut first).unwrap();
     let killed = std::process::Command::new("kill")
@@ -272,13 +268,13 @@ fn an_interrupted_stream_ends_with_a_whole_line() {
         .unwrap();
     assert!(killed.success());
     // More input lets a reader that waits for it go on.
-    for text in &texts[600..] {
-        if writeln!(stdin, "{text}").is_err() {
-            break;
-        }
-    }
-    drop(stdin);
+    let more = texts[FIRST..].to_vec();
+    let writer = std::thread::spawn(move || {
+        // The program may have stopped reading.
+        more.iter().all(|text| writeln!(stdin, "{text}").is_ok())
+    });
     let rest: Vec<String> = reader.lines().map(Result::unwrap).collect();
+    writer.join().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(
         rest.len() >= 511 && rest.len() < texts.len() - 1,
@@ -287,6 +283,6 @@ fn an_interrupted_stream_ends_with_a_whole_line() {
     );
     for (row, text) in rest.iter().zip(&texts[1..]) {
         let row: Value = serde_json::from_str(row).unwrap();
-        assert_eq!(row["text"].as_str().unwrap().trim_end(), text.trim_end());
+        assert_eq!(row["text"], *text);
     }
 }

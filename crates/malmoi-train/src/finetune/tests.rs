@@ -91,6 +91,34 @@ fn configured(
     FinetuneConfig::parse(&text, "test", &sets)
 }
 
+/// Makes a run that is interrupted at a step.
+fn halted(config: &FinetuneConfig, out: PathBuf, at: u64) -> crate::training::Summary {
+    let flag = Arc::new(AtomicBool::new(false));
+    let mine = Arc::clone(&flag);
+    let halted = RunOptions {
+        interrupt: Some(flag),
+        ..options(out)
+    };
+    let mut watch = |event: &Event<'_>| {
+        if matches!(event, Event::Step(step) if step.step == at) {
+            mine.store(true, Ordering::Relaxed);
+        }
+    };
+    run(config, &halted, &mut watch).unwrap()
+}
+
+/// Makes a run and gives its warnings.
+fn warnings(config: &FinetuneConfig, out: PathBuf) -> String {
+    let mut warned = String::new();
+    let mut watch = |event: &Event<'_>| {
+        if let Event::Warning(text) = event {
+            warned += text;
+        }
+    };
+    run(config, &options(out), &mut watch).unwrap();
+    warned
+}
+
 fn options(out: PathBuf) -> RunOptions {
     RunOptions {
         out,
@@ -214,19 +242,8 @@ fn a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one() {
     )
     .unwrap();
     let straight = run(&config, &options(dir.path().join("straight")), &mut Silent).unwrap();
-    let flag = Arc::new(AtomicBool::new(false));
-    let mine = Arc::clone(&flag);
     let out = dir.path().join("halted");
-    let halted = RunOptions {
-        interrupt: Some(flag),
-        ..options(out.clone())
-    };
-    let summary = run(&config, &halted, &mut |event: &Event<'_>| {
-        if matches!(event, Event::Step(step) if step.step == 5) {
-            mine.store(true, Ordering::Relaxed);
-        }
-    })
-    .unwrap();
+    let summary = halted(&config, out.clone(), 5);
     assert_eq!((summary.reason, summary.step), (StopReason::Interrupted, 5));
     let resume = RunOptions {
         resume: true,

@@ -171,7 +171,14 @@ impl Trainer {
                 Some(sum) => sum.add(loss, &parts, correct, gradients),
             }
         }
-        Ok(sum.expect("a step with targets has a micro-batch with targets"))
+        let mut sum = sum.expect("a step with targets has a micro-batch with targets");
+        // Blocks that are computed again know nothing of what is frozen in them.
+        for (info, gradient) in &mut sum.gradients {
+            if self.tuning.freezes(&info.name) {
+                *gradient = None;
+            }
+        }
+        Ok(sum)
     }
 
     /// Makes one step.

@@ -351,17 +351,7 @@ fn odd_rows_are_counted_and_bad_ones_refused_with_their_line() {
     let broken = format!("{}mina\tO\nyoung\tI-PER\n\n", sentences(8));
     let rows = file(dir.path(), "broken.conll", &broken);
     let config = configured(&model, &rows, &rows, &["task.kind=tag", "train.steps=1"]).unwrap();
-    let mut warned = String::new();
-    run(
-        &config,
-        &options(dir.path().join("tags")),
-        &mut |event: &Event<'_>| {
-            if let Event::Warning(text) = event {
-                warned += text;
-            }
-        },
-    )
-    .unwrap();
+    let warned = warnings(&config, dir.path().join("tags"));
     let line = sentences(8).lines().count() + 2;
     assert!(
         warned.contains("1 of 9 training rows have an I- tag")
@@ -375,17 +365,7 @@ fn odd_rows_are_counted_and_bad_ones_refused_with_their_line() {
         "text\tlabel\nmina\t0\n\t1\nyoung\t0\n",
     );
     let config = configured(&model, &rows, &rows, &["train.steps=1"]).unwrap();
-    let mut warned = String::new();
-    run(
-        &config,
-        &options(dir.path().join("empty")),
-        &mut |event: &Event<'_>| {
-            if let Event::Warning(text) = event {
-                warned += text;
-            }
-        },
-    )
-    .unwrap();
+    let warned = warnings(&config, dir.path().join("empty"));
     assert!(
         warned.contains("1 of 3 training rows have an empty text") && warned.contains("line 3"),
         "{warned}"

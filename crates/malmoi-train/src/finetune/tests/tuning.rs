@@ -30,6 +30,10 @@ fn batch() -> MicroBatch {
 }
 
 fn trainer(model: Model, tuning: Tuning) -> Trainer {
+    recomputing(model, tuning, false)
+}
+
+fn recomputing(model: Model, tuning: Tuning, recompute: bool) -> Trainer {
     let rule = crate::optim::Rule::Sgd(Default::default());
     let options = StepOptions {
         seed: 1,
@@ -37,6 +41,7 @@ fn trainer(model: Model, tuning: Tuning) -> Trainer {
         schedule: crate::config::ScheduleSection::default().over(10, 0.1, 16),
         clip_norm: 0.0,
         decay_all: false,
+        recompute,
     };
     Trainer::new(
         model,
@@ -72,6 +77,24 @@ fn frozen_parameters_get_no_gradient_and_the_others_the_same_as_before() {
     for ((info, a), (_, b)) in whole.gradients.iter().zip(&part.gradients) {
         match frozen(&info.name) {
             true => assert!(a.is_some() && b.is_none(), "{}", info.name),
+            false => assert_eq!(a, b, "{}", info.name),
+        }
+    }
+    // Frozen in the middle, with activations that are computed again.
+    let middle = |name: &str| name.starts_with("layers.1.attention");
+    let names = whole.gradients.iter().map(|(info, _)| info.name.clone());
+    let tuning = Tuning {
+        factors: names
+            .filter(|name| middle(name))
+            .map(|name| (name, 0.0))
+            .collect(),
+        adapters: None,
+    };
+    let again = recomputing(small(Mode::Training), tuning, true);
+    let again = again.gradients(&[batch()]).unwrap();
+    for ((info, a), (_, b)) in whole.gradients.iter().zip(&again.gradients) {
+        match middle(&info.name) {
+            true => assert!(b.is_none(), "{}", info.name),
             false => assert_eq!(a, b, "{}", info.name),
         }
     }
@@ -353,19 +376,8 @@ fn a_run_with_adapters_resumes_bit_for_bit() {
     ];
     let config = configured(&model, &rows, &rows, &sets).unwrap();
     let straight = run(&config, &options(dir.path().join("straight")), &mut Silent).unwrap();
-    let flag = Arc::new(AtomicBool::new(false));
-    let mine = Arc::clone(&flag);
     let out = dir.path().join("halted");
-    let halted = RunOptions {
-        interrupt: Some(flag),
-        ..options(out.clone())
-    };
-    run(&config, &halted, &mut |event: &Event<'_>| {
-        if matches!(event, Event::Step(step) if step.step == 5) {
-            mine.store(true, Ordering::Relaxed);
-        }
-    })
-    .unwrap();
+    halted(&config, out.clone(), 5);
     let resume = RunOptions {
         resume: true,
         ..options(out)
@@ -601,6 +613,7 @@ fn fifty_steps_follow_the_loss_curve_of_pytorch() {
         ),
         clip_norm: config.train.clip_norm,
         decay_all: config.optimizer.decay_all,
+        recompute: false,
     };
     let optimizer = crate::optim::Optimizer::new(config.optimizer.rule.clone()).unwrap();
     let mut trainer = Trainer::new(model, optimizer, 0, options);
