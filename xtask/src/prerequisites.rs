@@ -15,7 +15,7 @@ struct Needed {
     fix: &'static str,
 }
 
-const NEEDED: [Needed; 5] = [
+const NEEDED: [Needed; 6] = [
     Needed {
         what: "rustfmt",
         program: "cargo",
@@ -50,6 +50,13 @@ const NEEDED: [Needed; 5] = [
         arguments: &["-m", "pip", "--version"],
         packages: &["python3-pip"],
         fix: "apt-get install python3-pip",
+    },
+    Needed {
+        what: "Python's venv (for the clients that test the server)",
+        program: "python3",
+        arguments: &["-c", "import venv, ensurepip"],
+        packages: &["python3-venv"],
+        fix: "apt-get install python3-venv",
     },
 ];
 

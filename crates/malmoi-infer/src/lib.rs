@@ -9,6 +9,7 @@ pub mod engine;
 mod error;
 pub mod fill_mask;
 pub mod generate;
+pub mod likelihood;
 pub mod masked_accuracy;
 pub mod perplexity;
 pub mod pipeline;
@@ -16,9 +17,11 @@ pub mod predict;
 pub mod retrieval;
 pub mod sampling;
 mod stop;
-pub mod text_stream;
 #[cfg(test)]
 mod tests;
+pub mod text_stream;
+pub mod zeroshot;
+pub mod zeroshot_classify;
 
 pub use error::InferError;
 pub use pipeline::Pipeline;

@@ -404,6 +404,7 @@ impl Pipeline {
             .tokenizer
             .model_max_length()
             .map_or(max_len, |bound| bound.min(max_len));
+        let max_len = options.max_len.map_or(max_len, |bound| bound.min(max_len));
         let encode = EncodeOptions {
             truncation: Some(Truncation::to(max_len)),
             ..EncodeOptions::default()
@@ -443,7 +444,7 @@ impl Pipeline {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Perplexity, InferError> {
         let encoding = self.tokenizer.encode(text, None, &EncodeOptions::plain())?;
-        let nats = negative_log_likelihood(&self.model, &encoding.ids, options, progress)?;
+        let nats = negative_log_likelihood(&self.model, &[&encoding.ids], options, progress)?;
         let scored = &text[encoding.byte_offsets[0].1..];
         Ok(Perplexity {
             tokens: encoding.ids.len() - 1,
@@ -451,6 +452,48 @@ impl Pipeline {
             bytes: scored.len(),
             nats,
         })
+    }
+
+    /// Perplexity of documents that have nothing to do with each other. Each begins with the token that starts texts, so that its first
+    /// token is scored too; without such a token that one is left out, and so are documents of a single token.
+    ///
+    /// # Errors
+    /// Those of [`negative_log_likelihood`].
+    pub fn perplexity_of_documents(
+        &self,
+        documents: &[&str],
+        options: &WindowOptions,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Perplexity, InferError> {
+        let special = self.tokenizer.special();
+        let first = special.bos.or(special.eos);
+        let pairs: Vec<(&str, Option<&str>)> = documents.iter().map(|text| (*text, None)).collect();
+        let encodings = self
+            .tokenizer
+            .encode_batch(&pairs, &EncodeOptions::plain())?;
+        let mut found = Perplexity {
+            tokens: 0,
+            words: 0,
+            bytes: 0,
+            nats: 0.0,
+        };
+        let mut texts = Vec::with_capacity(documents.len());
+        for (encoding, text) in encodings.into_iter().zip(documents) {
+            let ids: Vec<u32> = first.into_iter().chain(encoding.ids).collect();
+            if ids.len() < 2 {
+                continue;
+            }
+            let unscored = match first {
+                Some(_) => 0,
+                None => encoding.byte_offsets[0].1,
+            };
+            found.tokens += ids.len() - 1;
+            found.words += text[unscored..].split_whitespace().count();
+            found.bytes += text[unscored..].len();
+            texts.push(ids);
+        }
+        found.nats = negative_log_likelihood(&self.model, &texts, options, progress)?;
+        Ok(found)
     }
 
     /// Masked accuracy of an encoder on texts: 15 % of the tokens hidden, as in BERT's training. Long texts are cut.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use malmoi_nn::Key;
 
+use crate::sentence::SentenceTargets;
+
 /// Vocabulary (or class) targets for chosen rows of a packed batch. The loss is `Σ weight · cross-entropy`, so a mean is a
 /// weight of `1 / count`, where the count may span several micro-batches.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +109,8 @@ pub enum Labels {
     SmoothedTokenClasses(VocabularyTargets, f32),
     /// Answer spans.
     Spans(SpanTargets),
+    /// Vectors of sentences.
+    Sentences(SentenceTargets),
     /// GPT-1's two heads.
     DoubleHeads {
         /// Next tokens.

@@ -15,6 +15,7 @@ use crate::labels::{
     VocabularyTargets,
 };
 use crate::model::Model;
+use crate::sentence;
 
 /// A loss `[1]` or `[2]` whose first element counts, and its terms.
 type Loss = (Tensor<1>, Vec<LossPart>);
@@ -204,6 +205,10 @@ impl Model {
             Labels::SmoothedTokenClasses(targets, smoothing) => {
                 let outputs = self.token_outputs(hidden, pass)?;
                 token_class_loss(outputs, targets, *smoothing)
+            }
+            Labels::Sentences(targets) => {
+                let (loss, part) = sentence::loss(hidden, batch, targets);
+                (loss, vec![part])
             }
             Labels::Spans(targets) => span_loss(self.token_outputs(hidden, pass)?, batch, targets),
             Labels::DoubleHeads {

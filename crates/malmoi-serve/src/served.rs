@@ -7,7 +7,7 @@ use malmoi_infer::Pipeline;
 use malmoi_infer::constraint::Grammars;
 use malmoi_infer::embed::Pooling;
 use malmoi_infer::pipeline::OpenError;
-use malmoi_models::{Direction, Head, ModelInfo};
+use malmoi_models::{Direction, Head, ModelInfo, SentenceLayout};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -281,36 +281,13 @@ fn abilities(pipeline: &Pipeline, chat: bool) -> Vec<Ability> {
     list
 }
 
-/// How sentence-transformers say that vectors are pooled (`1_Pooling/config.json`); else the mean for encoders, and the last
+/// How the layout of sentence-transformers says that vectors are pooled; else the mean for encoders, and the last
 /// token for decoders, which is the one that has seen the whole text.
 fn pooling(directory: &std::path::Path, pipeline: &Pipeline) -> Result<Pooling, String> {
-    let path = directory.join("1_Pooling/config.json");
-    let default = match pipeline.model.config().direction() {
-        Direction::Decoder => Pooling::Last,
-        _ => Pooling::Mean,
-    };
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(default),
-        Err(error) => return Err(format!("{}: {error}", path.display())),
-    };
-    let config: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    let is = |key: &str| config.get(key).and_then(serde_json::Value::as_bool) == Some(true);
-    let modes = [
-        ("pooling_mode_mean_tokens", Pooling::Mean),
-        ("pooling_mode_cls_token", Pooling::Cls),
-        ("pooling_mode_lasttoken", Pooling::Last),
-    ];
-    let chosen: Vec<Pooling> = (modes.iter())
-        .filter(|(key, _)| is(key))
-        .map(|(_, mode)| *mode)
-        .collect();
-    match chosen[..] {
-        [mode] => Ok(mode),
-        _ => Err(format!(
-            "{}: expected exactly one of mean, cls and lasttoken pooling",
-            path.display()
-        )),
-    }
+    let layout = SentenceLayout::read(directory).map_err(|error| error.to_string())?;
+    Ok(match (layout, pipeline.model.config().direction()) {
+        (Some(layout), _) => layout.pooling,
+        (None, Direction::Decoder) => Pooling::Last,
+        (None, _) => Pooling::Mean,
+    })
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use axum::http::StatusCode;
 use malmoi_roofline::machine::Machine;
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::error::{ApiError, Kind};
@@ -37,6 +38,7 @@ struct Inner {
     clients: Mutex<HashMap<ClientId, usize>>,
     in_flight: AtomicUsize,
     machine: OnceLock<Machine>,
+    lessons: Arc<Semaphore>,
 }
 
 impl App {
@@ -51,6 +53,7 @@ impl App {
             clients: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             machine: OnceLock::new(),
+            lessons: Arc::new(Semaphore::new(1)),
         }))
     }
 
@@ -149,6 +152,11 @@ impl App {
     /// The machine's roofs, measured on first use.
     pub fn machine(&self) -> &Machine {
         self.0.machine.get_or_init(Machine::measure)
+    }
+
+    /// The place where models are trained for a page; there is one.
+    pub fn lessons(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.0.lessons)
     }
 
     /// Counts a request of a client until the guard is dropped.

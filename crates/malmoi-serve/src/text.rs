@@ -88,6 +88,10 @@ impl Encoded {
         pair: Option<&str>,
     ) -> Result<Vec<Token>, ApiError> {
         let e = &self.encoding;
+        let unknown = pipeline.tokenizer.special().unk.filter(|id| {
+            // Byte-level vocabularies give one token all roles; there it is no unknown token.
+            Some(*id) != pipeline.tokenizer.special().eos
+        });
         (0..e.len())
             .map(|i| {
                 let id = e.ids[i];
@@ -105,7 +109,9 @@ impl Encoded {
                         Some(piece) => piece.to_owned(),
                         None => pipeline.piece(id)?,
                     },
-                    special: e.special_tokens_mask[i] != 0 || pipeline.tokenizer.is_special(id),
+                    // The unknown token stands for text, whatever that was.
+                    special: e.special_tokens_mask[i] != 0
+                        || pipeline.tokenizer.is_special(id) && Some(id) != unknown,
                     word: e.word_ids[i],
                     start: e.offsets[i].0,
                     end: e.offsets[i].1,
@@ -124,6 +130,15 @@ pub fn max_tokens(pipeline: &Pipeline) -> usize {
     bound.map_or(max_len, |bound| bound.min(max_len))
 }
 
+/// Does what takes milliseconds for a text of so many bytes where it holds up no other connection.
+pub fn aside<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
+    const LONG: usize = 16 << 10;
+    match bytes > LONG {
+        true => tokio::task::block_in_place(work),
+        false => work(),
+    }
+}
+
 /// Encodes a text (or a pair); what is too long is cut or refused. An empty text becomes the token that starts (or ends) texts.
 ///
 /// # Errors
@@ -140,7 +155,8 @@ pub fn encode(
         truncation: truncate.then(|| Truncation::to(most)),
         ..EncodeOptions::default()
     };
-    let mut encoding = pipeline.tokenizer.encode(text, pair, &options)?;
+    let length = text.len() + pair.map_or(0, str::len);
+    let mut encoding = aside(length, || pipeline.tokenizer.encode(text, pair, &options))?;
     if encoding.len() > most {
         return Err(ApiError::invalid(format!(
             "the text has {} tokens, but {most} fit: shorten it, or send \"truncate\": true",

@@ -20,6 +20,7 @@ pub mod report;
 pub mod tag;
 pub mod task;
 pub mod text2text;
+pub mod zeroshot;
 
 pub use choice::Choice;
 pub use classify::Classify;

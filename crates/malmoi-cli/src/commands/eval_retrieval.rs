@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use malmoi_infer::retrieval::{Found, retrieval};
+use malmoi_models::SentenceLayout;
 use malmoi_tasks::read_records;
 use serde_json::json;
 
@@ -61,13 +62,15 @@ impl Retrieval {
     pub fn run(self, global: &Global) -> Result<()> {
         let columns = [self.source_column.as_str(), self.target_column.as_str()];
         let records = read_records(&self.data, &columns, &self.encoding)?;
+        let layout = SentenceLayout::read(&model::directory(&self.model.model, global)?)?;
         let pipeline = model::pipeline(&self.model, global)?;
         let n_texts = 2 * records.len() as u64;
         let bar = progress::bar(global.quiet, n_texts, "embedding", "texts");
         let mut truncated = 0;
         let mut side = |column: &str, language| -> Result<Vec<Vec<f32>>> {
             let texts: Result<Vec<String>, _> = records.iter().map(|r| r.text(column)).collect();
-            let (options, mut vectors) = (self.embed.options(language), Vec::new());
+            let (options, mut vectors) =
+                (self.embed.options(layout.as_ref(), language), Vec::new());
             embed_all(&pipeline, &texts?, &options, &bar, |_, embedding| {
                 truncated += usize::from(embedding.truncated);
                 vectors.push(embedding.vector);

@@ -6,16 +6,17 @@ use clap::{Args, Subcommand};
 use malmoi_tasks::TaskSpec;
 use malmoi_tasks::charts::Curves;
 use malmoi_train::finetune::{self, FinetuneConfig, SweepSection};
-use malmoi_train::training::{Event, RunOptions, StopReason};
+use malmoi_train::training::{Event, RunOptions};
 use toml::Value;
 
 use crate::arguments::Global;
+use crate::commands::finetune_embed::FinetuneEmbed;
 use crate::failure::{Failure, INTERRUPTED, Result};
 use crate::task::{
     ChoiceFlags, ClassifyFlags, PairFlags, QaFlags, RegressFlags, TagFlags, TaskArguments,
     Text2textFlags,
 };
-use crate::training::{Watcher, describe};
+use crate::training::{Watcher, conclude};
 use crate::{interrupt, model, output};
 
 /// What can be learned from a data set.
@@ -64,6 +65,8 @@ pub enum Finetune {
                       --train chat.tsv --source-column question --target-column answer --max-len 32 --max-target-len 32 --out malmoi-chat"
     )]
     Text2text(Run<Text2textFlags>),
+    /// Vectors of sentences: pairs that belong together, or pairs with scores
+    Embed(Box<FinetuneEmbed>),
 }
 
 impl Finetune {
@@ -76,6 +79,7 @@ impl Finetune {
             Self::Qa(verb) => verb.run(global),
             Self::Choice(verb) => verb.run(global),
             Self::Text2text(verb) => verb.run(global),
+            Self::Embed(verb) => verb.run(global),
         }
     }
 }
@@ -338,27 +342,8 @@ impl<T: TaskArguments + Args> Run<T> {
             watcher.event(event)
         })?;
         watcher.finish();
-        output::line(format!(
-            "{}: {} of {} steps in {:.0} s ({:.1} ms a step)",
-            summary.reason.describe(),
-            output::thousands(summary.step as usize),
-            output::thousands(summary.steps as usize),
-            summary.seconds,
-            summary.milliseconds_per_step
-        ))?;
-        if let Some(found) = &summary.evaluation {
-            output::line(format!("validation: {}", describe(found)))?;
-        }
-        if let Some((step, value)) = summary.best {
-            output::line(format!("best: {value:.4} at step {step}"))?;
-        }
         draw_curves(&self.out)?;
-        let best = summary.best_checkpoint.as_ref();
-        if summary.reason != StopReason::Interrupted {
-            let model = best.unwrap_or(&summary.last_checkpoint);
-            output::line(format!("model: {}", model.display()))?;
-        }
-        Ok(())
+        conclude(&summary)
     }
 }
 

@@ -4,10 +4,13 @@ pub mod bench;
 pub mod doctor;
 pub mod embed;
 pub mod eval;
+pub mod eval_embed;
+pub mod eval_lm;
 pub mod eval_retrieval;
 mod eval_task;
 pub mod fill_mask;
 pub mod finetune;
+pub mod finetune_embed;
 pub mod generate;
 pub mod help;
 pub mod info;
@@ -21,6 +24,8 @@ pub mod tokenizer_encode;
 pub mod tokenizer_inspect;
 pub mod tokenizer_train;
 pub mod verify;
+pub mod zeroshot;
+pub mod zeroshot_classify;
 
 use clap::Subcommand;
 

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::arguments::{Global, ModelArguments};
+use crate::commands::zeroshot_classify::ZeroShotClassify;
 use crate::failure::{Failure, INTERRUPTED, Result};
 use crate::input::TextArguments;
 use crate::task::{
@@ -58,6 +59,8 @@ pub enum Predict {
         after_help = "Example:\n  malmoi predict text2text --model malmoi-chat --prompt \"오늘 뭐 먹지?\""
     )]
     Text2text(Run<Text2textFlags>),
+    /// Labels that the model was never trained on
+    ZeroShotClassify(ZeroShotClassify),
 }
 
 impl Predict {
@@ -70,6 +73,7 @@ impl Predict {
             Self::Qa(verb) => verb.run(global),
             Self::Choice(verb) => verb.run(global),
             Self::Text2text(verb) => verb.run(global),
+            Self::ZeroShotClassify(verb) => verb.run(global),
         }
     }
 }

@@ -8,3 +8,4 @@ mod speed;
 mod support;
 mod tasks;
 mod verbs;
+mod zeroshot;

@@ -21,6 +21,7 @@ use malmoi_models::{Direction, KvCache, Model, PackedBatch};
 
 use crate::InferError;
 use crate::beam::BeamSearch;
+use crate::constraint::Constraint;
 use crate::generate::{FinishReason, Flow, beginnings, check, log_probability};
 use crate::sampling::{History, Sampler};
 
@@ -245,7 +246,8 @@ impl<'m> Engine<'m> {
     /// Forgets texts that nobody waits for any more.
     fn drop_unwanted(&mut self) {
         self.waiting.retain(|request| request.sink.is_wanted());
-        self.reading.retain(|reading| reading.row.request.sink.is_wanted());
+        self.reading
+            .retain(|reading| reading.row.request.sink.is_wanted());
         self.beams.retain(|beams| beams.request.sink.is_wanted());
         for group in &mut self.groups {
             let wanted = |row: &Row| row.request.sink.is_wanted();
@@ -424,7 +426,8 @@ impl<'m> Engine<'m> {
         let mut sequences = Vec::with_capacity(group.rows.len());
         let mut positions = Vec::new();
         for row in &mut group.rows {
-            let positions_left = (self.model.config().position_limit()).saturating_sub(row.ids.len());
+            let positions_left =
+                (self.model.config().position_limit()).saturating_sub(row.ids.len());
             let most = spare.min(positions_left);
             // A draft model that fails costs guesses, not the text.
             let guesses = row.guesses(self.draft, most).unwrap_or_default();
@@ -570,8 +573,7 @@ fn choose(model: &Model, row: &mut Row, logits: &[f32], report: &mut StepReport)
     report.new_tokens += 1;
     let choice = Choice {
         token,
-        log_probability: (request.top.is_some())
-            .then(|| log_probability(logits, token)),
+        log_probability: (request.top.is_some()).then(|| log_probability(logits, token)),
         top: match request.top {
             None | Some(0) => Vec::new(),
             Some(k) => crate::fill_mask::top(logits, k, &[]),
@@ -580,16 +582,15 @@ fn choose(model: &Model, row: &mut Row, logits: &[f32], report: &mut StepReport)
     row.ids.push(token);
     let flow = request.sink.event(Event::Token(choice));
     let written = row.ids.len() - row.prompt_len;
-    let complete = |constraint: &crate::constraint::Constraint| constraint.is_complete();
+    let complete = |constraint: &mut Constraint| constraint.is_complete();
     let reason = if flow == Flow::Cancel {
         Some(FinishReason::Cancelled)
     } else if flow == Flow::Stop
         || request.end_ids.contains(&token)
-        || request.constraint.as_ref().is_some_and(complete)
+        || request.constraint.as_mut().is_some_and(complete)
     {
         Some(FinishReason::Stop)
-    } else if written >= request.max_new_tokens
-        || row.ids.len() >= model.config().position_limit()
+    } else if written >= request.max_new_tokens || row.ids.len() >= model.config().position_limit()
     {
         Some(FinishReason::Length)
     } else {

@@ -2,7 +2,7 @@
 //! weights are read from memory once. This is what generating one token at a time does; its limit is the memory's bandwidth.
 
 use super::Mat;
-use crate::simd::{Simd, dispatched};
+use crate::simd::{Simd, dispatched, prefetch};
 use crate::threads::{SharedMut, for_each};
 
 /// Whether a product of this shape goes this way. Packing the weights costs about as much as reading them twice, so the
@@ -17,6 +17,12 @@ pub(super) fn suits(a: Mat, b: Mat) -> bool {
 pub fn rows_alike(k: usize) -> usize {
     if k >= 256 { 48 } else { 8 }
 }
+
+/// Weights between those in use and those asked for: 64 KB, well within the second-level cache and far enough for the memory to
+/// answer.
+const AHEAD: usize = 16_384;
+/// The same along a row: 4 KB.
+const AHEAD_IN_ROW: usize = 1024;
 
 /// Rows of weights in one piece of work: about 256 KB of them, in multiples of 8.
 fn rows_per_piece(k: usize) -> usize {
@@ -112,6 +118,11 @@ impl Columns<'_> {
         let k = a.cols;
         let x = a.data.as_ptr().wrapping_add(i0 * a.row_stride);
         let w = b.data.as_ptr().wrapping_add(j * b.col_stride);
+        // A short row of weights ends before the processor sees what comes; so ask, some rows ahead. Of long rows, further on.
+        let ahead = match AHEAD / (J * k.max(1)) {
+            0 => AHEAD_IN_ROW,
+            groups => groups * J * b.col_stride,
+        };
         let mut acc = [[s.zero(); J]; M];
         let whole = k - k % S::LANES;
         let mut p = 0;
@@ -120,7 +131,9 @@ impl Columns<'_> {
             unsafe {
                 let mut weights = [s.zero(); J];
                 for (jj, weights) in weights.iter_mut().enumerate() {
-                    *weights = s.load(w.add(jj * b.col_stride + p));
+                    let at = w.add(jj * b.col_stride + p);
+                    *weights = s.load(at);
+                    prefetch(at.wrapping_add(ahead));
                 }
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let v = s.load(x.add(i * a.row_stride + p));

@@ -1,7 +1,7 @@
 //! `/embed`, `/embed_all` and `/similarity`: vectors.
 
 use axum::extract::State;
-use malmoi_infer::embed::{Pooling, cosine, normalize, pool};
+use malmoi_infer::embed::{Pooling, cosine, normalize};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -99,7 +99,7 @@ pub async fn vectors(
     };
     let (states, usage) = hidden(app, served, texts, truncate).await?;
     let vector = |states: Vec<f32>| {
-        let mut vector = pool(&states, d, served.pooling);
+        let mut vector = served.pooling.pool(&states, d);
         vector.truncate(kept);
         if normal {
             normalize(&mut vector);
@@ -226,5 +226,8 @@ pub fn pooling_name(pooling: Pooling) -> &'static str {
         Pooling::Mean => "mean",
         Pooling::Cls => "cls",
         Pooling::Last => "last_token",
+        Pooling::Max => "max",
+        Pooling::MeanSqrtLen => "mean_sqrt_len",
+        Pooling::WeightedMean => "weighted_mean",
     }
 }

@@ -9,7 +9,7 @@ use super::ModelQuery;
 use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::state::App;
-use crate::text::Encoded;
+use crate::text::{Encoded, aside};
 
 /// One or several.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -89,7 +89,8 @@ pub async fn tokenize(
     let mut all = Vec::with_capacity(texts.len());
     for text in &texts {
         super::check_text(&app, text)?;
-        let mut encoding = served.pipeline.tokenizer.encode(text, None, &options)?;
+        let encode = || served.pipeline.tokenizer.encode(text, None, &options);
+        let mut encoding = aside(text.len(), encode)?;
         encoding.cover_whole_characters(text, None);
         tokens += encoding.len();
         let encoded = Encoded {

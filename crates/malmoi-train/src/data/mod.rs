@@ -14,6 +14,7 @@ mod mlm;
 mod objective_tests;
 mod order;
 mod parallel;
+mod sentences;
 mod spans;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use mixed::Mixed;
 pub use mlm::{MlmData, MlmOptions, PairKind, SpecialIds};
 pub(crate) use order::EpochOrder;
 pub use parallel::{TextPairs, TranslationData, TranslationOptions};
+pub use sentences::SentenceRule;
 pub use spans::{Sentinels, SpanData, SpanOptions, sentinel};
 
 use crate::error::TrainError;
@@ -55,6 +57,8 @@ pub struct Example {
     pub answer: Option<Answer>,
     /// Weight of the loss of `targets` beside that of the answer; 0 without one.
     pub auxiliary: f32,
+    /// For vectors of sentences: every sequence of the example is a sentence; what is learned, and the score of the first two.
+    pub sentences: Option<(SentenceRule, f32)>,
     /// How the hidden tokens are filled and found, for replaced-token detection.
     pub detection: Option<Detection>,
     /// For an encoder with a decoder: the decoder's start token and what it writes, the end token included. Every token but the first
@@ -133,6 +137,8 @@ pub struct MicroBatch {
     pub answers: Vec<Answer>,
     /// Weight of the loss of `targets` beside that of the answers.
     pub auxiliary: f32,
+    /// What is learned about sentences, with a score for each example.
+    pub sentences: Option<(SentenceRule, Vec<f32>)>,
     /// How hidden tokens are filled and found; the draws of the first example stand for the batch.
     pub detection: Option<Detection>,
 }
@@ -192,6 +198,7 @@ impl MicroBatch {
             next_sentence,
             answers,
             auxiliary: examples.first().map_or(0.0, |example| example.auxiliary),
+            sentences: sentences::of(examples),
             detection: examples.first().and_then(|example| example.detection),
         }
     }
@@ -217,6 +224,7 @@ impl MicroBatch {
             next_sentence: Vec::new(),
             answers: Vec::new(),
             auxiliary: 0.0,
+            sentences: None,
             detection: None,
         }
     }
@@ -224,6 +232,9 @@ impl MicroBatch {
     /// Labels with the weight of each counted target: one over the number of those in the whole step, so that micro-batches
     /// add up to the mean over all of them.
     pub fn labels(&self, counts: Counts) -> Labels {
+        if let Some((rule, scores)) = &self.sentences {
+            return rule.labels(scores);
+        }
         let share = |count: usize| (1.0 / count.max(1) as f64) as f32;
         let vocabulary = VocabularyTargets {
             rows: self.rows.clone().into(),
@@ -271,15 +282,25 @@ impl MicroBatch {
     pub fn has_labels(&self) -> bool {
         let answered = self.answers.iter().any(|answer| answer.weight() > 0.0);
         match self.answers.is_empty() {
-            true => !self.targets.is_empty(),
+            true => self.sentences.is_some() || !self.targets.is_empty(),
             false => answered,
         }
+    }
+
+    /// Examples of sentences.
+    fn n_sentences(&self) -> usize {
+        self.sentences
+            .as_ref()
+            .map_or(0, |(_, scores)| scores.len())
     }
 
     /// Factor on the loss of this micro-batch in a step that counts `counts` targets: 1 where the labels carry weights, the
     /// share of its rows where the model takes a plain mean.
     pub fn share(&self, counts: Counts) -> f64 {
-        answer::share(&self.answers, counts.answers)
+        match self.n_sentences() {
+            0 => answer::share(&self.answers, counts.answers),
+            n => n as f64 / counts.answers.max(1.0),
+        }
     }
 }
 
@@ -304,7 +325,9 @@ impl Counts {
             .fold(Self::default(), |sum, micro| Self {
                 targets: sum.targets + micro.targets.len(),
                 pairs: sum.pairs + micro.next_sentence.len(),
-                answers: sum.answers + micro.answers.iter().map(Answer::weight).sum::<f64>(),
+                answers: sum.answers
+                    + micro.n_sentences() as f64
+                    + micro.answers.iter().map(Answer::weight).sum::<f64>(),
                 tokens: sum.tokens
                     + micro.batch.n_tokens()
                     + (micro.batch.source.as_ref()).map_or(0, |source| source.n_tokens()),

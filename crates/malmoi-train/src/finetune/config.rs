@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use malmoi_tasks::TaskSpec;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
@@ -144,42 +145,7 @@ impl FinetuneConfig {
     /// # Errors
     /// [`TrainError::Syntax`], [`TrainError::Override`], [`TrainError::Config`].
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, TrainError> {
-        let mut given = table(text, origin, &[])?;
-        // An override of one of several alternatives takes the file's choice away.
-        for (section, keys) in ALTERNATIVES {
-            let named = |key: &&&str| {
-                overrides
-                    .iter()
-                    .any(|o| o.starts_with(&format!("{section}.{key}=")))
-            };
-            if keys.iter().any(|key| named(&key))
-                && let Some(Value::Table(file)) = given.get_mut(section)
-            {
-                keys.iter().for_each(|key| drop(file.remove(*key)));
-            }
-        }
-        assign(&mut given, overrides)?;
-        let mut resolved: Table = toml::from_str(DEFAULTS).map_err(|e| syntax("defaults", e))?;
-        for (section, keys) in ALTERNATIVES {
-            let chosen = given.get(section).and_then(Value::as_table);
-            if chosen.is_some_and(|table| keys.iter().any(|key| table.contains_key(*key)))
-                && let Some(Value::Table(defaults)) = resolved.get_mut(section)
-            {
-                keys.iter().for_each(|key| drop(defaults.remove(*key)));
-            }
-        }
-        // The settings of one rule mean nothing to another.
-        let kind = |table: &Table| {
-            let section = table.get("optimizer")?.as_table()?;
-            Some(section.get("kind")?.as_str()?.to_owned())
-        };
-        if kind(&given).is_some_and(|kind| kind != "adamw")
-            && let Some(Value::Table(defaults)) = resolved.get_mut("optimizer")
-        {
-            defaults.retain(|key, _| key == "lr");
-        }
-        overlay(&mut resolved, given);
-        let config = Self::deserialize(resolved).map_err(|e| syntax(origin, e))?;
+        let config: Self = resolved(DEFAULTS, text, origin, overrides)?;
         config.validate()?;
         Ok(config)
     }
@@ -258,6 +224,53 @@ impl FinetuneConfig {
         }
         Ok(())
     }
+}
+
+/// A configuration from text with overrides, over defaults.
+///
+/// # Errors
+/// [`TrainError::Syntax`], [`TrainError::Override`].
+pub(crate) fn resolved<T: DeserializeOwned>(
+    defaults: &str,
+    text: &str,
+    origin: &str,
+    overrides: &[String],
+) -> Result<T, TrainError> {
+    let mut given = table(text, origin, &[])?;
+    // An override of one of several alternatives takes the file's choice away.
+    for (section, keys) in ALTERNATIVES {
+        let named = |key: &str| {
+            let start = format!("{section}.{key}=");
+            overrides.iter().any(|text| text.starts_with(&start))
+        };
+        if keys.iter().any(|key| named(key))
+            && let Some(Value::Table(file)) = given.get_mut(section)
+        {
+            keys.iter().for_each(|key| drop(file.remove(*key)));
+        }
+    }
+    assign(&mut given, overrides)?;
+    let mut resolved: Table = toml::from_str(defaults).map_err(|e| syntax("defaults", e))?;
+    for (section, keys) in ALTERNATIVES {
+        let chosen = given.get(section).and_then(Value::as_table);
+        if chosen.is_some_and(|table| keys.iter().any(|key| table.contains_key(*key)))
+            && let Some(Value::Table(defaults)) = resolved.get_mut(section)
+        {
+            keys.iter().for_each(|key| drop(defaults.remove(*key)));
+        }
+    }
+    // The settings of one rule mean nothing to another.
+    let kind = |table: &Table| {
+        let section = table.get("optimizer")?.as_table()?;
+        Some(section.get("kind")?.as_str()?.to_owned())
+    };
+    if kind(&given).is_some_and(|kind| kind != "adamw")
+        && let Some(Value::Table(defaults)) = resolved.get_mut("optimizer")
+    {
+        defaults.retain(|key, _| key == "lr");
+    }
+    overlay(&mut resolved, given);
+    T::deserialize(resolved).map_err(|e| syntax(origin, e))
 }
 
 /// Puts the keys of `upper` over those of `lower`, section by section.

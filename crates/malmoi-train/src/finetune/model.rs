@@ -258,7 +258,7 @@ pub(super) fn with_vocabulary(model: Model, entries: usize, seed: u64, mode: Mod
 }
 
 /// The same model with another dropout.
-pub(super) fn with_dropout(model: Model, rate: f64, mode: Mode) -> Model {
+pub(crate) fn with_dropout(model: Model, rate: f64, mode: Mode) -> Model {
     let config = model.config().clone().with_dropout(rate as f32);
     let mut values = Vec::new();
     model.read(|_, parameter| values.push(parameter.to_vec()));

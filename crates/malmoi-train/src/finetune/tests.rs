@@ -92,7 +92,7 @@ fn configured(
 }
 
 /// Makes a run that is interrupted at a step.
-fn halted(config: &FinetuneConfig, out: PathBuf, at: u64) -> crate::training::Summary {
+fn halted(config: &FinetuneConfig, out: PathBuf, at: u64) -> Summary {
     let flag = Arc::new(AtomicBool::new(false));
     let mine = Arc::clone(&flag);
     let halted = RunOptions {

@@ -62,6 +62,11 @@ pub(crate) trait Work: Sync {
     /// The head that is trained, with which a checkpoint is opened again.
     fn head(&self) -> Head;
 
+    /// Parts of the names of parameters that the loss does not depend on; every other one must get a gradient.
+    fn untrained(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Measures the model on the validation data; asked only where there is some.
     fn evaluate(&self, model: &Model) -> Result<Evaluation, TrainError>;
 

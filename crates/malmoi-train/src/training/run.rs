@@ -129,7 +129,13 @@ fn discard(out: &Path, existed: bool) {
     for name in ["run.json", "run.lock", CONFIG, "metrics.jsonl"] {
         let _ = std::fs::remove_file(out.join(name));
     }
-    for name in ["checkpoints", "tensorboard", "tokenizer", "corpus"] {
+    for name in [
+        "checkpoints",
+        "tensorboard",
+        "tokenizer",
+        "corpus",
+        "layout",
+    ] {
         let _ = std::fs::remove_dir_all(out.join(name));
     }
 }
@@ -233,7 +239,9 @@ impl<'a> Run<'a> {
             steps,
             judge: work.judge(),
             events,
-            trainer: Trainer::new(model, optimizer, state.step, step_options).with_tuning(tuning),
+            trainer: Trainer::new(model, optimizer, state.step, step_options)
+                .without_training(work.untrained())
+                .with_tuning(tuning),
             work,
             last_checkpoint: checkpoint,
             began: Instant::now(),

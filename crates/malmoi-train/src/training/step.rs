@@ -23,6 +23,7 @@ pub struct Trainer {
     step: u64,
     /// The gradients of the first step of this process are checked for coverage.
     checked: bool,
+    untrained: &'static [&'static str],
     options: StepOptions,
     tuning: Tuning,
 }
@@ -82,6 +83,7 @@ impl Trainer {
             optimizer,
             step,
             checked: false,
+            untrained: &[],
             options,
             tuning: Tuning::default(),
         }
@@ -98,6 +100,15 @@ impl Trainer {
     /// The adapters, where there are some.
     pub fn adapters(&self) -> Option<&Adapters> {
         self.tuning.adapters.as_ref()
+    }
+
+    /// The same, when parameters whose names hold one of `parts` need no gradient.
+    #[must_use]
+    pub fn without_training(self, parts: &'static [&'static str]) -> Self {
+        Self {
+            untrained: parts,
+            ..self
+        }
     }
 
     /// The model.
@@ -198,7 +209,7 @@ impl Trainer {
             return Err(not_finite("the loss".into()));
         }
         if !self.checked {
-            check_coverage(&sum.gradients, &self.tuning)?;
+            check_coverage(&sum.gradients, &self.tuning, self.untrained)?;
             self.checked = true;
         }
         let of_adapters = match &self.tuning.adapters {
@@ -341,11 +352,16 @@ fn label(
 }
 
 /// Every parameter must get a gradient: one that doesn't was cut off the loss by mistake and would silently stay as it is.
-/// Frozen ones are meant to.
-fn check_coverage(gradients: &[NamedGradient], tuning: &Tuning) -> Result<(), TrainError> {
+/// Frozen ones are meant to, and those whose names hold one of `untrained` may.
+fn check_coverage(
+    gradients: &[NamedGradient],
+    tuning: &Tuning,
+    untrained: &[&str],
+) -> Result<(), TrainError> {
+    let meant = |name: &str| tuning.freezes(name) || untrained.iter().any(|part| name.contains(part));
     let tensors: Vec<String> = gradients
         .iter()
-        .filter(|(info, gradient)| gradient.is_none() && !tuning.freezes(&info.name))
+        .filter(|(info, gradient)| gradient.is_none() && !meant(&info.name))
         .map(|(info, _)| info.name.clone())
         .collect();
     if tensors.is_empty() {

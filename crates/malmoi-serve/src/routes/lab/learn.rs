@@ -159,14 +159,13 @@ pub async fn learn(
         steps: Vec::new(),
     };
     let (sender, mut received) = unbounded_channel::<Result<Step, ApiError>>();
-    let worker = Arc::clone(&served);
-    // On the model's thread: whoever comes meanwhile waits, as for any other long request.
-    let training = tokio::spawn(async move {
-        let outcome = worker
-            .worker
-            .call(move |pipeline| train(pipeline, &exercise, steps, lr, top_k, &sender))
-            .await;
-        outcome.err()
+    // One at a time, for the memory of a copy, and beside the model's thread, which goes on with its work.
+    let place = app.lessons().acquire_owned().await;
+    let place = place.map_err(|_| ApiError::internal())?;
+    let pipeline = Arc::clone(pipeline);
+    let training = tokio::task::spawn_blocking(move || {
+        let _until_the_end = place;
+        train(&pipeline, &exercise, steps, lr, top_k, &sender).err()
     });
     if request.stream {
         let first = json!(lesson);

@@ -12,6 +12,7 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::Ability;
 use crate::state::App;
+use crate::text::aside;
 
 /// What a message says: a text, or parts of it.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -130,10 +131,9 @@ pub async fn create(
     })?;
     crate::routes::check_text(&app, &text)?;
     // The template writes the special tokens itself.
-    let prompt = served
-        .pipeline
-        .tokenizer
-        .encode_ids(&text, served.pipeline.transforms())?;
+    let pipeline = &served.pipeline;
+    let encode = || pipeline.tokenizer.encode_ids(&text, pipeline.transforms());
+    let prompt = aside(text.len(), encode)?;
     let top = match (request.logprobs.unwrap_or(false), request.top_logprobs) {
         (true, top) => Some(crate::routes::check_range(
             "top_logprobs",

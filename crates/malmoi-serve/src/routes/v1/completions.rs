@@ -15,6 +15,7 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::{Ability, Served};
 use crate::state::App;
+use crate::text::aside;
 
 /// What to continue.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -314,7 +315,7 @@ fn prompts(app: &App, served: &Served, prompt: &Prompt) -> Result<Vec<Vec<u32>>,
     let pipeline = &served.pipeline;
     let from_text = |(row, text): (usize, &String)| {
         crate::routes::check_text(app, text)?;
-        Ok(pipeline.prompt_ids(text, row)?)
+        Ok(aside(text.len(), || pipeline.prompt_ids(text, row))?)
     };
     let vocab_size = pipeline.model.config().vocab_size();
     let checked = |ids: &Vec<u32>| match ids.iter().find(|id| **id as usize >= vocab_size) {
