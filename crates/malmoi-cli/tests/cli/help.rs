@@ -30,6 +30,7 @@ const PAGES: &[&[&str]] = &[
     &["eval", "regress"],
     &["eval", "text2text"],
     &["eval", "retrieval"],
+    &["serve"],
     &["verify"],
     &["bench"],
     &["roofline"],
