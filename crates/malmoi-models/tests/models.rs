@@ -430,7 +430,7 @@ fn unsupported_settings_are_refused_by_name() {
         (
             llama(),
             "rope_scaling",
-            json!({"type": "dynamic", "factor": 2.0}),
+            json!({"type": "longrope", "factor": 2.0}),
         ),
         (llama(), "head_dim", json!(7)),
         (modernbert(), "layer_types", json!(["full_attention"])),
