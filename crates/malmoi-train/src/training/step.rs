@@ -358,7 +358,8 @@ fn check_coverage(
     tuning: &Tuning,
     untrained: &[&str],
 ) -> Result<(), TrainError> {
-    let meant = |name: &str| tuning.freezes(name) || untrained.iter().any(|part| name.contains(part));
+    let meant =
+        |name: &str| tuning.freezes(name) || untrained.iter().any(|part| name.contains(part));
     let tensors: Vec<String> = gradients
         .iter()
         .filter(|(info, gradient)| gradient.is_none() && !meant(&info.name))
