@@ -30,6 +30,7 @@ impl EmbedFlags {
             pooling: (self.pooling)
                 .or(layout.map(|layout| layout.pooling))
                 .unwrap_or_default(),
+            normalize: false,
             layer: self.layer,
             language,
             max_len: layout.and_then(|layout| layout.max_len),

@@ -1,6 +1,6 @@
 //! One vector a text: pooled hidden states.
 
-use malmoi_models::{Model, PackedBatch};
+use malmoi_models::{Direction, Model, PackedBatch};
 
 pub use malmoi_models::Pooling;
 
@@ -93,16 +93,19 @@ pub fn embed<S: AsRef<[u32]>>(
     Ok(vectors)
 }
 
-/// The states that are pooled, `[N, D]`.
+/// The states that are pooled, `[N, D]`: of an encoder-decoder, those of its encoder.
 fn states(
     model: &Model,
     batch: &PackedBatch,
     layer: Option<usize>,
 ) -> Result<Vec<f32>, InferError> {
-    let Some(layer) = layer else {
-        return Ok(model.last_hidden(batch)?);
+    let source = model.direction() == Direction::EncoderDecoder;
+    let mut all = match (source, layer) {
+        (false, None) => return Ok(model.last_hidden(batch)?),
+        (false, Some(_)) => model.hidden_states(batch)?,
+        (true, _) => model.source_hidden_states(batch)?,
     };
-    let mut all = model.hidden_states(batch)?;
+    let layer = layer.unwrap_or(all.len() - 1);
     if layer < all.len() {
         return Ok(all.swap_remove(layer));
     }

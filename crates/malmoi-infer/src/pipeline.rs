@@ -155,7 +155,7 @@ impl Pipeline {
 
     /// Whether the model writes something new from a text instead of continuing it.
     pub fn transforms(&self) -> bool {
-        self.model.config().direction() == Direction::EncoderDecoder
+        self.model.direction() == Direction::EncoderDecoder
     }
 
     /// The ids of a prompt: those of the text with what the tokenizer puts before it, but not what it puts after it; of the source of

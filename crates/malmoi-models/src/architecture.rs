@@ -80,6 +80,11 @@ pub(crate) trait Config: Debug {
         self.common_mut().resize(sizes);
     }
 
+    /// What files with this head put before the names of the base model.
+    fn prefix(&self, _head: Head) -> &'static str {
+        self.published().prefix
+    }
+
     /// Language ids that a batch may use; 0 without language embeddings.
     fn n_languages(&self) -> usize {
         0
@@ -161,6 +166,11 @@ pub(crate) trait Network: Parameters + Debug + Send + Sync {
     /// What follows the last block of an encoder in front.
     fn finish_source(&self, hidden: Tensor<2>, _pass: &Pass) -> Tensor<2> {
         hidden
+    }
+
+    /// For a network that reads one text on both sides: a batch without source, made into one with it.
+    fn paired(&self, _batch: &PackedBatch) -> Option<PackedBatch> {
+        None
     }
 
     /// Logits or values of each sequence from hidden states `[N, D]`: `[B, K]`.

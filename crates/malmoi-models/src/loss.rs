@@ -65,6 +65,8 @@ impl Model {
             return plain.outputs(batch);
         }
         self.validate(batch)?;
+        let paired = self.net.paired(batch);
+        let batch = paired.as_ref().unwrap_or(batch);
         let pass = Pass::inference();
         let hidden = self.run(batch, &pass, &mut |_| ())?;
         let outputs = match self.head {
@@ -128,6 +130,8 @@ impl Model {
         if let Labels::ReplacedTokens(labels) = labels {
             return self.replaced_token_loss(batch, labels, pass);
         }
+        let paired = self.net.paired(batch);
+        let batch = paired.as_ref().unwrap_or(batch);
         let hidden = self.run(batch, pass, &mut |_| ())?;
         let (loss, parts) = self.loss_of(hidden, batch, labels, pass)?;
         let value = f64::from(host::values(loss.clone())[0]);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use malmoi_infer::retrieval::{Found, retrieval};
+use malmoi_infer::retrieval::{Found, centre, retrieval};
 use malmoi_models::SentenceLayout;
 use malmoi_tasks::read_records;
 use serde_json::json;
@@ -50,6 +50,9 @@ pub struct Retrieval {
     /// Language id of the targets
     #[arg(long, value_name = "N")]
     target_language: Option<u32>,
+    /// Take the mean of a side from each of its vectors first: what all texts of a language have in common
+    #[arg(long)]
+    center: bool,
     /// Encoding of the file
     #[arg(long, value_name = "NAME", default_value = "utf-8")]
     encoding: String,
@@ -78,9 +81,13 @@ impl Retrieval {
             })?;
             Ok(vectors)
         };
-        let sources = side(columns[0], self.source_language)?;
-        let targets = side(columns[1], self.target_language)?;
+        let mut sources = side(columns[0], self.source_language)?;
+        let mut targets = side(columns[1], self.target_language)?;
         bar.finish_and_clear();
+        if self.center {
+            centre(&mut sources);
+            centre(&mut targets);
+        }
         let found = retrieval(&sources, &targets);
         let chance = 1.0 / records.len() as f64;
         if self.json {

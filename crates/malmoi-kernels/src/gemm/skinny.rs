@@ -18,9 +18,9 @@ pub fn rows_alike(k: usize) -> usize {
     if k >= 256 { 48 } else { 8 }
 }
 
-/// Weights between those in use and those asked for: 64 KB, well within the second-level cache and far enough for the memory to
+/// Weights between those in use and those asked for: 32 KB, well within the second-level cache and far enough for the memory to
 /// answer.
-const AHEAD: usize = 16_384;
+const AHEAD: usize = 8192;
 /// The same along a row: 4 KB.
 const AHEAD_IN_ROW: usize = 1024;
 
@@ -96,18 +96,18 @@ impl Columns<'_> {
     fn run_on<S: Simd, const M: usize, const J: usize>(self, s: S, first: usize, last: usize) {
         let mut j = first;
         while j + J <= last {
-            self.dots_on::<S, M, J>(s, j);
+            self.dots_on::<S, M, J>(s, j, last);
             j += J;
         }
         while j < last {
-            self.dots_on::<S, M, 1>(s, j);
+            self.dots_on::<S, M, 1>(s, j, last);
             j += 1;
         }
     }
 
     /// `M` rows of `a` by `J` columns of `b`. An element is summed the same way whatever `M` and `J` are.
     #[inline(always)]
-    fn dots_on<S: Simd, const M: usize, const J: usize>(self, s: S, j: usize) {
+    fn dots_on<S: Simd, const M: usize, const J: usize>(self, s: S, j: usize, last: usize) {
         let Columns {
             a,
             b,
@@ -118,10 +118,12 @@ impl Columns<'_> {
         let k = a.cols;
         let x = a.data.as_ptr().wrapping_add(i0 * a.row_stride);
         let w = b.data.as_ptr().wrapping_add(j * b.col_stride);
-        // A short row of weights ends before the processor sees what comes; so ask, some rows ahead. Of long rows, further on.
+        // A short row of weights ends before the processor sees what comes; so ask, some rows ahead, but not for those of another
+        // piece, which another thread reads. Of long rows, further on.
         let ahead = match AHEAD / (J * k.max(1)) {
             0 => AHEAD_IN_ROW,
-            groups => groups * J * b.col_stride,
+            groups if j + (groups + 1) * J <= last => groups * J * b.col_stride,
+            _ => 0,
         };
         let mut acc = [[s.zero(); J]; M];
         let whole = k - k % S::LANES;

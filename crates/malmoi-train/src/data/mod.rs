@@ -7,6 +7,7 @@
 mod answer;
 mod clm;
 mod corpus;
+mod denoising;
 mod hide;
 mod mixed;
 mod mlm;
@@ -26,6 +27,7 @@ use malmoi_nn::PackedBatch;
 pub use answer::{Answer, Weighted};
 pub use clm::{ClmData, ClmOptions};
 pub use corpus::{Corpus, Tokens};
+pub use denoising::{DenoisingData, DenoisingOptions};
 pub use hide::Units;
 pub use mixed::Mixed;
 pub use mlm::{MlmData, MlmOptions, PairKind, SpecialIds};
