@@ -232,6 +232,7 @@ pub(crate) trait Parameters {
     fn read(&self, f: &mut dyn FnMut(&ParameterInfo, &[f32]));
     fn gradients(&self, gradients: &mut LeafGradients) -> Vec<NamedGradient>;
     fn update(self: Box<Self>, f: &mut dyn FnMut(&ParameterInfo, &mut [f32])) -> Box<dyn Network>;
+    fn freeze(self: Box<Self>, frozen: &mut dyn FnMut(&ParameterInfo) -> bool) -> Box<dyn Network>;
     /// `None` from `source` stops.
     fn fill(
         self: Box<Self>,
@@ -258,6 +259,10 @@ impl<M: Module + Network + 'static> Parameters for M {
 
     fn update(self: Box<Self>, f: &mut dyn FnMut(&ParameterInfo, &mut [f32])) -> Box<dyn Network> {
         Box::new(parameters::update(*self, f))
+    }
+
+    fn freeze(self: Box<Self>, frozen: &mut dyn FnMut(&ParameterInfo) -> bool) -> Box<dyn Network> {
+        Box::new(parameters::freeze(*self, frozen))
     }
 
     fn fill(

@@ -254,6 +254,14 @@ impl Model {
         Self { net, ..self }
     }
 
+    /// Leaves the parameters that `frozen` names out of training: they get no gradient, and none is computed for what lies before all
+    /// others. Nothing changes in a model for inference.
+    #[must_use]
+    pub fn freeze(self, mut frozen: impl FnMut(&ParameterInfo) -> bool) -> Self {
+        let net = self.net.freeze(&mut frozen);
+        Self { net, ..self }
+    }
+
     /// Gives every parameter the values that `source` returns for it.
     ///
     /// # Errors

@@ -106,6 +106,23 @@ impl Tokenizer {
         })
     }
 
+    /// The same tokenizer with special tokens of these names added behind its vocabulary; those it has already stay where they are.
+    ///
+    /// # Errors
+    /// [`TextError::Encode`] when the vocabulary would grow beyond what ids can say.
+    pub fn with_special_tokens(&self, names: &[&str]) -> Result<Self> {
+        let mut inner = self.shared.inner.clone();
+        let tokens = names
+            .iter()
+            .map(|name| tokenizers::AddedToken::from(*name, true));
+        inner
+            .add_special_tokens(tokens.collect::<Vec<_>>())
+            .map_err(|error| TextError::Encode(error.to_string()))?;
+        let sentencepiece = self.shared.sentencepiece.as_ref();
+        let sentencepiece = sentencepiece.map(|file| (file.model.clone(), file.bytes.clone()));
+        Self::assemble(inner, sentencepiece, self.shared.config.clone()).map_err(TextError::Encode)
+    }
+
     /// Name of the algorithm: `WordPiece`, `BPE`, `Unigram` or `WordLevel`.
     pub fn kind(&self) -> &'static str {
         use tokenizers::ModelWrapper as M;

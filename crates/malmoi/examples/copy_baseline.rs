@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         truths.push(Truth::Text(record.text(columns[1])?, Vec::new()));
         copies.push(Prediction::Text(record.text(columns[0])?));
     }
-    for (name, value) in task.score(&truths, &copies) {
+    for (name, value) in task.score(&truths, &copies, &[]) {
         println!("{name} {value:.2}");
     }
     Ok(())

@@ -9,7 +9,9 @@ use crate::commands::eval_retrieval::Retrieval;
 use crate::commands::eval_task::EvalTask;
 use crate::commands::zeroshot::ZeroShot;
 use crate::failure::Result;
-use crate::task::{ClassifyFlags, RegressFlags, Text2textFlags};
+use crate::task::{
+    ChoiceFlags, ClassifyFlags, PairFlags, QaFlags, RegressFlags, TagFlags, Text2textFlags,
+};
 
 /// What can be measured.
 #[derive(Subcommand, Debug)]
@@ -26,6 +28,26 @@ pub enum Eval {
         after_help = "Example:\n  malmoi eval regress --model malmoi-similarity --data sts.tsv --json"
     )]
     Regress(EvalTask<RegressFlags>),
+    /// Classification of pairs: accuracy, F1, Matthews correlation
+    #[command(
+        after_help = "Example:\n  malmoi eval pair --model malmoi-nli --data nli-valid.tsv --confusion confusion.svg"
+    )]
+    Pair(EvalTask<PairFlags>),
+    /// Tags: F1 of entities (default and strict), of characters
+    #[command(
+        after_help = "Example:\n  malmoi eval tag --model malmoi-names --data valid.tsv.gz --errors errors.jsonl"
+    )]
+    Tag(EvalTask<TagFlags>),
+    /// Answers: exact matches and F1 of SQuAD or KorQuAD
+    #[command(
+        after_help = "Example:\n  malmoi eval qa --model malmoi-answers --data valid.json --normalization korquad --json"
+    )]
+    Qa(EvalTask<QaFlags>),
+    /// Multiple choice: accuracy
+    #[command(
+        after_help = "Example:\n  malmoi eval choice --model malmoi-copa --data copa-valid.tsv --json"
+    )]
+    Choice(EvalTask<ChoiceFlags>),
     /// Text from text: BLEU, chrF, exact matches
     #[command(
         after_help = "Example:\n  malmoi eval text2text --model malmoi-chat --data chat-valid.tsv --json"
@@ -46,6 +68,10 @@ impl Eval {
             Self::Lm(lm) => lm.run(global),
             Self::Classify(verb) => verb.run(global),
             Self::Regress(verb) => verb.run(global),
+            Self::Pair(verb) => verb.run(global),
+            Self::Tag(verb) => verb.run(global),
+            Self::Qa(verb) => verb.run(global),
+            Self::Choice(verb) => verb.run(global),
             Self::Text2text(verb) => verb.run(global),
             Self::ZeroShot(verb) => verb.run(global),
             Self::Embed(verb) => verb.run(global),

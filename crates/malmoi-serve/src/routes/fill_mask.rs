@@ -93,11 +93,9 @@ pub async fn fill_mask(
     let served = app.model(request.model.as_deref(), "filling blanks", |m| {
         m.can(Ability::FillMask)
     })?;
-    super::check_text(&app, &request.text)?;
     let top_k = super::check_range("top_k", request.top_k, 1..=100)?;
     let pipeline = &served.pipeline;
-    let encoded = text::encode(pipeline, &request.text, None, true, usize::MAX)?;
-    let tokens = encoded.tokens(pipeline, &request.text, None)?;
+    let (encoded, tokens) = super::read_text(&app, &served, &request.text, true, usize::MAX)?;
     let mut sequence = encoded.sequence();
     let blanks = hide(pipeline, &mut sequence.ids, &request.mask, &tokens)?;
     let rows = blanks.iter().map(|&position| position as u32).collect();

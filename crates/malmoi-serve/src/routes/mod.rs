@@ -28,7 +28,9 @@ use utoipa_axum::routes;
 
 use crate::error::ApiError;
 use crate::guard;
+use crate::served::Served;
 use crate::state::App;
+use crate::text::{self, Encoded, Token};
 
 /// The model that a query names.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -67,6 +69,20 @@ fn check_text(app: &App, text: &str) -> Result<(), ApiError> {
         )));
     }
     Ok(())
+}
+
+/// Checks a text and cuts it into tokens: what goes through the model, and what the client sees.
+fn read_text(
+    app: &App,
+    served: &Served,
+    text: &str,
+    truncate: bool,
+    most: usize,
+) -> Result<(Encoded, Vec<Token>), ApiError> {
+    check_text(app, text)?;
+    let encoded = text::encode(&served.pipeline, text, None, truncate, most)?;
+    let tokens = encoded.tokens(&served.pipeline, text, None)?;
+    Ok((encoded, tokens))
 }
 
 /// Bounds the number of texts in a request.

@@ -9,7 +9,7 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::Ability;
 use crate::state::App;
-use crate::text::{self, Token};
+use crate::text::Token;
 use crate::worker::Want;
 
 /// A text to search.
@@ -84,10 +84,9 @@ pub async fn ner(
     let served = app.model(request.model.as_deref(), "named entities", |m| {
         m.can(Ability::Ner)
     })?;
-    super::check_text(&app, &request.text)?;
     let pipeline = &served.pipeline;
-    let encoded = text::encode(pipeline, &request.text, None, request.truncate, usize::MAX)?;
-    let tokens = encoded.tokens(pipeline, &request.text, None)?;
+    let truncate = request.truncate;
+    let (encoded, tokens) = super::read_text(&app, &served, &request.text, truncate, usize::MAX)?;
     let sequence = vec![encoded.sequence()];
     let outputs = served
         .worker

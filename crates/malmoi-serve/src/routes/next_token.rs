@@ -9,7 +9,7 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::Ability;
 use crate::state::App;
-use crate::text::{self, Actual, Candidate, Row, Token};
+use crate::text::{Actual, Candidate, Row, Token};
 
 /// Longest text, in tokens.
 const MAX_TOKENS: usize = 512;
@@ -73,7 +73,6 @@ pub async fn next_token(
     let served = app.model(request.model.as_deref(), "next tokens", |m| {
         m.can(Ability::NextToken)
     })?;
-    super::check_text(&app, &request.text)?;
     let top_k = super::check_range("top_k", request.top_k, 1..=100)?;
     let temperature = request.temperature;
     if !(temperature > 0.0 && temperature.is_finite()) {
@@ -82,8 +81,7 @@ pub async fn next_token(
         ))
         .at("temperature"));
     }
-    let encoded = text::encode(&served.pipeline, &request.text, None, true, MAX_TOKENS)?;
-    let tokens = encoded.tokens(&served.pipeline, &request.text, None)?;
+    let (encoded, tokens) = super::read_text(&app, &served, &request.text, true, MAX_TOKENS)?;
     let ids = encoded.encoding.ids.clone();
     let positions = served
         .worker

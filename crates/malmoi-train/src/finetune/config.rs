@@ -7,12 +7,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::config::load::{changes, syntax, table, text_of, written};
+use crate::config::load::{assign, changes, syntax, table, text_of, written};
 use crate::config::validate::at_least_one;
 use crate::config::{
     CheckpointSection, LogSection, OneOrMany, OptimizerSection, ScheduleSection, TrainSection,
 };
 use crate::error::{ConfigProblem, TrainError};
+
+use super::sweep::SweepSection;
+use super::tune::TuneSection;
 
 /// The configuration of a fine-tuning run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +35,9 @@ pub struct FinetuneConfig {
     pub schedule: ScheduleSection,
     /// How long, in which batches.
     pub train: TrainSection,
+    /// Which parameters are trained, and how targets are weighed.
+    #[serde(default)]
+    pub tune: TuneSection,
     /// Measuring on the validation rows.
     #[serde(default)]
     pub evaluate: EvaluateSection,
@@ -40,6 +46,8 @@ pub struct FinetuneConfig {
     /// Reporting.
     #[serde(default)]
     pub log: LogSection,
+    /// Several runs from this one.
+    pub sweep: Option<SweepSection>,
 }
 
 /// `[model]`: what fine-tuning starts from.
@@ -53,10 +61,13 @@ pub struct StartSection {
     pub accept_unknown_config: bool,
 }
 
-/// `[data]`: tables with a header (TSV, CSV) or JSON lines; `.gz` and `.zst` are read directly.
+/// `[data]`: tables with a header (TSV, CSV), JSON lines (`.gz` and `.zst` are read directly) or Parquet, and the files of a task's own
+/// layout (a token a line, SQuAD).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
+    /// Where the files are; relative paths start here, and `dir` at the working directory.
+    pub dir: Option<PathBuf>,
     /// Training rows.
     pub train: OneOrMany,
     /// Validation rows.
@@ -112,6 +123,14 @@ const ALTERNATIVES: [(&str, &[&str]); 2] = [
     ("schedule", &["warmup_steps", "warmup_ratio"]),
 ];
 
+impl DataSection {
+    /// The files of a list, in the data directory.
+    pub(super) fn files(&self, list: &OneOrMany) -> Vec<PathBuf> {
+        let dir = self.dir.as_deref().unwrap_or(Path::new(""));
+        list.paths().iter().map(|path| dir.join(path)).collect()
+    }
+}
+
 impl FinetuneConfig {
     /// Reads a configuration file, applies overrides of the form `a.b=c`, fills in the defaults and validates the result.
     ///
@@ -145,9 +164,11 @@ impl FinetuneConfig {
         let free = [
             "log",
             "checkpoint",
+            "data.dir",
             "data.train",
             "data.valid",
             "model.path",
+            "sweep",
         ];
         changes(self, other, &free)
     }
@@ -176,6 +197,10 @@ impl FinetuneConfig {
                 self.data.max_len,
                 "raise it",
             ));
+        }
+        self.tune.validate()?;
+        if let Some(sweep) = &self.sweep {
+            sweep.validate()?;
         }
         if let TaskSpec::Text2text(task) = &self.task {
             at_least_one("task.max_target_len", task.max_target_len as u64)?;
@@ -211,7 +236,20 @@ pub(crate) fn resolved<T: DeserializeOwned>(
     origin: &str,
     overrides: &[String],
 ) -> Result<T, TrainError> {
-    let given = table(text, origin, overrides)?;
+    let mut given = table(text, origin, &[])?;
+    // An override of one of several alternatives takes the file's choice away.
+    for (section, keys) in ALTERNATIVES {
+        let named = |key: &str| {
+            let start = format!("{section}.{key}=");
+            overrides.iter().any(|text| text.starts_with(&start))
+        };
+        if keys.iter().any(|key| named(key))
+            && let Some(Value::Table(file)) = given.get_mut(section)
+        {
+            keys.iter().for_each(|key| drop(file.remove(*key)));
+        }
+    }
+    assign(&mut given, overrides)?;
     let mut resolved: Table = toml::from_str(defaults).map_err(|e| syntax("defaults", e))?;
     for (section, keys) in ALTERNATIVES {
         let chosen = given.get(section).and_then(Value::as_table);

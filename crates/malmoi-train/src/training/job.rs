@@ -7,6 +7,7 @@ use malmoi_models::{Head, Model};
 use super::evaluation::{Evaluation, Judge};
 use super::event::Observer;
 use super::state::{DataIdentity, TrainerState};
+use super::tuning::Tuning;
 use crate::config::{LogSection, OptimizerSection, ScheduleSection, TrainSection};
 use crate::data::Examples;
 use crate::error::TrainError;
@@ -52,6 +53,11 @@ pub(crate) trait Work: Sync {
 
     /// The model before the first step.
     fn start(&self) -> Result<Model, TrainError>;
+
+    /// Which parameters are trained, and how fast. `checkpoint` is what the run goes on from.
+    fn tuning(&self, _model: &Model, _checkpoint: Option<&Path>) -> Result<Tuning, TrainError> {
+        Ok(Tuning::default())
+    }
 
     /// The head that is trained, with which a checkpoint is opened again.
     fn head(&self) -> Head;

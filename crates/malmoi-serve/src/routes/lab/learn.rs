@@ -20,7 +20,7 @@ use crate::routes::attention::direction_name;
 use crate::routes::fill_mask::hide;
 use crate::served::Ability;
 use crate::state::App;
-use crate::text::{self, Actual, Candidate, Row, Token};
+use crate::text::{Actual, Candidate, Row, Token};
 
 /// Longest text, in tokens.
 const MAX_TOKENS: usize = 128;
@@ -125,7 +125,6 @@ pub async fn learn(
     let served = app.model(request.model.as_deref(), "learning", |m| {
         m.can(Ability::Learn)
     })?;
-    crate::routes::check_text(&app, &request.text)?;
     let steps = crate::routes::check_range("steps", request.steps, 1..=64)?;
     let top_k = crate::routes::check_range("top_k", request.top_k, 1..=50)?;
     let lr = request.learning_rate;
@@ -143,8 +142,8 @@ pub async fn learn(
         .at("model"));
     }
     let pipeline = &served.pipeline;
-    let encoded = text::encode(pipeline, &request.text, None, true, MAX_TOKENS)?;
-    let tokens = encoded.tokens(pipeline, &request.text, None)?;
+    let (encoded, tokens) =
+        crate::routes::read_text(&app, &served, &request.text, true, MAX_TOKENS)?;
     let direction = pipeline.model.config().direction();
     let exercise = exercise(pipeline, &encoded.sequence(), &request.mask, &tokens)?;
     let lesson = Lesson {

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::completions::{Template, streamed, unique};
-use super::writing::{self, Job, MAX_TOP, Settings, Text, TokenUsage, Written, check_rest};
+use super::settings::{MAX_TOP, Settings, check_rest};
+use super::writing::{self, Job, Text, TokenUsage, Written};
 use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::Ability;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::writing::check_rest;
+use super::settings::check_rest;
 use crate::body::{Answer, Json};
 use crate::error::ApiError;
 use crate::routes::embed;

@@ -4,4 +4,5 @@ pub mod chat;
 pub mod completions;
 pub mod embeddings;
 pub mod models;
+mod settings;
 mod writing;
