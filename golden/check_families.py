@@ -78,7 +78,7 @@ def published(folder, expected):
         out = model(input_ids=ids, langs=torch.tensor([expected["langs"]]))
     else:
         out = model(input_ids=ids)
-    if head == "none":
+    if head in ("none", "encoder-only"):
         return out.last_hidden_state
     if head == "question-answering":
         return torch.stack([out.start_logits, out.end_logits], dim=-1)

@@ -2,8 +2,10 @@
 
 mod bench_compare;
 mod bench_diff;
+mod clients;
 mod configs;
 mod golden;
+mod lab;
 mod minilm;
 mod prerequisites;
 mod readme;
@@ -27,9 +29,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Everything that must hold: format, lints, tidy, all tests, golden references, a real model, the README's commands.
+    /// Everything that must hold: format, lints, tidy, all tests, golden references, a real model, other people's clients, the README's commands.
     Test {
-        /// Only these steps, by name (fmt, clippy, tidy, tests, golden, real-model, configs, readme); all of them without this flag.
+        /// Only these steps, by name (fmt, clippy, tidy, tests, golden, real-model, configs, clients, lab, readme); all of them without this flag.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },

@@ -15,7 +15,7 @@ struct Needed {
     fix: &'static str,
 }
 
-const NEEDED: [Needed; 5] = [
+const NEEDED: [Needed; 9] = [
     Needed {
         what: "rustfmt",
         program: "cargo",
@@ -50,6 +50,37 @@ const NEEDED: [Needed; 5] = [
         arguments: &["-m", "pip", "--version"],
         packages: &["python3-pip"],
         fix: "apt-get install python3-pip",
+    },
+    Needed {
+        what: "Python's venv (for the clients that test the server)",
+        program: "python3",
+        arguments: &["-c", "import venv, ensurepip"],
+        packages: &["python3-venv"],
+        fix: "apt-get install python3-venv",
+    },
+    Needed {
+        what: "Node.js (drives the web lab; the program itself does not use it)",
+        program: "node",
+        arguments: &[
+            "-e",
+            "process.exit(process.versions.node.split('.')[0] < 18)",
+        ],
+        packages: &["nodejs"],
+        fix: "apt-get install nodejs (18 or newer)",
+    },
+    Needed {
+        what: "npm (fetches what drives the web lab)",
+        program: "npm",
+        arguments: &["--version"],
+        packages: &["npm"],
+        fix: "apt-get install npm",
+    },
+    Needed {
+        what: "Chromium (shows the web lab)",
+        program: "chromium",
+        arguments: &["--version"],
+        packages: &["chromium"],
+        fix: "apt-get install chromium",
     },
 ];
 

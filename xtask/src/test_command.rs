@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::shell::{cargo, exists, malmoi, output_of, succeeds, succeeds_with_lines};
 use crate::summary::{Step, report};
-use crate::{configs, golden, minilm, prerequisites, readme, tidy};
+use crate::{clients, configs, golden, lab, minilm, prerequisites, readme, tidy};
 
 /// Names of the steps in the order in which they run.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 10] = [
     "fmt",
     "clippy",
     "tidy",
@@ -19,6 +19,8 @@ const STEPS: [&str; 8] = [
     "golden",
     "real-model",
     "configs",
+    "clients",
+    "lab",
     "readme",
 ];
 
@@ -51,6 +53,8 @@ pub fn run(root: &Path, only: &[String]) -> bool {
             "golden" => steps.push(golden::step(root)),
             "real-model" => steps.push(minilm::step(root)),
             "configs" => steps.extend(configs::run(root)),
+            "clients" => steps.push(clients::step(root)),
+            "lab" => steps.push(lab::step(root)),
             _ => steps.extend(readme::run(root)),
         }
     }

@@ -52,7 +52,7 @@ pub enum Overwrite {
 /// A file that goes into a model directory beside the weights (tokenizer files, say).
 #[derive(Debug, Clone)]
 pub struct ExtraFile<'a> {
-    /// Plain file name.
+    /// Plain file name, or one in a folder of the directory (`1_Pooling/config.json`).
     pub name: &'a str,
     /// Where its content comes from.
     pub content: ExtraContent<'a>,
@@ -157,7 +157,19 @@ impl ModelFiles<'_> {
             files.write_into(&folder)?;
         }
         for file in self.extra {
-            let target = plain(file.name)?;
+            let target = match file.name.split_once('/') {
+                None => plain(file.name)?,
+                Some((folder, name)) if is_plain_name(name) => {
+                    let folder = plain(folder)?;
+                    fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+                    folder.join(name)
+                }
+                Some(_) => {
+                    return Err(Error::BadFileName {
+                        name: file.name.to_string(),
+                    });
+                }
+            };
             match file.content {
                 ExtraContent::Bytes(bytes) => {
                     write_atomically(&target, |out| out.write_all(bytes))?

@@ -1,10 +1,11 @@
 //! How texts become vectors: the flags of it, and the walk over many texts.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use indicatif::ProgressBar;
 use malmoi_infer::Pipeline;
 use malmoi_infer::embed::{EmbedOptions, Pooling};
 use malmoi_infer::pipeline::Embedding;
+use malmoi_models::SentenceLayout;
 
 use crate::failure::Result;
 
@@ -14,31 +15,25 @@ const TEXTS_AT_ONCE: usize = 256;
 /// How the states of a text become one vector
 #[derive(Args, Debug)]
 pub struct EmbedFlags {
-    /// How the token vectors become one
-    #[arg(long, value_enum, default_value = "mean")]
-    pooling: PoolingName,
+    /// How the token vectors become one: mean, cls, last, max, mean-sqrt-len, weighted-mean (default: as the model's folder says, or mean)
+    #[arg(long, value_name = "NAME")]
+    pooling: Option<Pooling>,
     /// Pool the output of this block (0: the embeddings) instead of the last one's
     #[arg(long, value_name = "N")]
     layer: Option<usize>,
 }
 
-#[derive(ValueEnum, Debug, Clone, Copy)]
-enum PoolingName {
-    Mean,
-    Cls,
-    Last,
-}
-
 impl EmbedFlags {
-    pub fn options(&self, language: Option<u32>) -> EmbedOptions {
+    /// What the flags say, over what the model's folder says.
+    pub fn options(&self, layout: Option<&SentenceLayout>, language: Option<u32>) -> EmbedOptions {
         EmbedOptions {
-            pooling: match self.pooling {
-                PoolingName::Mean => Pooling::Mean,
-                PoolingName::Cls => Pooling::Cls,
-                PoolingName::Last => Pooling::Last,
-            },
+            pooling: (self.pooling)
+                .or(layout.map(|layout| layout.pooling))
+                .unwrap_or_default(),
+            normalize: false,
             layer: self.layer,
             language,
+            max_len: layout.and_then(|layout| layout.max_len),
             ..EmbedOptions::default()
         }
     }

@@ -5,8 +5,11 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use malmoi_text::{LineReader, ReadOptions};
 
 use crate::failure::{Failure, Result};
+
+const NO_TEXT: &str = "no text: give --prompt TEXT or --input FILE, or pipe lines into stdin";
 
 /// Where texts come from.
 #[derive(Args, Debug, Clone)]
@@ -24,7 +27,25 @@ pub struct TextArguments {
     pub input: Option<PathBuf>,
 }
 
+/// Lines of a file, read one by one.
+pub type Lines = Box<dyn Iterator<Item = malmoi_text::Result<String>>>;
+
 impl TextArguments {
+    /// Where the lines of --input or stdin come from, and the lines; never all at once. Empty ones are among them.
+    pub fn lines(&self) -> Result<(String, Lines)> {
+        let path = match &self.input {
+            Some(path) => path.clone(),
+            None if io::stdin().is_terminal() => return Err(Failure::input(NO_TEXT)),
+            None => PathBuf::from("/dev/stdin"),
+        };
+        let name = match self.input {
+            Some(_) => path.display().to_string(),
+            None => "stdin".to_owned(),
+        };
+        let reader = LineReader::open(&path, &ReadOptions::default())?;
+        Ok((name, Box::new(reader.into_lines())))
+    }
+
     /// The texts, at least one.
     pub fn texts(&self) -> Result<Vec<String>> {
         if !self.prompts.is_empty() {
@@ -33,9 +54,7 @@ impl TextArguments {
         let (name, text) = match &self.input {
             Some(path) => (path.display().to_string(), file(path)?),
             None if io::stdin().is_terminal() => {
-                return Err(Failure::input(
-                    "no text: give --prompt TEXT or --input FILE, or pipe lines into stdin",
-                ));
+                return Err(Failure::input(NO_TEXT));
             }
             None => ("stdin".to_owned(), stdin()?),
         };

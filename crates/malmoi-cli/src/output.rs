@@ -1,6 +1,7 @@
 //! Results on stdout: text, JSON and tables whose columns line up in any script.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
@@ -34,6 +35,11 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value)
         .map_err(|error| Failure::work(format!("cannot write the result: {error}")))?;
     line(text)
+}
+
+/// Writes a text into a file.
+pub fn to_file(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|error| Failure::io(path, &error))
 }
 
 /// Prints rows with columns as wide as their widest cell, two spaces apart. Columns whose letter in `align` is `r` are flush

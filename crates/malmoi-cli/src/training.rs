@@ -1,8 +1,9 @@
 //! A training run on the screen.
 
 use indicatif::ProgressBar;
-use malmoi_train::training::{Evaluation, Event, StepEvent};
+use malmoi_train::training::{Evaluation, Event, StepEvent, StopReason, Summary};
 
+use crate::failure::Result;
 use crate::{output, progress};
 
 /// Lines that a run without a terminal prints between start and end.
@@ -15,6 +16,30 @@ pub fn describe(evaluation: &Evaluation) -> String {
         .map(|(name, value)| format!("{} {value:.4}", name.replace('_', " ")))
         .collect();
     numbers.join(", ")
+}
+
+/// What a run has come to.
+pub fn conclude(summary: &Summary) -> Result<()> {
+    output::line(format!(
+        "{}: {} of {} steps in {:.0} s ({:.1} ms a step)",
+        summary.reason.describe(),
+        output::thousands(summary.step as usize),
+        output::thousands(summary.steps as usize),
+        summary.seconds,
+        summary.milliseconds_per_step
+    ))?;
+    if let Some(found) = &summary.evaluation {
+        output::line(format!("validation: {}", describe(found)))?;
+    }
+    if let Some((step, value)) = summary.best {
+        output::line(format!("best: {value:.4} at step {step}"))?;
+    }
+    let best = summary.best_checkpoint.as_ref();
+    if summary.reason != StopReason::Interrupted {
+        let model = best.unwrap_or(&summary.last_checkpoint);
+        output::line(format!("model: {}", model.display()))?;
+    }
+    Ok(())
 }
 
 /// Shows a run: a bar on a terminal, about twenty lines otherwise.

@@ -5,7 +5,7 @@
 //! rules for ties, for what may finish and for when a prompt is done are those of the widely used Python library, so that
 //! a published checkpoint gives the same sequences and scores here.
 
-use malmoi_models::Model;
+use malmoi_models::{KvCache, Model};
 use serde::{Deserialize, Serialize};
 
 use crate::InferError;
@@ -97,6 +97,7 @@ pub struct Hypothesis {
 }
 
 /// A hypothesis that goes on: where its cache is, its tokens (prompt included) and their summed log-probability.
+#[derive(Debug)]
 struct Running {
     slot: usize,
     ids: Vec<u32>,
@@ -104,6 +105,7 @@ struct Running {
 }
 
 /// A prompt's state.
+#[derive(Debug)]
 struct Search {
     prompt_len: usize,
     max_new_tokens: usize,
@@ -130,39 +132,74 @@ pub fn beam_search<S: AsRef<[u32]>>(
     prompts: &[S],
     options: &BeamOptions,
 ) -> Result<Vec<Vec<Hypothesis>>, InferError> {
-    check(model, prompts, options.max_new_tokens)?;
-    options.validate()?;
-    if prompts.is_empty() {
-        return Ok(Vec::new());
+    let mut search = BeamSearch::new(model, prompts, options.clone())?;
+    while search.step(model)? {}
+    Ok(search.finish())
+}
+
+/// A search that goes step by step, so that other work can come between.
+#[derive(Debug)]
+pub struct BeamSearch {
+    options: BeamOptions,
+    rules: Vec<Filter>,
+    searches: Vec<Search>,
+    cache: KvCache,
+    logits: Vec<f32>,
+}
+
+impl BeamSearch {
+    /// Reads the prompts.
+    ///
+    /// # Errors
+    /// Those of [`beam_search`].
+    pub fn new<S: AsRef<[u32]>>(
+        model: &Model,
+        prompts: &[S],
+        options: BeamOptions,
+    ) -> Result<Self, InferError> {
+        check(model, prompts, options.max_new_tokens)?;
+        options.validate()?;
+        let max_len = model.config().position_limit();
+        let start = |(slot, ids): (usize, Vec<u32>)| Search {
+            prompt_len: ids.len(),
+            max_new_tokens: options.max_new_tokens.min(max_len - ids.len()),
+            running: vec![Running {
+                slot,
+                ids,
+                sum: 0.0,
+            }],
+            finished: Vec::new(),
+            done: false,
+        };
+        let searches = (beginnings(model, prompts).into_iter().enumerate())
+            .map(start)
+            .collect();
+        let (cache, logits) = match prompts.is_empty() {
+            true => (KvCache::default(), Vec::new()),
+            false => prefill(model, prompts)?,
+        };
+        Ok(Self {
+            rules: options.sampling.constraints(&options.end_ids),
+            options,
+            searches,
+            cache,
+            logits,
+        })
     }
-    let rules = options.sampling.constraints(&options.end_ids);
-    let (vocab_size, max_len) = (model.config().vocab_size(), model.config().position_limit());
-    let start = |(slot, ids): (usize, Vec<u32>)| Search {
-        prompt_len: ids.len(),
-        max_new_tokens: options.max_new_tokens.min(max_len - ids.len()),
-        running: vec![Running {
-            slot,
-            ids,
-            sum: 0.0,
-        }],
-        finished: Vec::new(),
-        done: false,
-    };
-    let mut searches: Vec<Search> = beginnings(model, prompts)
-        .into_iter()
-        .enumerate()
-        .map(start)
-        .collect();
-    let (mut cache, mut logits) = prefill(model, prompts)?;
-    loop {
-        for search in searches.iter_mut().filter(|search| !search.done) {
-            search.step(&logits, vocab_size, &rules, options)?;
+
+    /// Extends every running hypothesis by a token; whether there is more to do.
+    ///
+    /// # Errors
+    /// Those of [`beam_search`].
+    pub fn step(&mut self, model: &Model) -> Result<bool, InferError> {
+        let vocab_size = model.config().vocab_size();
+        for search in self.searches.iter_mut().filter(|search| !search.done) {
+            search.step(&self.logits, vocab_size, &self.rules, &self.options)?;
         }
         // Lay the surviving hypotheses out one after another and make their caches follow.
         let mut slots = Vec::new();
         let mut tokens = Vec::new();
-        for running in searches
-            .iter_mut()
+        for running in (self.searches.iter_mut())
             .filter(|search| !search.done)
             .flat_map(|search| &mut search.running)
         {
@@ -171,16 +208,21 @@ pub fn beam_search<S: AsRef<[u32]>>(
             tokens.extend(running.ids.last());
         }
         if slots.is_empty() {
-            break;
+            return Ok(false);
         }
-        cache.select(&slots);
-        logits = feed(model, &mut cache, &tokens)?;
+        self.cache.select(&slots);
+        self.logits = feed(model, &mut self.cache, &tokens)?;
+        Ok(true)
     }
-    let best = |mut search: Search| {
-        search.finished.truncate(options.num_return_sequences);
-        search.finished
-    };
-    Ok(searches.into_iter().map(best).collect())
+
+    /// The best hypotheses of each prompt.
+    pub fn finish(self) -> Vec<Vec<Hypothesis>> {
+        let best = |mut search: Search| {
+            search.finished.truncate(self.options.num_return_sequences);
+            search.finished
+        };
+        self.searches.into_iter().map(best).collect()
+    }
 }
 
 impl Search {

@@ -1,22 +1,10 @@
 //! One vector a text: pooled hidden states.
 
-use malmoi_models::{Model, PackedBatch};
-use serde::{Deserialize, Serialize};
+use malmoi_models::{Direction, Model, PackedBatch};
+
+pub use malmoi_models::Pooling;
 
 use crate::InferError;
-
-/// How the token vectors of a text become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Pooling {
-    /// Their mean, special tokens included (Reimers and Gurevych 2019).
-    #[default]
-    Mean,
-    /// The vector of the first token.
-    Cls,
-    /// The vector of the last token, which is the one that has seen the whole text in a decoder.
-    Last,
-}
 
 /// How to embed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +13,8 @@ pub struct EmbedOptions {
     pub pooling: Pooling,
     /// Divide by the L2 norm, so that the dot product of two vectors is their cosine.
     pub normalize: bool,
+    /// Tokens of a text, where less than the model and its tokenizer take.
+    pub max_len: Option<usize>,
     /// Tokens that go through the model together, at most (a longer text goes alone).
     pub tokens_per_batch: usize,
     /// Which states are pooled: 0 for the embeddings, `n` for the output of block `n`; by default those of the last block.
@@ -39,6 +29,7 @@ impl Default for EmbedOptions {
         Self {
             pooling: Pooling::Mean,
             normalize: true,
+            max_len: None,
             tokens_per_batch: 2048,
             layer: None,
             language: None,
@@ -90,7 +81,9 @@ pub fn embed<S: AsRef<[u32]>>(
         }
         let hidden = states(model, &batch, options.layer)?;
         for rows in batch.sequences() {
-            let mut vector = pool(&hidden[rows.start * d..rows.end * d], d, options.pooling);
+            let mut vector = options
+                .pooling
+                .pool(&hidden[rows.start * d..rows.end * d], d);
             if options.normalize {
                 normalize(&mut vector);
             }
@@ -100,16 +93,19 @@ pub fn embed<S: AsRef<[u32]>>(
     Ok(vectors)
 }
 
-/// The states that are pooled, `[N, D]`.
+/// The states that are pooled, `[N, D]`: of an encoder-decoder, those of its encoder.
 fn states(
     model: &Model,
     batch: &PackedBatch,
     layer: Option<usize>,
 ) -> Result<Vec<f32>, InferError> {
-    let Some(layer) = layer else {
-        return Ok(model.last_hidden(batch)?);
+    let source = model.direction() == Direction::EncoderDecoder;
+    let mut all = match (source, layer) {
+        (false, None) => return Ok(model.last_hidden(batch)?),
+        (false, Some(_)) => model.hidden_states(batch)?,
+        (true, _) => model.source_hidden_states(batch)?,
     };
-    let mut all = model.hidden_states(batch)?;
+    let layer = layer.unwrap_or(all.len() - 1);
     if layer < all.len() {
         return Ok(all.swap_remove(layer));
     }
@@ -120,26 +116,8 @@ fn states(
     })
 }
 
-/// Pools the hidden states of one text, `[T, D]` with T at least 1.
-fn pool(hidden: &[f32], d: usize, pooling: Pooling) -> Vec<f32> {
-    match pooling {
-        Pooling::Cls => hidden[..d].to_vec(),
-        Pooling::Last => hidden[hidden.len() - d..].to_vec(),
-        Pooling::Mean => {
-            let mut sums = vec![0f64; d];
-            for row in hidden.chunks_exact(d) {
-                sums.iter_mut()
-                    .zip(row)
-                    .for_each(|(sum, x)| *sum += f64::from(*x));
-            }
-            let n = (hidden.len() / d) as f64;
-            sums.into_iter().map(|sum| (sum / n) as f32).collect()
-        }
-    }
-}
-
 /// Divides by the L2 norm; a vector of zeros stays as it is.
-pub(crate) fn normalize(vector: &mut [f32]) {
+pub fn normalize(vector: &mut [f32]) {
     let norm = vector
         .iter()
         .map(|x| f64::from(*x).powi(2))
@@ -177,14 +155,6 @@ mod tests {
         assert_eq!(by_budget([3, 3, 3, 9, 1], 6), [0..2, 2..3, 3..4, 4..5]);
         assert_eq!(by_budget([6], 6), std::iter::once(0..1).collect::<Vec<_>>());
         assert!(by_budget([], 6).is_empty());
-    }
-
-    #[test]
-    fn pooling_takes_the_mean_the_first_or_the_last() {
-        let hidden = [1.0, 2.0, 3.0, 6.0];
-        assert_eq!(pool(&hidden, 2, Pooling::Mean), [2.0, 4.0]);
-        assert_eq!(pool(&hidden, 2, Pooling::Cls), [1.0, 2.0]);
-        assert_eq!(pool(&hidden, 2, Pooling::Last), [3.0, 6.0]);
     }
 
     #[test]

@@ -21,6 +21,22 @@ pub enum InferError {
     /// The tokenizer refused a text.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// Constrained output that cannot be.
+    #[error("constrained output: {0}")]
+    Constraint(String),
+    /// A text that needs more cache than there is.
+    #[error(
+        "{tokens} tokens need {need} bytes of keys and values, but all texts together may have {limit}: ask for fewer tokens, or \
+         raise the bound"
+    )]
+    CacheTooSmall {
+        /// Tokens of prompt and text.
+        tokens: usize,
+        /// Bytes they need.
+        need: usize,
+        /// Bytes there are.
+        limit: usize,
+    },
     /// The model has another head or direction than the work needs.
     #[error("{work} needs {expected}, but this is a {found} model: choose another model")]
     WrongModel {

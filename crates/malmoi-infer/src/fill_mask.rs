@@ -91,7 +91,7 @@ pub fn fill_blanks(
 }
 
 /// The `k` most probable tokens of a row of logits; of equal ones the lower id first.
-fn top(logits: &[f32], k: usize, excluded: &[u32]) -> Vec<Candidate> {
+pub fn top(logits: &[f32], k: usize, excluded: &[u32]) -> Vec<Candidate> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f64 = logits.iter().map(|&x| f64::from(x - max).exp()).sum();
     let mut ids: Vec<u32> = (0..logits.len() as u32)

@@ -3,10 +3,13 @@
 //! The functions of the modules take and return ids and plain numbers; [`Pipeline`] puts a tokenizer in front of them.
 
 pub mod beam;
+pub mod constraint;
 pub mod embed;
+pub mod engine;
 mod error;
 pub mod fill_mask;
 pub mod generate;
+pub mod likelihood;
 pub mod masked_accuracy;
 pub mod perplexity;
 pub mod pipeline;
@@ -16,6 +19,9 @@ pub mod sampling;
 mod stop;
 #[cfg(test)]
 mod tests;
+pub mod text_stream;
+pub mod zeroshot;
+pub mod zeroshot_classify;
 
 pub use error::InferError;
 pub use pipeline::Pipeline;

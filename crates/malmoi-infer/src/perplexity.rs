@@ -62,21 +62,23 @@ impl Perplexity {
     }
 }
 
-/// A window: tokens `start..end` of the text, of which those from `score_from` on are predicted.
+/// A window: tokens `start..end` of a text, of which those from `score_from` on are predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Window {
+    text: usize,
     start: usize,
     score_from: usize,
     end: usize,
 }
 
-/// Windows that predict every token but the first exactly once.
-fn windows(n_tokens: usize, window: usize, stride: usize) -> Vec<Window> {
+/// Windows that predict every token of text number `text` but the first exactly once.
+fn windows(text: usize, n_tokens: usize, window: usize, stride: usize) -> Vec<Window> {
     let mut windows = Vec::new();
     let (mut start, mut scored) = (0, 1);
     while scored < n_tokens {
         let end = (start + window).min(n_tokens);
         windows.push(Window {
+            text,
             start,
             score_from: scored,
             end,
@@ -87,14 +89,14 @@ fn windows(n_tokens: usize, window: usize, stride: usize) -> Vec<Window> {
     windows
 }
 
-/// Summed negative log-likelihood (nats) of `ids[1..]`, each given what precedes it in its window.
+/// Summed negative log-likelihood (nats) of all tokens of some texts but the first of each, given what precedes them in their window.
 ///
 /// # Errors
-/// [`InferError::WrongModel`] for a model that isn't a decoder with a language-model head, [`InferError::TooShort`] for fewer than
+/// [`InferError::WrongModel`] for a model that isn't a decoder with a language-model head, [`InferError::TooShort`] when no text has
 /// two tokens, [`InferError::Setting`], [`InferError::Batch`].
-pub fn negative_log_likelihood(
+pub fn negative_log_likelihood<S: AsRef<[u32]>>(
     model: &Model,
-    ids: &[u32],
+    texts: &[S],
     options: &WindowOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<f64, InferError> {
@@ -122,20 +124,31 @@ pub fn negative_log_likelihood(
             format!("1 to {}, one less than the window", options.window - 1),
         );
     }
-    if ids.len() < 2 {
+    let windows: Vec<Window> = texts
+        .iter()
+        .enumerate()
+        .flat_map(|(text, ids)| windows(text, ids.as_ref().len(), options.window, options.stride))
+        .collect();
+    if windows.is_empty() {
         return Err(InferError::TooShort {
-            found: ids.len(),
+            found: texts
+                .iter()
+                .map(|ids| ids.as_ref().len())
+                .max()
+                .unwrap_or(0),
             expected: 2,
         });
     }
-    let windows = windows(ids.len(), options.window, options.stride);
     let mut nats = 0.0;
     for range in by_budget(
         windows.iter().map(|w| w.end - w.start),
         options.tokens_per_batch,
     ) {
         let windows = &windows[range];
-        let sequences: Vec<&[u32]> = windows.iter().map(|w| &ids[w.start..w.end]).collect();
+        let sequences: Vec<&[u32]> = windows
+            .iter()
+            .map(|w| &texts[w.text].as_ref()[w.start..w.end])
+            .collect();
         let batch = PackedBatch::from_sequences(&sequences);
         let mut rows = Vec::new();
         let mut targets = Vec::new();
@@ -147,7 +160,7 @@ pub fn negative_log_likelihood(
                     .clone()
                     .map(|token| (at.start + token - 1 - window.start) as u32),
             );
-            targets.extend_from_slice(&ids[scored]);
+            targets.extend_from_slice(&texts[window.text].as_ref()[scored]);
         }
         let scored = targets.len();
         let weights: Arc<[f32]> = vec![1.0; scored].into();
@@ -176,7 +189,7 @@ mod tests {
             (31, 8, 1),
             (5, 2, 1),
         ] {
-            let windows = windows(n, window, stride);
+            let windows = windows(0, n, window, stride);
             let scored: Vec<usize> = windows.iter().flat_map(|w| w.score_from..w.end).collect();
             assert_eq!(scored, (1..n).collect::<Vec<_>>(), "{n} {window} {stride}");
             assert!(

@@ -13,7 +13,7 @@ use crate::fill_mask::{Sequence, fill_blanks};
 use crate::generate::{FinishReason, Flow, GenerateOptions, generate};
 use crate::masked_accuracy::{MaskedAccuracy, masked_accuracy};
 use crate::perplexity::{Perplexity, WindowOptions, negative_log_likelihood};
-use crate::stop::StopScanner;
+use crate::text_stream::TextStream;
 
 /// Tokens that go through an encoder together when a pipeline batches texts.
 const TOKENS_PER_BATCH: usize = 2048;
@@ -155,7 +155,7 @@ impl Pipeline {
 
     /// Whether the model writes something new from a text instead of continuing it.
     pub fn transforms(&self) -> bool {
-        self.model.config().direction() == Direction::EncoderDecoder
+        self.model.direction() == Direction::EncoderDecoder
     }
 
     /// The ids of a prompt: those of the text with what the tokenizer puts before it, but not what it puts after it; of the source of
@@ -196,26 +196,18 @@ impl Pipeline {
     ) -> Result<Vec<Continuation>, InferError> {
         let mut rows = Vec::with_capacity(prompts.len());
         for prompt in prompts {
-            let mut stream = self.tokenizer.decode_stream(true);
-            // How a token looks depends on what stands before it, so the decoder sees the prompt first.
-            if !self.transforms() {
-                for &id in prompt {
-                    stream.push(id)?;
-                }
-            }
-            rows.push((stream, StopScanner::new(stop), String::new()));
+            rows.push((TextStream::new(self, prompt, stop)?, String::new()));
         }
         let mut failure = None;
         let generated = generate(&self.model, prompts, options, &mut |step| {
-            let (stream, scanner, text) = &mut rows[step.row];
-            let piece = match stream.push(step.token) {
-                Ok(piece) => piece,
+            let (stream, text) = &mut rows[step.row];
+            let (piece, stopped) = match stream.push(step.token) {
+                Ok(pushed) => pushed,
                 Err(error) => {
                     failure = Some(error);
                     return Flow::Cancel;
                 }
             };
-            let (piece, stopped) = scanner.push(&piece);
             text.push_str(&piece);
             let wish = if piece.is_empty() {
                 Flow::Continue
@@ -228,21 +220,15 @@ impl Pipeline {
             return Err(error.into());
         }
         let mut all = Vec::with_capacity(rows.len());
-        for (row, ((stream, scanner, mut text), generated)) in
-            rows.into_iter().zip(generated).enumerate()
-        {
-            // After a stop string both hold text that must not be shown: the scanner is empty then, the stream is not asked.
+        for (row, ((stream, mut text), generated)) in rows.into_iter().zip(generated).enumerate() {
+            // Behind a stop string is text that must not be shown.
             let stopped_by_text = generated.finish_reason == FinishReason::Stop
                 && generated
                     .ids
                     .last()
                     .is_none_or(|id| !options.end_ids.contains(id));
             if !stopped_by_text {
-                let mut scanner = scanner;
-                let (mut rest, stopped) = scanner.push(&stream.finish()?);
-                if !stopped {
-                    rest.push_str(&scanner.finish());
-                }
+                let (rest, _) = stream.finish()?;
                 if !rest.is_empty() {
                     on_text(row, &rest);
                     text.push_str(&rest);
@@ -361,16 +347,40 @@ impl Pipeline {
         Ok(all)
     }
 
+    /// What filling the bytes `place` of `text` with a token gives.
+    ///
+    /// # Errors
+    /// [`InferError::Text`].
+    ///
+    /// # Panics
+    /// When the place does not lie in the text, at the borders of characters.
+    pub fn fill(
+        &self,
+        text: &str,
+        place: (usize, usize),
+        id: u32,
+        probability: f64,
+    ) -> Result<Filling, InferError> {
+        self.filling(&Place::new(text, place), id, probability)
+    }
+
+    /// A token as it reads, without the mark that it continues a word.
+    ///
+    /// # Errors
+    /// [`InferError::Text`].
+    pub fn piece(&self, id: u32) -> Result<String, InferError> {
+        let token = self.tokenizer.id_to_token(id).unwrap_or_default();
+        let continued = token.strip_prefix("##");
+        match continued.filter(|_| self.tokenizer.kind() == "WordPiece") {
+            Some(piece) => Ok(piece.to_owned()),
+            None => Ok(self.tokenizer.decode(&[id], false)?),
+        }
+    }
+
     fn filling(&self, place: &Place<'_>, id: u32, probability: f64) -> Result<Filling, InferError> {
         let token = self.tokenizer.id_to_token(id).unwrap_or_default();
         let continues = !self.tokenizer.starts_word(id);
-        let piece = match token
-            .strip_prefix("##")
-            .filter(|_| self.tokenizer.kind() == "WordPiece")
-        {
-            Some(piece) => piece.to_owned(),
-            None => self.tokenizer.decode(&[id], false)?.trim().to_owned(),
-        };
+        let piece = self.piece(id)?.trim().to_owned();
         Ok(Filling {
             id,
             probability,
@@ -394,6 +404,7 @@ impl Pipeline {
             .tokenizer
             .model_max_length()
             .map_or(max_len, |bound| bound.min(max_len));
+        let max_len = options.max_len.map_or(max_len, |bound| bound.min(max_len));
         let encode = EncodeOptions {
             truncation: Some(Truncation::to(max_len)),
             ..EncodeOptions::default()
@@ -433,7 +444,7 @@ impl Pipeline {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Perplexity, InferError> {
         let encoding = self.tokenizer.encode(text, None, &EncodeOptions::plain())?;
-        let nats = negative_log_likelihood(&self.model, &encoding.ids, options, progress)?;
+        let nats = negative_log_likelihood(&self.model, &[&encoding.ids], options, progress)?;
         let scored = &text[encoding.byte_offsets[0].1..];
         Ok(Perplexity {
             tokens: encoding.ids.len() - 1,
@@ -441,6 +452,48 @@ impl Pipeline {
             bytes: scored.len(),
             nats,
         })
+    }
+
+    /// Perplexity of documents that have nothing to do with each other. Each begins with the token that starts texts, so that its first
+    /// token is scored too; without such a token that one is left out, and so are documents of a single token.
+    ///
+    /// # Errors
+    /// Those of [`negative_log_likelihood`].
+    pub fn perplexity_of_documents(
+        &self,
+        documents: &[&str],
+        options: &WindowOptions,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Perplexity, InferError> {
+        let special = self.tokenizer.special();
+        let first = special.bos.or(special.eos);
+        let pairs: Vec<(&str, Option<&str>)> = documents.iter().map(|text| (*text, None)).collect();
+        let encodings = self
+            .tokenizer
+            .encode_batch(&pairs, &EncodeOptions::plain())?;
+        let mut found = Perplexity {
+            tokens: 0,
+            words: 0,
+            bytes: 0,
+            nats: 0.0,
+        };
+        let mut texts = Vec::with_capacity(documents.len());
+        for (encoding, text) in encodings.into_iter().zip(documents) {
+            let ids: Vec<u32> = first.into_iter().chain(encoding.ids).collect();
+            if ids.len() < 2 {
+                continue;
+            }
+            let unscored = match first {
+                Some(_) => 0,
+                None => encoding.byte_offsets[0].1,
+            };
+            found.tokens += ids.len() - 1;
+            found.words += text[unscored..].split_whitespace().count();
+            found.bytes += text[unscored..].len();
+            texts.push(ids);
+        }
+        found.nats = negative_log_likelihood(&self.model, &texts, options, progress)?;
+        Ok(found)
     }
 
     /// Masked accuracy of an encoder on texts: 15 % of the tokens hidden, as in BERT's training. Long texts are cut.

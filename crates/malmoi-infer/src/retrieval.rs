@@ -44,6 +44,26 @@ pub fn retrieval(first: &[Vec<f32>], second: &[Vec<f32>]) -> Retrieval {
     }
 }
 
+/// Takes the mean vector from each: what all texts of a language have in common hides what sets them apart (Libovický et al., 2020, "On
+/// the Language Neutrality of Pre-trained Multilingual Representations").
+pub fn centre(vectors: &mut [Vec<f32>]) {
+    let Some(d) = vectors.first().map(Vec::len) else {
+        return;
+    };
+    let mut mean = vec![0f64; d];
+    for vector in &*vectors {
+        for (sum, x) in mean.iter_mut().zip(vector) {
+            *sum += f64::from(*x);
+        }
+    }
+    let n = vectors.len() as f64;
+    for vector in vectors {
+        for (x, sum) in vector.iter_mut().zip(&mean) {
+            *x -= (sum / n) as f32;
+        }
+    }
+}
+
 /// Vectors of length one; a vector of zeros stays as it is.
 fn directions(vectors: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let mut vectors = vectors.to_vec();
@@ -109,6 +129,18 @@ mod tests {
         // From 40°: 5° is nearer than 0° (rank 2). From 10°: 5° (rank 1).
         assert_eq!(found.backward.accuracy, 0.5);
         assert_eq!(found.accuracy(), 0.5);
+    }
+
+    #[test]
+    fn a_common_offset_hides_partners_until_it_is_taken_away() {
+        let first = [at(0.0, 1.0), at(120.0, 1.0), at(240.0, 1.0)].to_vec();
+        // The same directions far away from the origin, all in about the same direction.
+        let far = |v: &Vec<f32>| vec![v[0] + 100.0, v[1]];
+        let mut second: Vec<Vec<f32>> = first.iter().map(far).collect();
+        assert!(retrieval(&first, &second).accuracy() < 1.0);
+        centre(&mut second);
+        assert_eq!(retrieval(&first, &second).accuracy(), 1.0);
+        centre(&mut []);
     }
 
     #[test]

@@ -142,7 +142,7 @@ fn an_encoder_decoder_writes_from_its_start_token_what_belongs_to_each_source() 
         stride: 2,
         tokens_per_batch: 16,
     };
-    let error = negative_log_likelihood(&model, &[1, 2, 3, 4], &window, &mut |_| ()).unwrap_err();
+    let error = negative_log_likelihood(&model, &[[1, 2, 3, 4]], &window, &mut |_| ()).unwrap_err();
     assert!(matches!(error, InferError::WrongModel { .. }), "{error}");
 }
 
@@ -387,7 +387,7 @@ fn perplexity_windows_add_up_to_the_loss_of_each_token_in_its_context() {
             tokens_per_batch: 40,
         };
         let mut seen = 0;
-        let got = negative_log_likelihood(&model, &ids, &options, &mut |n| seen += n).unwrap();
+        let got = negative_log_likelihood(&model, &[&ids], &options, &mut |n| seen += n).unwrap();
         let (mut expected, mut start, mut scored) = (0.0, 0, 1);
         while scored < ids.len() {
             let end = (start + window).min(ids.len());
@@ -408,7 +408,7 @@ fn perplexity_windows_add_up_to_the_loss_of_each_token_in_its_context() {
         tokens_per_batch: 40,
     };
     assert!(matches!(
-        negative_log_likelihood(&model, &ids, &options, &mut |_| ()),
+        negative_log_likelihood(&model, &[&ids], &options, &mut |_| ()),
         Err(InferError::Setting { name: "window", .. })
     ));
 }
@@ -440,5 +440,38 @@ fn masked_accuracy_counts_hits_and_the_commonest_hidden_token() {
                 ..r
             })
             .unwrap()
+    );
+}
+
+#[test]
+fn texts_are_scored_apart_whatever_the_batch() {
+    let model = gpt2(7);
+    let texts: Vec<Vec<u32>> = vec![vec![1, 2, 3], vec![4], (0..30).map(|i| i % 11).collect()];
+    let score = |texts: &[Vec<u32>], tokens_per_batch| {
+        let options = WindowOptions {
+            window: 12,
+            stride: 6,
+            tokens_per_batch,
+        };
+        negative_log_likelihood(&model, texts, &options, &mut |_| ())
+    };
+    // A text of one token predicts nothing.
+    let apart: f64 = [0, 2]
+        .iter()
+        .map(|&i| score(&texts[i..=i], 64).unwrap())
+        .sum();
+    for budget in [1, 20, 1000] {
+        assert!((score(&texts, budget).unwrap() - apart).abs() < 1e-4);
+    }
+    let error = score(&texts[1..2], 64).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            InferError::TooShort {
+                found: 1,
+                expected: 2
+            }
+        ),
+        "{error}"
     );
 }

@@ -44,6 +44,19 @@ fn variants() -> Vec<(&'static str, Value)> {
                    "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}),
         ),
         (
+            "llama",
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 6, "beta_fast": 2.0}}),
+        ),
+        (
+            "llama",
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 6, "mscale": 0.7,
+                   "mscale_all_dim": 1.0, "truncate": false}}),
+        ),
+        (
+            "llama",
+            json!({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}),
+        ),
+        (
             "t5",
             json!({"feed_forward_proj": "gated-gelu", "tie_word_embeddings": false}),
         ),
@@ -121,11 +134,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for (head, class) in config.architecture_names() {
             let model = shaken(config.clone(), *head);
             let directory = Path::new(&out).join(format!("{index:02}-{class}"));
-            let target: Vec<u32> = vec![5, 9, 31, 7, 44, 12, 3];
+            let mut target: Vec<u32> = vec![5, 9, 31, 7, 44, 12, 3];
+            let behind = config.direction() == Direction::EncoderDecoder;
+            let reads_two = behind && matches!(head, Head::None | Head::Seq2SeqLm);
+            if behind && !reads_two {
+                // A classifier reads its text at the end token.
+                target.push(2);
+            }
             let source: Vec<u32> = vec![8, 8, 27, 50, 19];
             let mut batch = PackedBatch::from_sequences(&[&target]);
             let mut expected = json!({ "head": head, "ids": target, "changes": changes });
-            if config.direction() == Direction::EncoderDecoder {
+            if reads_two {
                 batch = batch.with_source(PackedBatch::from_sequences(&[&source]));
                 expected["source_ids"] = json!(source);
             }
@@ -137,7 +156,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let rows: Vec<u32> = (0..batch.n_tokens() as u32).collect();
             expected["values"] = if head.has_vocabulary() {
                 json!(model.logits(&batch, &rows)?)
-            } else if *head == Head::None {
+            } else if matches!(head, Head::None | Head::EncoderOnly) {
                 json!(model.last_hidden(&batch)?)
             } else {
                 json!(model.outputs(&batch)?)

@@ -80,6 +80,11 @@ pub(crate) trait Config: Debug {
         self.common_mut().resize(sizes);
     }
 
+    /// What files with this head put before the names of the base model.
+    fn prefix(&self, _head: Head) -> &'static str {
+        self.published().prefix
+    }
+
     /// Language ids that a batch may use; 0 without language embeddings.
     fn n_languages(&self) -> usize {
         0
@@ -163,6 +168,11 @@ pub(crate) trait Network: Parameters + Debug + Send + Sync {
         hidden
     }
 
+    /// For a network that reads one text on both sides: a batch without source, made into one with it.
+    fn paired(&self, _batch: &PackedBatch) -> Option<PackedBatch> {
+        None
+    }
+
     /// Logits or values of each sequence from hidden states `[N, D]`: `[B, K]`.
     fn sequence_outputs(
         &self,
@@ -222,6 +232,7 @@ pub(crate) trait Parameters {
     fn read(&self, f: &mut dyn FnMut(&ParameterInfo, &[f32]));
     fn gradients(&self, gradients: &mut LeafGradients) -> Vec<NamedGradient>;
     fn update(self: Box<Self>, f: &mut dyn FnMut(&ParameterInfo, &mut [f32])) -> Box<dyn Network>;
+    fn freeze(self: Box<Self>, frozen: &mut dyn FnMut(&ParameterInfo) -> bool) -> Box<dyn Network>;
     /// `None` from `source` stops.
     fn fill(
         self: Box<Self>,
@@ -248,6 +259,10 @@ impl<M: Module + Network + 'static> Parameters for M {
 
     fn update(self: Box<Self>, f: &mut dyn FnMut(&ParameterInfo, &mut [f32])) -> Box<dyn Network> {
         Box::new(parameters::update(*self, f))
+    }
+
+    fn freeze(self: Box<Self>, frozen: &mut dyn FnMut(&ParameterInfo) -> bool) -> Box<dyn Network> {
+        Box::new(parameters::freeze(*self, frozen))
     }
 
     fn fill(

@@ -168,7 +168,6 @@ impl Common {
         sizes: SideSizes,
         start: Option<u32>,
     ) -> Result<Self, ConfigError> {
-        read.refuse_unless("is_encoder_decoder", true)?;
         let given = config_keys::token(read, "decoder_start_token_id")?;
         self.source = Some(Source {
             sizes,

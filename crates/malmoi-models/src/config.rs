@@ -309,7 +309,11 @@ impl ModelConfig {
     /// Where parameters live in a file whose base-model names do or don't carry the prefix.
     pub(crate) fn names(&self, head: Head, prefixed: bool) -> NameTable {
         let (published, common) = (self.get().published(), self.get().common());
-        let prefix = if prefixed { published.prefix } else { "" };
+        let prefix = if prefixed {
+            self.get().prefix(head)
+        } else {
+            ""
+        };
         let rules = self.get().rules(head);
         let table = NameTable::new(&rules, prefix, published.unprefixed);
         let n_layers = common.sizes.n_layers;

@@ -28,6 +28,8 @@ pub enum Head {
     DoubleHeads,
     /// A target text predicted token by token from a source text (T5).
     Seq2SeqLm,
+    /// The encoder of an encoder-decoder alone (T5).
+    EncoderOnly,
 }
 
 impl Head {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use malmoi_nn::Key;
 
+use crate::sentence::SentenceTargets;
+
 /// Vocabulary (or class) targets for chosen rows of a packed batch. The loss is `Σ weight · cross-entropy`, so a mean is a
 /// weight of `1 / count`, where the count may span several micro-batches.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,16 +92,25 @@ pub enum Labels {
         /// 0 for the true next sentence (the original order), 1 for another one (the order swapped).
         next_sentence: ClassTargets,
     },
-    /// One class a sequence; for multiple choice, the right choice of each group of `n_choices` sequences.
+    /// One class an example. Where a model gives one output a sequence, the sequences of an example are choices, and the class is the
+    /// right one's number; else the outputs of an example's sequences are added up.
     Classes(ClassTargets),
+    /// The same against targets that keep a share `smoothing` of their weight for all classes alike (Szegedy et al., 2016).
+    SmoothedClasses(ClassTargets, f32),
+    /// Labels, and next tokens of the same batch with weights of their own (Radford et al. 2018, equation 5): the losses are added.
+    WithLanguageModel(Box<Labels>, VocabularyTargets),
     /// Independent labels, `[B · K]` in `[0, 1]`.
     MultiLabel(Arc<[f32]>),
-    /// Values, `[B · K]`.
+    /// Values, `[B · K]`; outputs of several sequences of an example are added up.
     Values(Arc<[f32]>),
     /// One class for each of some rows.
     TokenClasses(VocabularyTargets),
+    /// The same with smoothed targets.
+    SmoothedTokenClasses(VocabularyTargets, f32),
     /// Answer spans.
     Spans(SpanTargets),
+    /// Vectors of sentences.
+    Sentences(SentenceTargets),
     /// GPT-1's two heads.
     DoubleHeads {
         /// Next tokens.

@@ -36,6 +36,7 @@ mod registry;
 mod roberta;
 pub mod rope_keys;
 mod save;
+mod sentence;
 pub mod shape;
 mod side;
 mod states;
@@ -60,5 +61,6 @@ pub use malmoi_nn::{BatchError, KeyRows, KvCache, Mask, NormPlace, PackedBatch, 
 pub use model::{Model, OpenOptions};
 pub use precision::Precision;
 pub use save::SaveOptions;
+pub use sentence::{Pooling, SentenceLayout, SentenceLoss, SentenceTargets};
 pub use shape::{AttentionShape, LayerShape, ModelShape, StackKind, StackShape, VocabularyShape};
 pub use states::StatesRun;

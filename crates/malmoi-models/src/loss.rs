@@ -15,6 +15,7 @@ use crate::labels::{
     VocabularyTargets,
 };
 use crate::model::Model;
+use crate::sentence;
 
 /// A loss `[1]` or `[2]` whose first element counts, and its terms.
 type Loss = (Tensor<1>, Vec<LossPart>);
@@ -64,6 +65,8 @@ impl Model {
             return plain.outputs(batch);
         }
         self.validate(batch)?;
+        let paired = self.net.paired(batch);
+        let batch = paired.as_ref().unwrap_or(batch);
         let pass = Pass::inference();
         let hidden = self.run(batch, &pass, &mut |_| ())?;
         let outputs = match self.head {
@@ -127,9 +130,30 @@ impl Model {
         if let Labels::ReplacedTokens(labels) = labels {
             return self.replaced_token_loss(batch, labels, pass);
         }
+        let paired = self.net.paired(batch);
+        let batch = paired.as_ref().unwrap_or(batch);
         let hidden = self.run(batch, pass, &mut |_| ())?;
-        let (loss, parts) = match labels {
-            Labels::ReplacedTokens(_) => unreachable!("handled above"),
+        let (loss, parts) = self.loss_of(hidden, batch, labels, pass)?;
+        let value = f64::from(host::values(loss.clone())[0]);
+        Ok((loss, LossReport { loss: value, parts }))
+    }
+
+    /// The loss of hidden states.
+    fn loss_of(
+        &self,
+        hidden: Tensor<2>,
+        batch: &PackedBatch,
+        labels: &Labels,
+        pass: &Pass,
+    ) -> Result<Loss, ModelError> {
+        Ok(match labels {
+            Labels::ReplacedTokens(_) => unreachable!("needs two passes, handled by the caller"),
+            Labels::WithLanguageModel(labels, vocabulary) => {
+                let (loss, mut parts) = self.loss_of(hidden.clone(), batch, labels, pass)?;
+                let (lm, part) = self.vocabulary_loss("lm", hidden, vocabulary)?;
+                parts.extend(part);
+                (ops::weighted_sum(loss, 1.0, lm, 1.0), parts)
+            }
             Labels::Replaced(targets) => {
                 let (loss, part) =
                     binary_loss("rtd", self.detector_outputs(hidden, pass)?, targets);
@@ -148,13 +172,19 @@ impl Model {
                 let logits = logits.ok_or_else(|| {
                     self.wrong_head("next-sentence prediction", "pretraining heads")
                 })?;
-                let (nsp, part) = class_loss(self.config.get().pair_loss(), logits, next_sentence);
+                let (nsp, part) =
+                    class_loss(self.config.get().pair_loss(), logits, next_sentence, 0.0);
                 parts.push(part);
                 (ops::weighted_sum(mlm, 1.0, nsp, 1.0), parts)
             }
             Labels::Classes(targets) => {
                 let outputs = self.sequence_outputs(hidden, batch, pass)?;
-                let (loss, part) = class_loss("class", by_choice(outputs, targets), targets);
+                let (loss, part) = class_loss("class", by_example(outputs, targets), targets, 0.0);
+                (loss, vec![part])
+            }
+            Labels::SmoothedClasses(targets, smoothing) => {
+                let outputs = by_example(self.sequence_outputs(hidden, batch, pass)?, targets);
+                let (loss, part) = class_loss("class", outputs, targets, *smoothing);
                 (loss, vec![part])
             }
             Labels::MultiLabel(targets) => {
@@ -166,19 +196,22 @@ impl Model {
             }
             Labels::Values(targets) => {
                 let outputs = self.sequence_outputs(hidden, batch, pass)?;
+                let outputs = added_up(outputs, targets.len());
                 single(
                     "value",
                     ops::mean_squared_error(outputs, Arc::clone(targets)),
                 )
             }
             Labels::TokenClasses(targets) => {
-                let rows =
-                    ops::gather_rows(self.token_outputs(hidden, pass)?, Arc::clone(&targets.rows));
-                let classes = ClassTargets {
-                    targets: Arc::clone(&targets.targets),
-                    weights: Arc::clone(&targets.weights),
-                };
-                let (loss, part) = class_loss("token", rows, &classes);
+                let outputs = self.token_outputs(hidden, pass)?;
+                token_class_loss(outputs, targets, 0.0)
+            }
+            Labels::SmoothedTokenClasses(targets, smoothing) => {
+                let outputs = self.token_outputs(hidden, pass)?;
+                token_class_loss(outputs, targets, *smoothing)
+            }
+            Labels::Sentences(targets) => {
+                let (loss, part) = sentence::loss(hidden, batch, targets);
                 (loss, vec![part])
             }
             Labels::Spans(targets) => span_loss(self.token_outputs(hidden, pass)?, batch, targets),
@@ -190,13 +223,12 @@ impl Model {
             } => {
                 let (lm, mut parts) = self.vocabulary_loss("lm", hidden.clone(), vocabulary)?;
                 let scores = self.choice_scores(hidden, choice_rows, pass)?;
-                let (choice, part) = class_loss("choice", by_choice(scores, choices), choices);
+                let (choice, part) =
+                    class_loss("choice", by_example(scores, choices), choices, 0.0);
                 parts.push(part);
                 (ops::weighted_sum(lm, 1.0, choice, *choice_weight), parts)
             }
-        };
-        let value = f64::from(host::values(loss.clone())[0]);
-        Ok((loss, LossReport { loss: value, parts }))
+        })
     }
 
     fn detector_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Result<Tensor<2>, ModelError> {
@@ -249,7 +281,14 @@ impl Model {
         hidden: Tensor<2>,
         targets: &VocabularyTargets,
     ) -> Result<Loss, ModelError> {
-        let projection = self.projection("a language-modelling loss")?;
+        let work = "a language-modelling loss";
+        // A tied decoder predicts tokens under any head.
+        let tied = self.config.is_causal() && self.config.get().common().tied;
+        let projection = match tied {
+            true => (self.net.projection())
+                .ok_or_else(|| self.wrong_head(work, "a language-modelling head"))?,
+            false => self.projection(work)?,
+        };
         let rows = ops::gather_rows(hidden, Arc::clone(&targets.rows));
         let input = self.net.vocabulary_input(rows);
         let (loss, part) = token_loss(name, input, projection, targets);
@@ -281,20 +320,46 @@ fn token_loss(
     (ops::weighted_sum(loss.clone(), 1.0, loss, 0.0), part)
 }
 
-/// Scores of single outputs, laid out as one row of choices an example: `[B · C, 1]` → `[B, C]`.
-fn by_choice(outputs: Tensor<2>, targets: &ClassTargets) -> Tensor<2> {
+/// The outputs of sequences as one row an example: single outputs `[B · C, 1]` are choices, `[B, C]`; others are added up.
+fn by_example(outputs: Tensor<2>, targets: &ClassTargets) -> Tensor<2> {
     let [rows, width] = outputs.dims();
+    let examples = targets.targets.len();
     if width == 1 {
-        let examples = targets.targets.len();
         return outputs.reshape([examples, rows / examples]);
     }
-    outputs
+    added_up(outputs, examples * width)
+}
+
+/// Outputs `[B · G, K]` of examples with G sequences each, added up to `[B, K]`, `values` in all.
+fn added_up(outputs: Tensor<2>, values: usize) -> Tensor<2> {
+    let [rows, width] = outputs.dims();
+    let group = rows * width / values.max(1);
+    if group <= 1 {
+        return outputs;
+    }
+    let every = |first: usize| -> Arc<[u32]> {
+        (first..rows).step_by(group).map(|row| row as u32).collect()
+    };
+    let parts = (0..group).map(|first| ops::gather_rows(outputs.clone(), every(first)));
+    parts.reduce(ops::add).expect("a group has a sequence")
+}
+
+/// Cross-entropy of the rows that have a class.
+fn token_class_loss(outputs: Tensor<2>, targets: &VocabularyTargets, smoothing: f32) -> Loss {
+    let rows = ops::gather_rows(outputs, Arc::clone(&targets.rows));
+    let classes = ClassTargets {
+        targets: Arc::clone(&targets.targets),
+        weights: Arc::clone(&targets.weights),
+    };
+    let (loss, part) = class_loss("token", rows, &classes, smoothing);
+    (loss, vec![part])
 }
 
 fn class_loss(
     name: &'static str,
     logits: Tensor<2>,
     targets: &ClassTargets,
+    smoothing: f32,
 ) -> (Tensor<1>, LossPart) {
     let [rows, width] = logits.dims();
     let values = host::values(logits.clone());
@@ -304,11 +369,11 @@ fn class_loss(
         .zip(&*targets.weights)
         .filter(|((top, target), _)| top == *target);
     let correct = hits.map(|(_, weight)| f64::from(*weight)).sum();
-    let loss = ops::cross_entropy(
-        logits,
-        Arc::clone(&targets.targets),
-        Arc::clone(&targets.weights),
-    );
+    let (classes, weights) = (Arc::clone(&targets.targets), Arc::clone(&targets.weights));
+    let loss = match smoothing {
+        0.0 => ops::cross_entropy(logits, classes, weights),
+        _ => ops::smoothed_cross_entropy(logits, classes, weights, smoothing),
+    };
     let weight = targets.weights.iter().map(|w| f64::from(*w)).sum();
     let value = f64::from(host::values(loss.clone())[0]);
     (

@@ -214,6 +214,14 @@ impl Model {
         &self.config
     }
 
+    /// What a token sees: what the configuration says, unless an encoder-decoder was opened for its encoder alone.
+    pub fn direction(&self) -> Direction {
+        match self.config.direction() {
+            Direction::EncoderDecoder if self.net.source_stack().is_none() => Direction::Encoder,
+            direction => direction,
+        }
+    }
+
     /// The same model with another arithmetic; its parameters stay as they are.
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
@@ -243,6 +251,14 @@ impl Model {
     /// Changes every parameter in place, in module order.
     pub fn update(self, mut f: impl FnMut(&ParameterInfo, &mut [f32])) -> Self {
         let net = self.net.update(&mut f);
+        Self { net, ..self }
+    }
+
+    /// Leaves the parameters that `frozen` names out of training: they get no gradient, and none is computed for what lies before all
+    /// others. Nothing changes in a model for inference.
+    #[must_use]
+    pub fn freeze(self, mut frozen: impl FnMut(&ParameterInfo) -> bool) -> Self {
+        let net = self.net.freeze(&mut frozen);
         Self { net, ..self }
     }
 
@@ -467,7 +483,7 @@ impl Model {
             return plain.advance(batch, cache, rows);
         }
         self.validate_tokens(batch)?;
-        match self.config.direction() {
+        match self.direction() {
             Direction::Encoder => {
                 return Err(self.wrong_head("generation", "a decoder (GPT, T5)"));
             }
@@ -517,7 +533,7 @@ impl Model {
         pass: &Pass,
         keep: &mut dyn FnMut(&Tensor<2>),
     ) -> Result<Option<Memory>, BatchError> {
-        match (self.config.direction(), &batch.source) {
+        match (self.direction(), &batch.source) {
             (Direction::EncoderDecoder, Some(source)) => Ok(self.encode_source(source, pass, keep)),
             (Direction::EncoderDecoder, None) => Err(BatchError::Source(
                 "an encoder-decoder needs a source beside the target: give the batch one",
@@ -584,7 +600,7 @@ impl Model {
     }
 
     pub(crate) fn validate(&self, batch: &PackedBatch) -> Result<(), BatchError> {
-        match (self.config.direction(), &batch.source) {
+        match (self.direction(), &batch.source) {
             (Direction::EncoderDecoder, Some(source))
                 if source.n_sequences() != batch.n_sequences() =>
             {
@@ -605,7 +621,7 @@ impl Model {
 
     /// The name table that fits a file: base-model names carry a prefix in some files and none in others.
     fn table(&self, tensors: &Tensors) -> NameTable {
-        let prefix = self.config.get().published().prefix;
+        let prefix = self.config.get().prefix(self.head);
         self.table_with(tensors.names().any(|name| name.starts_with(prefix)))
     }
 

@@ -54,7 +54,7 @@ macro_rules! class_end {
     (Seq2SeqLm) => {
         "ForConditionalGeneration"
     };
-    (SourceEncoder) => {
+    (EncoderOnly) => {
         "EncoderModel"
     };
     (DoubleHeads) => {

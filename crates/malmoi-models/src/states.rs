@@ -35,8 +35,7 @@ impl Model {
         weights: Vec<f32>,
     ) -> Result<StatesRun, ModelError> {
         let wrong = || self.wrong_head("running both stacks", "an encoder in front (T5)");
-        let (Some(sources), Direction::EncoderDecoder) = (&batch.source, self.config.direction())
-        else {
+        let (Some(sources), Direction::EncoderDecoder) = (&batch.source, self.direction()) else {
             return Err(wrong());
         };
         let missing = BatchError::Source("a source that does not fill its rows");

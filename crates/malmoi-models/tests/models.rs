@@ -159,9 +159,11 @@ fn writing(json: &Value) -> Head {
     config(json).usual_head()
 }
 
-/// `target` as a model takes it: behind an encoder, with a source.
-fn for_model(json: &Value, target: PackedBatch) -> PackedBatch {
-    if config(json).direction() != Direction::EncoderDecoder {
+/// `target` as a model with this head takes it: behind an encoder, with a source.
+fn for_model(json: &Value, head: Head, target: PackedBatch) -> PackedBatch {
+    let alone = Model::blank(config(json), head).direction() != Direction::EncoderDecoder;
+    // A classifier makes the two of one text.
+    if alone || head == Head::SequenceClassification {
         return target;
     }
     let sources: Vec<Vec<u32>> = (0..target.n_sequences() as u32)
@@ -229,7 +231,7 @@ fn what_is_saved_opens_again_bit_for_bit() {
 fn a_sequence_does_not_feel_its_neighbours_in_the_pack() {
     for json in everything() {
         let model = model(&json, Head::None);
-        let batch = for_model(&json, batch());
+        let batch = for_model(&json, Head::None, batch());
         let together = model.last_hidden(&batch).expect("hidden states");
         for (i, rows) in batch.sequences().enumerate() {
             let mut alone = PackedBatch::from_sequences(&[batch.ids[rows.clone()].to_vec()]);
@@ -251,7 +253,8 @@ fn a_decoder_sees_only_the_left() {
     for json in writers() {
         let model = model(&json, writing(&json));
         let logits = |ids: Vec<u32>| {
-            let batch = for_model(&json, PackedBatch::from_sequences(&[ids]));
+            let target = PackedBatch::from_sequences(&[ids]);
+            let batch = for_model(&json, writing(&json), target);
             model.logits(&batch, &[0, 1, 2]).expect("logits")
         };
         assert!(
@@ -270,7 +273,8 @@ fn cached_steps_give_the_logits_of_the_whole_sequence() {
     for json in writers() {
         let model = model(&json, writing(&json));
         let sequences = [vec![3, 9, 4, 7, 1, 12], vec![8, 2, 33, 5, 20, 6]];
-        let whole = for_model(&json, PackedBatch::from_sequences(&sequences));
+        let target = PackedBatch::from_sequences(&sequences);
+        let whole = for_model(&json, writing(&json), target);
         let expected = model.logits(&whole, &[5, 11]).expect("logits");
         // Prompts of different length, then one or two tokens a step.
         let mut cache = match &whole.source {
@@ -297,7 +301,7 @@ fn cached_steps_give_the_logits_of_the_whole_sequence() {
 fn every_parameter_of_every_head_gets_a_gradient() {
     for (json, head) in all() {
         let trainable = Model::initialise(config(&json), head, 11, Mode::Training);
-        let mut batch = for_model(&json, batch());
+        let mut batch = for_model(&json, head, batch());
         if trainable.config().n_languages() > 0 {
             batch = batch.with_languages([0, 1, 2, 0, 1, 2, 0, 1, 2]);
         }
@@ -307,7 +311,7 @@ fn every_parameter_of_every_head_gets_a_gradient() {
             weights: [0.5, 0.25, 0.25].into(),
         };
         let labels = match head {
-            Head::None => continue,
+            Head::None | Head::EncoderOnly => continue,
             Head::MaskedLm | Head::CausalLm => Labels::Vocabulary(vocabulary),
             Head::Pretraining => Labels::Pretraining {
                 vocabulary,
@@ -426,7 +430,7 @@ fn unsupported_settings_are_refused_by_name() {
         (
             llama(),
             "rope_scaling",
-            json!({"type": "dynamic", "factor": 2.0}),
+            json!({"type": "longrope", "factor": 2.0}),
         ),
         (llama(), "head_dim", json!(7)),
         (modernbert(), "layer_types", json!(["full_attention"])),
@@ -435,7 +439,7 @@ fn unsupported_settings_are_refused_by_name() {
         (modernbert(), "num_attention_heads", json!(16)),
         (t5(), "feed_forward_proj", json!("swapped-relu")),
         (t5(), "feed_forward_proj", json!("gated-laplace")),
-        (t5(), "is_encoder_decoder", json!(false)),
+        (t5(), "is_decoder", json!(true)),
         (mt5(), "dense_act_fn", json!("relu")),
         (mt5(), "surprise", json!(1)),
         (vanilla(), "nhead", json!(3)),
@@ -673,7 +677,7 @@ fn bf16_computes_what_f32_does_within_its_rounding() {
             Model::initialise(config(&json), head, 11, Mode::Training).with_precision(precision)
         };
         let (exact, rounded) = (build(Precision::F32), build(Precision::Bf16));
-        let batch = for_model(&json, batch());
+        let batch = for_model(&json, head, batch());
         let (a, b) = (
             exact.last_hidden(&batch).unwrap(),
             rounded.last_hidden(&batch).unwrap(),

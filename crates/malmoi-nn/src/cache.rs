@@ -48,13 +48,98 @@ impl KvCache {
         if rows.iter().copied().eq(0..self.lengths.len()) {
             return;
         }
+        // A sequence is copied only where it is needed again.
+        let mut uses = vec![0usize; self.lengths.len()];
+        rows.iter().for_each(|&row| uses[row] += 1);
         for layer in &mut self.layers {
-            *layer = rows.iter().map(|&row| layer[row].clone()).collect();
+            let mut left = uses.clone();
+            let kept = rows.iter().map(|&row| {
+                left[row] -= 1;
+                match left[row] {
+                    0 => std::mem::take(&mut layer[row]),
+                    _ => layer[row].clone(),
+                }
+            });
+            *layer = kept.collect();
         }
         for layer in &mut self.cross {
             *layer = rows.iter().map(|&row| Arc::clone(&layer[row])).collect();
         }
         self.lengths = rows.iter().map(|&row| self.lengths[row]).collect();
+    }
+
+    /// Appends the sequences of another cache of the same model.
+    ///
+    /// # Panics
+    /// When the numbers of layers differ.
+    pub fn append(&mut self, other: Self) {
+        assert_eq!(self.layers.len(), other.layers.len(), "caches of one model");
+        for (layer, more) in self.layers.iter_mut().zip(other.layers) {
+            layer.extend(more);
+        }
+        if self.lengths.is_empty() {
+            self.cross = other.cross;
+        } else {
+            assert_eq!(self.cross.len(), other.cross.len(), "caches of one model");
+            for (layer, more) in self.cross.iter_mut().zip(other.cross) {
+                layer.extend(more);
+            }
+        }
+        self.lengths.extend(other.lengths);
+    }
+
+    /// Takes the sequence `row` out as a cache of its own; those behind it move up.
+    ///
+    /// # Panics
+    /// When there is no such sequence.
+    pub fn take(&mut self, row: usize) -> Self {
+        Self {
+            layers: (self.layers.iter_mut())
+                .map(|layer| vec![layer.remove(row)])
+                .collect(),
+            cross: (self.cross.iter_mut())
+                .map(|layer| vec![layer.remove(row)])
+                .collect(),
+            lengths: vec![self.lengths.remove(row)],
+        }
+    }
+
+    /// Forgets all but the first `length` tokens of the sequence `row`.
+    pub fn truncate(&mut self, row: usize, length: usize) {
+        let held = self.lengths[row];
+        if length >= held {
+            return;
+        }
+        for sequence in self.layers.iter_mut().map(|layer| &mut layer[row]) {
+            let width = sequence.k.len() / held;
+            sequence.k.truncate(length * width);
+            sequence.v.truncate(length * width);
+        }
+        self.lengths[row] = length;
+    }
+
+    /// A copy of the first `length` tokens of the sequence `row`, as a cache of its own with room for `room` tokens.
+    pub fn prefix(&self, row: usize, length: usize, room: usize) -> Self {
+        let held = self.lengths[row].max(1);
+        let length = length.min(self.lengths[row]);
+        let copied = |values: &[f32]| {
+            let width = values.len() / held;
+            let mut copy = Vec::with_capacity(room.max(length) * width);
+            copy.extend_from_slice(&values[..length * width]);
+            copy
+        };
+        let layers = self.layers.iter().map(|layer| {
+            vec![SequenceCache {
+                k: copied(&layer[row].k),
+                v: copied(&layer[row].v),
+            }]
+        });
+        let cross = self.cross.iter().map(|layer| vec![Arc::clone(&layer[row])]);
+        Self {
+            layers: layers.collect(),
+            cross: cross.collect(),
+            lengths: vec![length],
+        }
     }
 
     /// Bytes held; keys and values that several sequences share count once for each.
@@ -64,5 +149,74 @@ impl KvCache {
         sequences
             .map(|s| (s.k.capacity() + s.v.capacity()) * size_of::<f32>())
             .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two layers of width 2; token t of sequence b holds 10·b + t.
+    fn cache(lengths: &[usize]) -> KvCache {
+        let mut cache = KvCache::new(2, lengths.len());
+        for layer in &mut cache.layers {
+            for (b, (sequence, &length)) in layer.iter_mut().zip(lengths).enumerate() {
+                for t in 0..length {
+                    sequence.k.extend([(10 * b + t) as f32; 2]);
+                    sequence.v.extend([-((10 * b + t) as f32); 2]);
+                }
+            }
+        }
+        let ends = lengths.iter().scan(0, |end, &length| {
+            *end += length as u32;
+            Some(*end)
+        });
+        let cu: Vec<u32> = std::iter::once(0).chain(ends).collect();
+        cache.advance(&cu);
+        cache
+    }
+
+    fn keys(cache: &KvCache) -> Vec<Vec<f32>> {
+        let layer = &cache.layers[1];
+        layer
+            .iter()
+            .map(|sequence| sequence.k.iter().step_by(2).copied().collect())
+            .collect()
+    }
+
+    #[test]
+    fn rows_are_kept_repeated_and_dropped() {
+        let mut rows = cache(&[1, 2, 3]);
+        rows.select(&[2, 0, 2]);
+        assert_eq!(rows.lengths(), [3, 1, 3]);
+        assert_eq!(
+            keys(&rows),
+            [vec![20.0, 21.0, 22.0], vec![0.0], vec![20.0, 21.0, 22.0]]
+        );
+    }
+
+    #[test]
+    fn a_sequence_moves_from_cache_to_cache() {
+        let mut from = cache(&[2, 1, 3]);
+        let taken = from.take(1);
+        assert_eq!((taken.lengths(), from.lengths()), (&[1][..], &[2, 3][..]));
+        from.append(taken);
+        assert_eq!(from.lengths(), [2, 3, 1]);
+        assert_eq!(keys(&from)[2], [10.0]);
+    }
+
+    #[test]
+    fn a_cache_is_cut_and_its_beginning_copied() {
+        let mut rows = cache(&[3, 4]);
+        let copy = rows.prefix(1, 2, 9);
+        rows.truncate(1, 1);
+        rows.truncate(0, 5);
+        assert_eq!(rows.lengths(), [3, 1]);
+        assert_eq!(keys(&rows)[1], [10.0]);
+        assert_eq!(
+            (copy.lengths(), keys(&copy)),
+            (&[2][..], vec![vec![10.0, 11.0]])
+        );
+        assert!(copy.layers[0][0].v.capacity() >= 18);
     }
 }

@@ -3,6 +3,7 @@
 //! The name of a parameter is its path in the module, such as `layers.0.attention.query.weight`.
 
 use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
@@ -123,6 +124,15 @@ pub fn update<M: Module>(module: M, f: impl FnMut(&ParameterInfo, &mut [f32])) -
     })
 }
 
+/// Of a module that trains, leaves the parameters that `frozen` names out of the graph: no gradient is computed for them, nor for what
+/// lies before all others. The rest is trained.
+pub fn freeze<M: Module>(module: M, frozen: impl FnMut(&ParameterInfo) -> bool) -> M {
+    module.map(&mut Freeze {
+        path: Vec::new(),
+        frozen,
+    })
+}
+
 fn visit<M: Module>(module: &M, f: impl FnMut(ParameterInfo, &dyn Fn() -> Vec<f32>)) {
     struct Visit<F> {
         path: Vec<String>,
@@ -224,11 +234,8 @@ impl<F: FnMut(&ParameterInfo, &mut [f32])> ModuleMapper for Update<F> {
             shape: param.lazy_shape().to_vec(),
         };
         let (id, tensor, _) = param.consume();
-        let tracked = tensor.is_autodiff();
-        let mut inner = tensor
-            .inner()
-            .try_into_primitive::<Flex>()
-            .expect("parameters live on the CPU device");
+        let (tracked, trained) = (tensor.is_autodiff(), tensor.is_require_grad());
+        let mut inner = outside(tensor);
         if inner.as_slice::<f32>().is_none() {
             inner = inner.to_contiguous();
         }
@@ -237,10 +244,52 @@ impl<F: FnMut(&ParameterInfo, &mut [f32])> ModuleMapper for Update<F> {
         let tensor = Tensor::from_primitive::<Flex>(inner);
         Param::initialized(
             id,
-            if tracked {
-                tensor.autodiff().require_grad()
-            } else {
-                tensor
+            match (tracked, trained) {
+                (true, true) => tensor.autodiff().require_grad(),
+                (true, false) => tensor.autodiff(),
+                (false, _) => tensor,
+            },
+        )
+    }
+}
+
+/// The values of a parameter, outside of any graph.
+fn outside<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    tensor
+        .inner()
+        .try_into_primitive::<Flex>()
+        .expect("parameters live on the CPU device")
+}
+
+struct Freeze<F> {
+    path: Vec<String>,
+    frozen: F,
+}
+
+impl<F: FnMut(&ParameterInfo) -> bool> ModuleMapper for Freeze<F> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let info = ParameterInfo {
+            name: self.path.join("."),
+            shape: param.lazy_shape().to_vec(),
+        };
+        let (id, tensor, _) = param.consume();
+        if !tensor.is_autodiff() {
+            return Param::initialized(id, tensor);
+        }
+        let tensor = Tensor::from_primitive::<Flex>(outside(tensor)).autodiff();
+        Param::initialized(
+            id,
+            match (self.frozen)(&info) {
+                true => tensor,
+                false => tensor.require_grad(),
             },
         )
     }

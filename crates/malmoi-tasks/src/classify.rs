@@ -3,10 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::encoder::Encoder;
 use crate::error::TaskError;
-use crate::metrics::classification::Confusion;
+use crate::metrics::classification::{Confusion, binary_f1};
 use crate::records::Record;
-use crate::task::{Case, Encoder, OutputKind, Prediction, Task, TextColumns, Truth, probabilities};
+use crate::task::{
+    Case, OutputKind, Prediction, Task, TextColumns, Truth, best, class_of, distinct,
+    probabilities, summed,
+};
 
 /// One class a row.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -32,15 +36,11 @@ impl Task for Classify {
 
     /// The distinct labels: in the order of their numbers when all are whole numbers, else in the order of their code points.
     fn labels(&self, records: &[Record]) -> Result<Vec<String>, TaskError> {
-        let mut labels = records
+        let labels = records
             .iter()
             .map(|record| record.text(&self.0.label_column))
             .collect::<Result<Vec<_>, _>>()?;
-        labels.sort_unstable();
-        labels.dedup();
-        if labels.iter().all(|label| label.parse::<i64>().is_ok()) {
-            labels.sort_by_key(|label| label.parse::<i64>().unwrap_or_default());
-        }
+        let labels = distinct(labels);
         match labels.as_slice() {
             [only] => Err(TaskError::OneLabel(only.clone())),
             _ => Ok(labels),
@@ -53,32 +53,26 @@ impl Task for Classify {
         labels: Option<&[String]>,
         encoder: &Encoder<'_>,
     ) -> Result<Case, TaskError> {
-        let (input, truncated) = self.0.encode(record, encoder)?;
-        let class = |labels: &[String]| {
+        let class = |labels| {
             let label = record.text(&self.0.label_column)?;
-            let place = labels.iter().position(|known| *known == label);
-            place
-                .map(|class| Truth::Class(class as u32))
-                .ok_or_else(|| TaskError::UnknownLabel {
-                    place: record.place().to_owned(),
-                    label,
-                    known: labels.join(", "),
-                })
+            class_of(record, label, labels).map(Truth::Class)
         };
-        Ok(Case {
-            input,
-            truth: labels.map(class).transpose()?,
-            truncated,
-        })
+        let truth = labels.map(class).transpose()?;
+        Ok(Case::new(self.0.encode(record, encoder)?, truth, record))
     }
 
-    fn decode(&self, logits: &[f32]) -> Prediction {
-        Prediction::Classes(probabilities(logits))
+    fn decode(&self, case: &Case, outputs: &[f32], _: &[String]) -> Prediction {
+        Prediction::Classes(probabilities(&summed(outputs, case.inputs.len())))
     }
 
-    /// `loss` (mean cross-entropy), `accuracy`, `f1` (plain mean over the classes), `matthews`, and `majority`: the accuracy of always
-    /// saying the most frequent class.
-    fn score(&self, truths: &[Truth], predictions: &[Prediction]) -> Vec<(&'static str, f64)> {
+    /// `loss` (mean cross-entropy), `accuracy`, `f1` (plain mean over the classes), `f1_weighted` (mean by their rows), `f1_binary` (of
+    /// the second of two classes; absent for more), `matthews`, and `majority`: the accuracy of always saying the most frequent class.
+    fn score(
+        &self,
+        truths: &[Truth],
+        predictions: &[Prediction],
+        labels: &[String],
+    ) -> Vec<(&'static str, f64)> {
         let (mut right, mut said, mut loss) = (Vec::new(), Vec::new(), 0.0);
         for pair in truths.iter().zip(predictions) {
             if let (Truth::Class(class), Prediction::Classes(probabilities)) = pair {
@@ -92,20 +86,25 @@ impl Task for Classify {
         let n = right.len().max(1) as f64;
         let confusion = Confusion::new(&right, &said);
         let most = confusion.support().into_iter().max().unwrap_or(0);
-        vec![
+        let mut scores = vec![
             ("loss", loss / n),
             ("accuracy", confusion.accuracy()),
             ("f1", confusion.macro_average().f1),
+            ("f1_weighted", confusion.weighted_average().f1),
             ("matthews", confusion.matthews()),
             ("majority", most as f64 / n),
-        ]
+        ];
+        if labels.len() == 2 || truths.is_empty() {
+            scores.insert(4, ("f1_binary", binary_f1(&right, &said)));
+        }
+        scores
     }
 
     fn judged_by(&self) -> (&'static str, bool) {
         ("accuracy", true)
     }
 
-    fn show(&self, prediction: &Prediction, labels: &[String]) -> Value {
+    fn show(&self, _: &Case, prediction: &Prediction, labels: &[String]) -> Value {
         let Prediction::Classes(probabilities) = prediction else {
             return Value::Null;
         };
@@ -119,19 +118,10 @@ impl Task for Classify {
     }
 }
 
-/// The first of the largest.
-fn best(values: &[f64]) -> usize {
-    let first = (0, f64::NEG_INFINITY);
-    let best = values.iter().enumerate().fold(
-        first,
-        |best, (i, &v)| if v > best.1 { (i, v) } else { best },
-    );
-    best.0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::Sequence;
 
     fn records(labels: &[&str]) -> Vec<Record> {
         labels
@@ -160,10 +150,12 @@ mod tests {
         let truths = [0, 0, 0, 1].map(Truth::Class);
         let said = [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]]
             .map(|p| Prediction::Classes(p.to_vec()));
-        let scores = task.score(&truths, &said);
+        let scores = task.score(&truths, &said, &["0".into(), "1".into()]);
         let get = |name| scores.iter().find(|(n, _)| *n == name).unwrap().1;
         assert_eq!(get("accuracy"), 0.75);
         assert_eq!(get("majority"), 0.75);
+        assert!((get("f1_binary") - 2.0 / 3.0).abs() < 1e-12);
+        assert!((get("f1_weighted") - (3.0 * 0.8 + 2.0 / 3.0) / 4.0).abs() < 1e-12);
         // Class 0: precision 1, recall 2/3; class 1: precision 1/2, recall 1.
         assert!((get("f1") - (0.8 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
         let expected = -(0.9_f64.ln() + 0.6_f64.ln() + 0.2_f64.ln() + 0.7_f64.ln()) / 4.0;
@@ -173,8 +165,12 @@ mod tests {
     #[test]
     fn a_prediction_names_its_label() {
         let task = Classify::default();
-        let prediction = task.decode(&[0.0, 3.0_f32.ln()]);
-        let shown = task.show(&prediction, &["부정".into(), "긍정".into()]);
+        let case = Case {
+            inputs: vec![Sequence::default()],
+            ..Case::default()
+        };
+        let prediction = task.decode(&case, &[0.0, 3.0_f32.ln()], &[]);
+        let shown = task.show(&case, &prediction, &["부정".into(), "긍정".into()]);
         assert_eq!(shown["label"], "긍정");
         assert!((shown["probability"].as_f64().unwrap() - 0.75).abs() < 1e-6);
         assert!((shown["probabilities"]["부정"].as_f64().unwrap() - 0.25).abs() < 1e-6);

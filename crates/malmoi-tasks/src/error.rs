@@ -39,6 +39,38 @@ pub enum TaskError {
         /// The labels of the model.
         known: String,
     },
+    /// A choice that is none of those in its row.
+    #[error(
+        "{place}: column `{column}` holds `{found}`, expected the number of the right choice, 0 to {}; correct the row or remove it",
+        choices.saturating_sub(1)
+    )]
+    BadChoice {
+        /// File and line.
+        place: String,
+        /// The column.
+        column: String,
+        /// What is there.
+        found: String,
+        /// Choices of the row.
+        choices: usize,
+    },
+    /// An answer that is not where its offset says.
+    #[error(
+        "{place}: the answer `{answer}` should begin at character {start} of its context, where `{found}` stands{};          offsets count characters (not bytes) from 0: correct answer_start, or remove the question",
+        elsewhere.map(|at| format!(" (the answer is found at {at})")).unwrap_or_default()
+    )]
+    BadAnswer {
+        /// File and line.
+        place: String,
+        /// The answer.
+        answer: String,
+        /// Where it should begin.
+        start: usize,
+        /// What stands there.
+        found: String,
+        /// The first place where the context has it.
+        elsewhere: Option<usize>,
+    },
     /// All rows have the same label.
     #[error(
         "every row of the training data has the label `{0}`, expected at least two different ones; \

@@ -3,21 +3,37 @@
 //! A task is a file here: its settings (which columns hold what) implement [`Task`]. Training, evaluation and prediction know tasks
 //! through that trait alone.
 
+pub mod charts;
+pub mod choice;
 pub mod classify;
+pub mod conll;
+pub mod encoder;
 pub mod error;
 pub mod inputs;
 pub mod metrics;
+pub mod multilabel;
+pub mod pair;
 pub mod qa;
 pub mod records;
 pub mod regress;
+pub mod report;
+pub mod tag;
 pub mod task;
 pub mod text2text;
+pub mod zeroshot;
 
+pub use choice::Choice;
 pub use classify::Classify;
+pub use encoder::{Encoded, Encoder};
 pub use error::TaskError;
-pub use records::{Record, read_records};
+pub use inputs::TaskTokens;
+pub use multilabel::MultiLabel;
+pub use pair::Pair;
+pub use qa::QuestionAnswering;
+pub use records::{Record, Records, collected, read_records, read_rows};
 pub use regress::Regress;
+pub use tag::Tag;
 pub use task::{
-    Case, Encoder, OutputKind, Prediction, Sequence, Task, TaskSpec, TextColumns, Truth,
+    Case, Layout, Oddity, OutputKind, Prediction, Sequence, Task, TaskSpec, TextColumns, Truth,
 };
 pub use text2text::Text2text;

@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::encoder::Encoder;
 use crate::error::TaskError;
 use crate::metrics::correlation::{mae, mse, pearson, spearman};
 use crate::records::Record;
-use crate::task::{Case, Encoder, OutputKind, Prediction, Task, TextColumns, Truth};
+use crate::task::{Case, OutputKind, Prediction, Task, TextColumns, Truth, summed};
 
 /// One value a row, as in graded similarity.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -40,21 +41,23 @@ impl Task for Regress {
         labels: Option<&[String]>,
         encoder: &Encoder<'_>,
     ) -> Result<Case, TaskError> {
-        let (input, truncated) = self.0.encode(record, encoder)?;
         let truth = labels.map(|_| record.number(&self.0.label_column).map(Truth::Value));
-        Ok(Case {
-            input,
-            truth: truth.transpose()?,
-            truncated,
-        })
+        let truth = truth.transpose()?;
+        Ok(Case::new(self.0.encode(record, encoder)?, truth, record))
     }
 
-    fn decode(&self, logits: &[f32]) -> Prediction {
-        Prediction::Value(logits.first().copied().map_or(f64::NAN, f64::from))
+    fn decode(&self, case: &Case, outputs: &[f32], _: &[String]) -> Prediction {
+        let sum = summed(outputs, case.inputs.len());
+        Prediction::Value(sum.first().copied().map_or(f64::NAN, f64::from))
     }
 
     /// `loss` (mean squared error), `pearson`, `spearman`, `mae`.
-    fn score(&self, truths: &[Truth], predictions: &[Prediction]) -> Vec<(&'static str, f64)> {
+    fn score(
+        &self,
+        truths: &[Truth],
+        predictions: &[Prediction],
+        _: &[String],
+    ) -> Vec<(&'static str, f64)> {
         let (mut right, mut said) = (Vec::new(), Vec::new());
         for pair in truths.iter().zip(predictions) {
             if let (Truth::Value(truth), Prediction::Value(value)) = pair {
@@ -74,7 +77,7 @@ impl Task for Regress {
         ("pearson", true)
     }
 
-    fn show(&self, prediction: &Prediction, _: &[String]) -> Value {
+    fn show(&self, _: &Case, prediction: &Prediction, _: &[String]) -> Value {
         match prediction {
             Prediction::Value(value) => json!({ "value": value }),
             _ => Value::Null,
@@ -91,7 +94,7 @@ mod tests {
         let task = Regress::default();
         let truths = [0.0, 1.0, 2.0].map(Truth::Value);
         let said = [1.0, 2.0, 3.0].map(Prediction::Value);
-        let scores = task.score(&truths, &said);
+        let scores = task.score(&truths, &said, &[]);
         assert_eq!(scores[0], ("loss", 1.0));
         assert!((scores[1].1 - 1.0).abs() < 1e-12);
         let record = Record::new("f: line 2", &[("text", "a"), ("label", "nan")]);

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::encoder::{Encoded, Encoder};
 use crate::error::TaskError;
 use crate::metrics::bleu::{BleuOptions, corpus_bleu};
 use crate::metrics::chrf::corpus_chrf;
 use crate::metrics::mean;
 use crate::records::Record;
-use crate::task::{Case, Encoder, OutputKind, Prediction, Sequence, Task, Truth};
+use crate::task::{Case, OutputKind, Prediction, Sequence, Task, Truth};
 
 /// A text from a text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,10 +65,14 @@ impl Task for Text2text {
         encoder: &Encoder<'_>,
     ) -> Result<Case, TaskError> {
         let source = format!("{}{}", self.prefix, record.text(&self.source_column)?);
-        let (input, mut truncated) = if encoder.decoder_only {
-            let (ids, cut) = encoder.ended(&source, encoder.max_len)?;
+        let mut encoded = if encoder.decoder_only {
+            let (ids, truncated) = encoder.ended(&source, encoder.max_len)?;
             let segments = vec![0; ids.len()];
-            (Sequence { ids, segments }, cut)
+            Encoded {
+                inputs: vec![Sequence { ids, segments }],
+                truncated,
+                empty: source.trim().is_empty(),
+            }
         } else {
             encoder.encode(&source, None)?
         };
@@ -76,24 +81,25 @@ impl Task for Text2text {
             Some(_) => {
                 let target = record.text(&self.target_column)?;
                 let (ids, cut) = encoder.ended(&target, self.max_target_len)?;
-                truncated |= cut;
+                encoded.truncated |= cut;
                 Some(Truth::Text(target, ids))
             }
         };
-        Ok(Case {
-            input,
-            truth,
-            truncated,
-        })
+        Ok(Case::new(encoded, truth, record))
     }
 
-    fn decode(&self, _: &[f32]) -> Prediction {
+    fn decode(&self, _: &Case, _: &[f32], _: &[String]) -> Prediction {
         Prediction::Text(String::new())
     }
 
     /// `bleu` and `chrf` of the corpus, from 0 to 100, and `exact_match`, the share of texts that are equal but for white space at
     /// their ends.
-    fn score(&self, truths: &[Truth], predictions: &[Prediction]) -> Vec<(&'static str, f64)> {
+    fn score(
+        &self,
+        truths: &[Truth],
+        predictions: &[Prediction],
+        _: &[String],
+    ) -> Vec<(&'static str, f64)> {
         let (mut right, mut said) = (Vec::new(), Vec::new());
         for pair in truths.iter().zip(predictions) {
             if let (Truth::Text(truth, _), Prediction::Text(text)) = pair {
@@ -118,7 +124,7 @@ impl Task for Text2text {
         ("bleu", true)
     }
 
-    fn show(&self, prediction: &Prediction, _: &[String]) -> Value {
+    fn show(&self, _: &Case, prediction: &Prediction, _: &[String]) -> Value {
         match prediction {
             Prediction::Text(text) => json!({ "text": text }),
             _ => Value::Null,

@@ -3,6 +3,7 @@
 mod build;
 mod documents;
 mod lines;
+mod parquet;
 mod rows;
 mod token_file;
 

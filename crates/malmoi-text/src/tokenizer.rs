@@ -106,6 +106,23 @@ impl Tokenizer {
         })
     }
 
+    /// The same tokenizer with special tokens of these names added behind its vocabulary; those it has already stay where they are.
+    ///
+    /// # Errors
+    /// [`TextError::Encode`] when the vocabulary would grow beyond what ids can say.
+    pub fn with_special_tokens(&self, names: &[&str]) -> Result<Self> {
+        let mut inner = self.shared.inner.clone();
+        let tokens = names
+            .iter()
+            .map(|name| tokenizers::AddedToken::from(*name, true));
+        inner
+            .add_special_tokens(tokens.collect::<Vec<_>>())
+            .map_err(|error| TextError::Encode(error.to_string()))?;
+        let sentencepiece = self.shared.sentencepiece.as_ref();
+        let sentencepiece = sentencepiece.map(|file| (file.model.clone(), file.bytes.clone()));
+        Self::assemble(inner, sentencepiece, self.shared.config.clone()).map_err(TextError::Encode)
+    }
+
     /// Name of the algorithm: `WordPiece`, `BPE`, `Unigram` or `WordLevel`.
     pub fn kind(&self) -> &'static str {
         use tokenizers::ModelWrapper as M;
@@ -406,6 +423,38 @@ impl Tokenizer {
             .simple_id_to_token(id)
             .or_else(|| self.shared.inner.get_model().id_to_token(id))
             .is_some_and(|token| added.is_special_token(&token))
+    }
+
+    /// The bytes that a token adds to a text wherever it stands: for decoders that put token behind token (byte-level BPE,
+    /// SentencePiece). `None` for special tokens, ids outside the vocabulary, and tokenizers whose tokens look different beside
+    /// others (WordPiece).
+    pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
+        use tokenizers::DecoderWrapper as D;
+        if self.is_special(id) {
+            return None;
+        }
+        let token = self.id_to_token(id)?;
+        if self.decodes_bytes() {
+            let mut bytes = Vec::new();
+            stream::push_bytes(&token, &mut bytes);
+            return Some(bytes);
+        }
+        let spaced = self.shared.sentencepiece.is_some()
+            || matches!(
+                self.shared.inner.get_decoder(),
+                Some(D::Metaspace(_) | D::Sequence(_))
+            );
+        if !spaced {
+            return None;
+        }
+        let byte = token
+            .strip_prefix("<0x")
+            .and_then(|rest| rest.strip_suffix('>'))
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        Some(match byte {
+            Some(byte) => vec![byte],
+            None => token.replace('\u{2581}', " ").into_bytes(),
+        })
     }
 
     /// True when the decoder works on bytes, as GPT-2's does.

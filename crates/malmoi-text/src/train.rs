@@ -48,6 +48,8 @@ pub enum Layout {
     Gpt,
     /// `<pad> </s> <unk>` (ids 0 to 2); texts end with `</s>`.
     T5,
+    /// `<s> <pad> </s> <unk> <mask>` (ids 0 to 4); texts become `<s> A </s>` and `<s> A </s> </s> B </s>`.
+    Bart,
     /// No special token at all; an unknown character is an error.
     None,
 }
@@ -134,6 +136,7 @@ impl TrainOptions {
             Layout::Gpt if matches!(self.algorithm, Algorithm::Bpe) => vec!["<|endoftext|>"],
             Layout::Gpt => vec!["<|endoftext|>", "<unk>"],
             Layout::T5 => vec!["<pad>", "</s>", "<unk>"],
+            Layout::Bart => vec!["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
             Layout::None => vec![],
         }
         .into_iter()
@@ -156,7 +159,7 @@ impl TrainOptions {
             && matches!(self.algorithm, Algorithm::WordPiece | Algorithm::Unigram)
         {
             return refuse(
-                "wordpiece and unigram need an unknown token; choose the layout bert, gpt or t5",
+                "wordpiece and unigram need an unknown token; choose the layout bert, gpt, t5 or bart",
             );
         }
         if self.byte_fallback && self.algorithm != Algorithm::Unigram {
@@ -376,7 +379,7 @@ pub(crate) fn unknown(options: &TrainOptions) -> Option<&'static str> {
     match (options.layout(), options.algorithm) {
         (Layout::Bert, _) => Some("[UNK]"),
         (Layout::None, _) | (Layout::Gpt, Algorithm::Bpe) => None,
-        (Layout::Gpt | Layout::T5, _) => Some("<unk>"),
+        (Layout::Gpt | Layout::T5 | Layout::Bart, _) => Some("<unk>"),
     }
 }
 
@@ -391,6 +394,21 @@ fn assemble_spec(options: &TrainOptions, special: &[String], model: Value) -> Sp
             spec::template(
                 &[Part::First(0), end()],
                 &[Part::First(0), end(), Part::Second(0), end()],
+            )
+        }
+        Layout::Bart => {
+            let start = || Part::Special("<s>", id("<s>"), 0);
+            let end = || Part::Special("</s>", id("</s>"), 0);
+            spec::template(
+                &[start(), Part::First(0), end()],
+                &[
+                    start(),
+                    Part::First(0),
+                    end(),
+                    end(),
+                    Part::Second(0),
+                    end(),
+                ],
             )
         }
         Layout::Gpt | Layout::None if is_bpe => spec::byte_level(true, false),
@@ -470,6 +488,15 @@ fn config(options: &TrainOptions) -> Map<String, Value> {
             ("pad_token", "<pad>"),
             ("eos_token", "</s>"),
             ("unk_token", "<unk>"),
+        ],
+        Layout::Bart => &[
+            ("bos_token", "<s>"),
+            ("cls_token", "<s>"),
+            ("pad_token", "<pad>"),
+            ("eos_token", "</s>"),
+            ("sep_token", "</s>"),
+            ("unk_token", "<unk>"),
+            ("mask_token", "<mask>"),
         ],
         Layout::None => &[],
     };

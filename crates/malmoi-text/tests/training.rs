@@ -219,6 +219,33 @@ fn a_memory_bound_drops_rare_words_and_says_so() {
 }
 
 #[test]
+fn the_layout_of_bart_starts_and_ends_texts() {
+    let trained = trained(&TrainOptions {
+        layout: Some(Layout::Bart),
+        ..options(Algorithm::Bpe)
+    })
+    .unwrap();
+    let tokenizer = trained.tokenizer;
+    let special = tokenizer.special();
+    assert_eq!(
+        [
+            special.bos,
+            special.pad,
+            special.eos,
+            special.unk,
+            special.mask
+        ],
+        [0, 1, 2, 3, 4].map(Some)
+    );
+    let ids = tokenizer.encode_ids("영화", true).unwrap();
+    assert_eq!((ids[0], ids[ids.len() - 1]), (0, 2));
+    let options = malmoi_text::EncodeOptions::default();
+    let pair = tokenizer.encode("영화", Some("영화"), &options).unwrap();
+    let inside = &ids[1..ids.len() - 1];
+    assert_eq!(pair.ids, [&[0], inside, &[2, 2], inside, &[2]].concat());
+}
+
+#[test]
 fn contradictions_are_refused() {
     let refuse = |change: fn(&mut TrainOptions)| {
         let mut options = options(Algorithm::WordPiece);

@@ -11,6 +11,9 @@ use crate::error::TrainError;
 /// Directory of the tokenizer in a run directory.
 pub(crate) const TOKENIZER: &str = "tokenizer";
 
+/// Directory of the files that say how vectors of sentences are made.
+pub(crate) const LAYOUT: &str = "layout";
+
 /// Name and path of the files of a directory.
 pub(crate) fn files_in(dir: &Path) -> Result<Vec<(String, PathBuf)>, TrainError> {
     let mut files = Vec::new();

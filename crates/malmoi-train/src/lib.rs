@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod data;
+pub mod embedding;
 pub mod error;
 mod files;
 pub mod finetune;

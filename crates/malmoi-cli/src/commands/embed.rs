@@ -3,6 +3,7 @@
 use clap::Args;
 use malmoi_infer::embed::{EmbedOptions, cosine};
 use malmoi_infer::pipeline::Embedding;
+use malmoi_models::SentenceLayout;
 use serde_json::json;
 
 use crate::arguments::{Global, ModelArguments};
@@ -37,10 +38,11 @@ pub struct Embed {
 impl Embed {
     pub fn run(self, global: &Global) -> Result<()> {
         let texts = self.text.texts()?;
+        let layout = SentenceLayout::read(&model::directory(&self.model.model, global)?)?;
         let pipeline = model::pipeline(&self.model, global)?;
         let options = EmbedOptions {
-            normalize: self.normalize,
-            ..self.embed.options(self.language)
+            normalize: self.normalize || layout.as_ref().is_some_and(|layout| layout.normalize),
+            ..self.embed.options(layout.as_ref(), self.language)
         };
         let bar = progress::bar(global.quiet, texts.len() as u64, "embedding", "texts");
         let (mut vectors, mut cut) = (Vec::new(), 0);

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use malmoi_infer::retrieval::{Found, retrieval};
+use malmoi_infer::retrieval::{Found, centre, retrieval};
+use malmoi_models::SentenceLayout;
 use malmoi_tasks::read_records;
 use serde_json::json;
 
@@ -49,6 +50,9 @@ pub struct Retrieval {
     /// Language id of the targets
     #[arg(long, value_name = "N")]
     target_language: Option<u32>,
+    /// Take the mean of a side from each of its vectors first: what all texts of a language have in common
+    #[arg(long)]
+    center: bool,
     /// Encoding of the file
     #[arg(long, value_name = "NAME", default_value = "utf-8")]
     encoding: String,
@@ -61,13 +65,15 @@ impl Retrieval {
     pub fn run(self, global: &Global) -> Result<()> {
         let columns = [self.source_column.as_str(), self.target_column.as_str()];
         let records = read_records(&self.data, &columns, &self.encoding)?;
+        let layout = SentenceLayout::read(&model::directory(&self.model.model, global)?)?;
         let pipeline = model::pipeline(&self.model, global)?;
         let n_texts = 2 * records.len() as u64;
         let bar = progress::bar(global.quiet, n_texts, "embedding", "texts");
         let mut truncated = 0;
         let mut side = |column: &str, language| -> Result<Vec<Vec<f32>>> {
             let texts: Result<Vec<String>, _> = records.iter().map(|r| r.text(column)).collect();
-            let (options, mut vectors) = (self.embed.options(language), Vec::new());
+            let (options, mut vectors) =
+                (self.embed.options(layout.as_ref(), language), Vec::new());
             embed_all(&pipeline, &texts?, &options, &bar, |_, embedding| {
                 truncated += usize::from(embedding.truncated);
                 vectors.push(embedding.vector);
@@ -75,9 +81,13 @@ impl Retrieval {
             })?;
             Ok(vectors)
         };
-        let sources = side(columns[0], self.source_language)?;
-        let targets = side(columns[1], self.target_language)?;
+        let mut sources = side(columns[0], self.source_language)?;
+        let mut targets = side(columns[1], self.target_language)?;
         bar.finish_and_clear();
+        if self.center {
+            centre(&mut sources);
+            centre(&mut targets);
+        }
         let found = retrieval(&sources, &targets);
         let chance = 1.0 / records.len() as f64;
         if self.json {

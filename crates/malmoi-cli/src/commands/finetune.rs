@@ -1,16 +1,22 @@
 //! `malmoi finetune`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use malmoi_train::finetune::{self, FinetuneConfig};
-use malmoi_train::training::{Event, RunOptions, StopReason};
+use malmoi_tasks::TaskSpec;
+use malmoi_tasks::charts::Curves;
+use malmoi_train::finetune::{self, FinetuneConfig, SweepSection};
+use malmoi_train::training::{Event, RunOptions};
 use toml::Value;
 
 use crate::arguments::Global;
-use crate::failure::{Failure, Result};
-use crate::task::{ClassifyFlags, RegressFlags, TaskArguments, Text2textFlags};
-use crate::training::{Watcher, describe};
+use crate::commands::finetune_embed::FinetuneEmbed;
+use crate::failure::{Failure, INTERRUPTED, Result};
+use crate::task::{
+    ChoiceFlags, ClassifyFlags, PairFlags, QaFlags, RegressFlags, TagFlags, TaskArguments,
+    Text2textFlags,
+};
+use crate::training::{Watcher, conclude};
 use crate::{interrupt, model, output};
 
 /// What can be learned from a data set.
@@ -28,12 +34,39 @@ pub enum Finetune {
                       --label-column score --out malmoi-similarity"
     )]
     Regress(Run<RegressFlags>),
+    /// One label for a pair of texts: entailment, paraphrase
+    #[command(
+        after_help = "Example:\n  malmoi finetune pair --model malmoi-quickstart/bert --train nli.tsv --valid nli-valid.tsv --text-column premise \
+                      --pair-column hypothesis --out malmoi-nli"
+    )]
+    Pair(Run<PairFlags>),
+    /// A tag for every word or character: named entities
+    #[command(
+        after_help = "Files have a token and its tag a line and an empty line between sentences (CoNLL); with a character a line and headers (## ...) in KLUE's \
+                      layout. Tables (.jsonl, .parquet) have lists of tokens and tags.\n\nExample:\n  malmoi finetune tag --model malmoi-quickstart/bert --train train.tsv.gz \
+                      --valid valid.tsv.gz --out malmoi-names"
+    )]
+    Tag(Run<TagFlags>),
+    /// The answer to a question, cut out of a text
+    #[command(
+        after_help = "Files are SQuAD's JSON, or tables with a context, a question and answers. FILE#0-111 takes the articles 0 to 111.\n\nExample:\n  malmoi finetune qa \
+                      --model malmoi-quickstart/bert --train train.json --valid valid.json --max-len 384 --out malmoi-answers"
+    )]
+    Qa(Run<QaFlags>),
+    /// One of several continuations
+    #[command(
+        after_help = "Example:\n  malmoi finetune choice --model malmoi-quickstart/bert --train copa.tsv --text-column premise --question-column question \
+                      --choice-columns choice0,choice1 --out malmoi-copa"
+    )]
+    Choice(Run<ChoiceFlags>),
     /// A text from a text: translation, summaries, answers
     #[command(
         after_help = "A decoder alone (GPT-2) reads source and target as one text with its end token between them.\n\nExample:\n  malmoi finetune text2text --model malmoi-quickstart/gpt \
                       --train chat.tsv --source-column question --target-column answer --max-len 32 --max-target-len 32 --out malmoi-chat"
     )]
     Text2text(Run<Text2textFlags>),
+    /// Vectors of sentences: pairs that belong together, or pairs with scores
+    Embed(Box<FinetuneEmbed>),
 }
 
 impl Finetune {
@@ -41,7 +74,12 @@ impl Finetune {
         match self {
             Self::Classify(verb) => verb.run(global),
             Self::Regress(verb) => verb.run(global),
+            Self::Pair(verb) => verb.run(global),
+            Self::Tag(verb) => verb.run(global),
+            Self::Qa(verb) => verb.run(global),
+            Self::Choice(verb) => verb.run(global),
             Self::Text2text(verb) => verb.run(global),
+            Self::Embed(verb) => verb.run(global),
         }
     }
 }
@@ -49,15 +87,18 @@ impl Finetune {
 /// A fine-tuning run of one task.
 #[derive(Args, Debug)]
 pub struct Run<T: TaskArguments + Args> {
-    /// Pretrained model: a directory, a run, or a hub id
-    #[arg(long, value_name = "MODEL")]
-    model: String,
-    /// Training rows: .tsv, .csv or .jsonl (also .gz, .zst); may be given several times
-    #[arg(long, value_name = "FILE", required = true)]
+    /// Pretrained model: a directory, a run, or a hub id (a recipe may name one)
+    #[arg(long, value_name = "MODEL", required_unless_present = "config")]
+    model: Option<String>,
+    /// Training rows: a table (.tsv, .csv, .jsonl, also .gz, .zst; .parquet) or a file of the task's own layout; may be given several times
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
     train: Vec<PathBuf>,
     /// Validation rows
     #[arg(long, value_name = "FILE")]
     valid: Vec<PathBuf>,
+    /// Where the files are
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Folder of the run; `best` and `last` in it are model directories
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -87,6 +128,58 @@ pub struct Run<T: TaskArguments + Args> {
     /// Steps between evaluations (default: an epoch)
     #[arg(long, value_name = "N", help_heading = "Recipe")]
     eval_every: Option<u64>,
+    /// Forward passes of --batch-size rows in a step (default: 1)
+    #[arg(long, value_name = "N", help_heading = "Recipe")]
+    accumulation: Option<usize>,
+    /// Stop after so many evaluations without an improvement
+    #[arg(long, value_name = "N", help_heading = "Recipe")]
+    early_stop: Option<usize>,
+    /// Factor on the learning rate from each block to the one below it (default: 1)
+    #[arg(long, value_name = "X", help_heading = "Recipe")]
+    layer_decay: Option<f64>,
+    /// Freeze the embeddings and so many of the first blocks
+    #[arg(long, value_name = "N", help_heading = "Recipe")]
+    freeze_layers: Option<usize>,
+    /// Give the head initial values even where the files have one
+    #[arg(long, help_heading = "Recipe")]
+    reset_head: bool,
+    /// Weights of the classes: balanced, or a table such as {rare=5.0}
+    #[arg(long, value_name = "W", help_heading = "Recipe")]
+    class_weights: Option<String>,
+    /// Share of a target's weight that all classes get alike (default: 0)
+    #[arg(long, value_name = "P", help_heading = "Recipe")]
+    label_smoothing: Option<f64>,
+    /// Decoder: start, delimiter and extract tokens around the texts, as GPT-1 reads its tasks
+    #[arg(long, help_heading = "Recipe")]
+    task_tokens: bool,
+    /// Decoder: weight of the language-model loss beside that of the task (GPT-1: 0.5)
+    #[arg(long, value_name = "X", help_heading = "Recipe")]
+    lm_weight: Option<f64>,
+    /// Train low-rank adapters (LoRA) of this width in place of the body
+    #[arg(long, value_name = "N", help_heading = "Recipe")]
+    lora_rank: Option<usize>,
+    /// Adapters: their product is scaled by this over the rank (default: 16)
+    #[arg(long, value_name = "X", help_heading = "Recipe")]
+    lora_alpha: Option<f64>,
+    /// Adapters: last parts of the published names of the layers that get one, with commas (default: query and value)
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        help_heading = "Recipe"
+    )]
+    lora_targets: Vec<String>,
+    /// Runs with these seeds, with commas; mean and standard deviation are shown, the best model is kept
+    #[arg(
+        long,
+        value_name = "NS",
+        value_delimiter = ',',
+        help_heading = "Several runs"
+    )]
+    seeds: Vec<u64>,
+    /// Runs for every combination of the recipe's [sweep.grid], or of the grid of BERT's paper (18 runs)
+    #[arg(long, help_heading = "Several runs")]
+    sweep: bool,
     /// Encoding of the files (default: utf-8)
     #[arg(long, value_name = "NAME")]
     encoding: Option<String>,
@@ -106,27 +199,35 @@ pub struct Run<T: TaskArguments + Args> {
 
 impl<T: TaskArguments + Args> Run<T> {
     /// The flags as overrides of the recipe, then those of `--set`.
-    fn overrides(&self, global: &Global) -> Result<Vec<String>> {
+    fn overrides(&self, base: Option<TaskSpec>, global: &Global) -> Result<Vec<String>> {
         let text = |path: &PathBuf| Value::String(path.display().to_string());
         let list = |paths: &[PathBuf]| Value::Array(paths.iter().map(text).collect());
+        let some = |paths: &[PathBuf]| (!paths.is_empty()).then(|| list(paths));
+        let model = self
+            .model
+            .as_deref()
+            .map(|model| model::directory(model, global));
+        let names = self
+            .lora_targets
+            .iter()
+            .cloned()
+            .map(Value::String)
+            .collect();
         let mut pairs = vec![
-            (
-                "model.path",
-                Some(text(&model::directory(&self.model, global)?)),
-            ),
+            ("model.path", model.transpose()?.as_ref().map(text)),
             (
                 "model.accept_unknown_config",
-                Some(Value::Boolean(self.accept_unknown_config)),
+                self.accept_unknown_config.then_some(Value::Boolean(true)),
             ),
-            ("data.train", Some(list(&self.train))),
-            (
-                "data.valid",
-                (!self.valid.is_empty()).then(|| list(&self.valid)),
-            ),
+            ("data.train", some(&self.train)),
+            ("data.valid", some(&self.valid)),
+            ("data.dir", self.data_dir.as_ref().map(text)),
             ("data.max_len", self.max_len.map(whole)),
             ("data.encoding", self.encoding.clone().map(Value::String)),
             ("train.epochs", self.epochs.map(Value::Float)),
             ("train.batch_size", self.batch_size.map(whole)),
+            ("train.accumulation", self.accumulation.map(whole)),
+            ("train.early_stop", self.early_stop.map(whole)),
             ("train.dropout", self.dropout.map(Value::Float)),
             ("optimizer.lr", self.lr.map(Value::Float)),
             ("seed", self.seed.map(|seed| Value::Integer(seed as i64))),
@@ -135,22 +236,92 @@ impl<T: TaskArguments + Args> Run<T> {
                 "evaluate.every",
                 self.eval_every.map(|every| Value::Integer(every as i64)),
             ),
+            ("tune.layer_decay", self.layer_decay.map(Value::Float)),
+            ("tune.freeze_layers", self.freeze_layers.map(whole)),
+            (
+                "tune.reset_head",
+                self.reset_head.then_some(Value::Boolean(true)),
+            ),
+            (
+                "tune.label_smoothing",
+                self.label_smoothing.map(Value::Float),
+            ),
+            (
+                "tune.task_tokens",
+                self.task_tokens.then_some(Value::Boolean(true)),
+            ),
+            ("tune.lm_weight", self.lm_weight.map(Value::Float)),
+            ("tune.lora.rank", self.lora_rank.map(whole)),
+            ("tune.lora.alpha", self.lora_alpha.map(Value::Float)),
+            (
+                "tune.lora.targets",
+                (!self.lora_targets.is_empty()).then_some(Value::Array(names)),
+            ),
         ];
-        let spec = Value::try_from(self.task.spec(None))
+        let spec = Value::try_from(self.task.spec(base))
             .map_err(|error| Failure::work(error.to_string()))?;
         pairs.push(("task", Some(spec)));
         let flags = pairs
             .into_iter()
             .filter_map(|(key, value)| Some(format!("{key}={}", value?)));
-        Ok(flags.chain(self.set.iter().cloned()).collect())
+        // A table of weights is written as in a recipe.
+        let weights = (self.class_weights.iter()).map(|text| format!("tune.class_weights={text}"));
+        Ok(flags
+            .chain(weights)
+            .chain(self.set.iter().cloned())
+            .collect())
     }
 
-    fn run(self, global: &Global) -> Result<()> {
-        let overrides = self.overrides(global)?;
-        let config = match &self.config {
+    /// The task of the recipe file, which flags change.
+    fn recipe_task(&self) -> Result<Option<TaskSpec>> {
+        let Some(path) = &self.config else {
+            return Ok(None);
+        };
+        let table: toml::Table = toml::from_str(&crate::input::file(path)?)
+            .map_err(|error| Failure::input(format!("{}: {error}", path.display())))?;
+        let Some(task) = table.get("task").cloned() else {
+            return Ok(None);
+        };
+        let task: TaskSpec = (task.try_into())
+            .map_err(|error| Failure::input(format!("{}: [task]: {error}", path.display())))?;
+        let (asked, found) = (self.task.spec(None), task.task().name());
+        match asked.task().name() == found {
+            true => Ok(Some(task)),
+            false => Err(Failure::input(format!(
+                "{}: this recipe is for the task `{found}`, not `{}`: run `malmoi finetune {found}`",
+                path.display(),
+                asked.task().name()
+            ))),
+        }
+    }
+
+    /// The configuration: recipe, flags, and what several runs differ in.
+    fn configuration(&self, global: &Global) -> Result<FinetuneConfig> {
+        let overrides = self.overrides(self.recipe_task()?, global)?;
+        let mut config = match &self.config {
             Some(path) => FinetuneConfig::load(path, &overrides)?,
             None => FinetuneConfig::parse("", "the command line", &overrides)?,
         };
+        if !config.model.path.is_dir() {
+            let name = config.model.path.display().to_string();
+            config.model.path = model::directory(&name, global)?;
+        }
+        match (self.sweep, self.seeds.is_empty()) {
+            (true, _) => {
+                let mut section = config.sweep.take().unwrap_or_default();
+                if !self.seeds.is_empty() {
+                    section.seeds.clone_from(&self.seeds);
+                }
+                config.sweep = Some(section);
+            }
+            (false, false) => config.sweep = Some(SweepSection::of_seeds(self.seeds.clone())),
+            (false, true) => config.sweep = None,
+        }
+        Ok(config)
+    }
+
+    fn run(self, global: &Global) -> Result<()> {
+        let config = self.configuration(global)?;
         if self.resume && !self.out.is_dir() {
             return Err(Failure::input(format!(
                 "{}: there is no run to resume; start it without --resume",
@@ -163,32 +334,67 @@ impl<T: TaskArguments + Args> Run<T> {
             interrupt: Some(interrupt::graceful()),
             time_limit: None,
         };
+        if config.sweep.is_some() {
+            return several(&config, &options, global);
+        }
         let mut watcher = Watcher::new(global.quiet);
         let summary = finetune::run(&config, &options, &mut |event: &Event<'_>| {
             watcher.event(event)
         })?;
         watcher.finish();
-        output::line(format!(
-            "{}: {} of {} steps in {:.0} s ({:.1} ms a step)",
-            summary.reason.describe(),
-            output::thousands(summary.step as usize),
-            output::thousands(summary.steps as usize),
-            summary.seconds,
-            summary.milliseconds_per_step
-        ))?;
-        if let Some(found) = &summary.evaluation {
-            output::line(format!("validation: {}", describe(found)))?;
-        }
-        if let Some((step, value)) = summary.best {
-            output::line(format!("best: {value:.4} at step {step}"))?;
-        }
-        let best = summary.best_checkpoint.as_ref();
-        if summary.reason != StopReason::Interrupted {
-            let model = best.unwrap_or(&summary.last_checkpoint);
-            output::line(format!("model: {}", model.display()))?;
-        }
-        Ok(())
+        draw_curves(&self.out)?;
+        conclude(&summary)
     }
+}
+
+/// Several runs, and a table of what came of them.
+fn several(config: &FinetuneConfig, options: &RunOptions, global: &Global) -> Result<()> {
+    let mut watcher = Watcher::new(global.quiet);
+    let quiet = global.quiet;
+    let summary = finetune::sweep(
+        config,
+        options,
+        &mut |event: &Event<'_>| watcher.event(event),
+        &mut |summary| {
+            let text = format!("run {} of {} is done", summary.rows.len(), summary.runs);
+            crate::progress::remark(quiet, text);
+        },
+    )?;
+    let metric = summary.metric.replace('_', " ");
+    let keys: Vec<String> = summary
+        .rows
+        .first()
+        .map_or_else(Vec::new, |row| row.settings.keys().cloned().collect());
+    let mut rows = vec![keys.clone()];
+    rows[0].extend([format!("mean {metric}"), "deviation".into(), "runs".into()]);
+    for (settings, mean, deviation, runs) in summary.groups() {
+        let mut row: Vec<String> = settings.values().cloned().collect();
+        row.extend([
+            format!("{mean:.4}"),
+            format!("{deviation:.4}"),
+            runs.to_string(),
+        ]);
+        rows.push(row);
+    }
+    output::table(&"r".repeat(keys.len() + 3), &rows)?;
+    if let Some(best) = summary.best() {
+        output::line(format!(
+            "best: {metric} {:.4} in {} at step {}",
+            best.value, best.run, best.step
+        ))?;
+        output::line(format!("model: {}", options.out.join("best").display()))?;
+    }
+    match summary.rows.len() == summary.runs {
+        true => Ok(()),
+        false => Err(Failure::Said(INTERRUPTED)),
+    }
+}
+
+/// Writes the curves of a run into its folder.
+fn draw_curves(out: &Path) -> Result<()> {
+    let path = out.join("metrics.jsonl");
+    let curves = Curves::read(&crate::input::file(&path)?);
+    output::to_file(&out.join("curves.svg"), &curves.svg())
 }
 
 fn whole(n: usize) -> Value {

@@ -4,10 +4,13 @@ pub mod bench;
 pub mod doctor;
 pub mod embed;
 pub mod eval;
+pub mod eval_embed;
+pub mod eval_lm;
 pub mod eval_retrieval;
 mod eval_task;
 pub mod fill_mask;
 pub mod finetune;
+pub mod finetune_embed;
 pub mod generate;
 pub mod help;
 pub mod info;
@@ -16,10 +19,13 @@ pub mod predict;
 pub mod pretrain;
 pub mod quickstart;
 pub mod roofline;
+pub mod serve;
 pub mod tokenizer_encode;
 pub mod tokenizer_inspect;
 pub mod tokenizer_train;
 pub mod verify;
+pub mod zeroshot;
+pub mod zeroshot_classify;
 
 use clap::Subcommand;
 
@@ -51,6 +57,8 @@ pub enum Command {
     /// Measure a model on data
     #[command(subcommand, disable_help_subcommand = true)]
     Eval(eval::Eval),
+    /// Answer over HTTP, and show the web lab
+    Serve(serve::Serve),
     /// Compare with golden references
     Verify(verify::Verify),
     /// Time a documented workload
@@ -90,6 +98,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::FillMask(verb) => verb.run(&global),
         Command::Embed(verb) => verb.run(&global),
         Command::Eval(verb) => verb.run(&global),
+        Command::Serve(verb) => verb.run(&global),
         Command::Verify(verb) => verb.run(&global),
         Command::Bench(verb) => verb.run(&global),
         Command::Roofline(verb) => verb.run(&global),

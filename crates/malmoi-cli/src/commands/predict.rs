@@ -1,19 +1,27 @@
 //! `malmoi predict`.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use clap::{Args, Subcommand};
-use malmoi_infer::predict::predict;
-use malmoi_tasks::{Case, Record, TaskSpec, read_records};
+use malmoi_infer::predict::{PredictOptions, predict};
+use malmoi_tasks::qa::source_file;
+use malmoi_tasks::{Case, OutputKind, Record, Records, TaskError};
 use malmoi_text::RowFormat;
-use serde_json::{Map, Value};
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
 
 use crate::arguments::{Global, ModelArguments};
-use crate::failure::{Failure, Result};
+use crate::commands::zeroshot_classify::ZeroShotClassify;
+use crate::failure::{Failure, INTERRUPTED, Result};
 use crate::input::TextArguments;
-use crate::output;
-use crate::task::{ClassifyFlags, RegressFlags, TaskArguments, Text2textFlags};
+use crate::task::{
+    ChoiceFlags, ClassifyFlags, PairFlags, QaFlags, RegressFlags, TagFlags, TaskArguments,
+    Text2textFlags,
+};
 use crate::tuned::Tuned;
+use crate::{interrupt, output};
 
 /// What a fine-tuned model can be asked.
 #[derive(Subcommand, Debug)]
@@ -28,11 +36,31 @@ pub enum Predict {
         after_help = "Example:\n  malmoi predict regress --model malmoi-similarity --input pairs.tsv"
     )]
     Regress(Run<RegressFlags>),
+    /// The label of each pair of texts
+    #[command(after_help = "Example:\n  malmoi predict pair --model malmoi-nli --input pairs.tsv")]
+    Pair(Run<PairFlags>),
+    /// The entities in each text, with their places
+    #[command(
+        after_help = "--input takes texts (a line each), or files with a token a line (.conll, .tsv).\n\nExample:\n  malmoi predict tag --model malmoi-names --prompt \"이순신은 서울에서 태어났다.\""
+    )]
+    Tag(Run<TagFlags>),
+    /// The answer to each question, with its place in the context
+    #[command(
+        after_help = "--input takes SQuAD's JSON or a table with a context and a question.\n\nExample:\n  malmoi predict qa --model malmoi-answers --input questions.jsonl"
+    )]
+    Qa(Run<QaFlags>),
+    /// The choice for each row
+    #[command(
+        after_help = "Example:\n  malmoi predict choice --model malmoi-copa --input copa.tsv"
+    )]
+    Choice(Run<ChoiceFlags>),
     /// The text that belongs to each text
     #[command(
         after_help = "Example:\n  malmoi predict text2text --model malmoi-chat --prompt \"오늘 뭐 먹지?\""
     )]
     Text2text(Run<Text2textFlags>),
+    /// Labels that the model was never trained on
+    ZeroShotClassify(ZeroShotClassify),
 }
 
 impl Predict {
@@ -40,7 +68,12 @@ impl Predict {
         match self {
             Self::Classify(verb) => verb.run(global),
             Self::Regress(verb) => verb.run(global),
+            Self::Pair(verb) => verb.run(global),
+            Self::Tag(verb) => verb.run(global),
+            Self::Qa(verb) => verb.run(global),
+            Self::Choice(verb) => verb.run(global),
             Self::Text2text(verb) => verb.run(global),
+            Self::ZeroShotClassify(verb) => verb.run(global),
         }
     }
 }
@@ -59,63 +92,115 @@ pub struct Run<T: TaskArguments + Args> {
     max_len: Option<usize>,
 }
 
+/// Rows that are read, predicted and printed together: memory stays the same for any number of rows, and the first line comes soon.
+const WINDOW: usize = 512;
+
 impl<T: TaskArguments + Args> Run<T> {
     fn run(self, global: &Global) -> Result<()> {
         let tuned = Tuned::open(&self.model, &self.task, self.max_len, global)?;
+        let mut records = self.records(&tuned)?;
+        // After Ctrl-C the window that is being worked on is still printed.
+        let interrupted = interrupt::graceful();
+        loop {
+            let window = records
+                .by_ref()
+                .take(WINDOW)
+                .collect::<std::result::Result<Vec<Record>, _>>()?;
+            if window.is_empty() {
+                return Ok(());
+            }
+            predict_window(&tuned, &window)?;
+            if interrupted.load(Ordering::Relaxed) {
+                return Err(Failure::Said(INTERRUPTED));
+            }
+        }
+    }
+
+    /// The rows of a table, or a record a text.
+    fn records(&self, tuned: &Tuned) -> Result<Records> {
         let task = tuned.spec.task();
-        let table = self
-            .text
-            .input
-            .clone()
-            .filter(|path: &PathBuf| RowFormat::of(path).is_some());
         let columns: Vec<String> = task.inputs().iter().map(ToString::to_string).collect();
-        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        let records = match table {
-            Some(path) => read_records(&path, &columns, "utf-8")?,
-            None if columns.len() > 1 => {
-                return Err(Failure::input(format!(
-                    "this model reads pairs of texts: give --input with a table that has the columns {}",
-                    columns.join(" and ")
-                )));
-            }
-            None => self
-                .text
-                .texts()?
-                .iter()
-                .enumerate()
-                .map(|(row, text)| Record::new(format!("text {}", row + 1), &[(columns[0], text)]))
-                .collect(),
+        let table = self.text.input.as_deref().filter(|path| is_table(path));
+        if let Some(path) = table {
+            return Ok(task.rows(path, "utf-8", false)?);
+        }
+        let [column] = columns.as_slice() else {
+            return Err(Failure::input(format!(
+                "this model reads several texts a row: give --input with a table that has the columns {}",
+                columns.join(" and ")
+            )));
         };
-        let encoder = tuned.encoder();
-        let cases = records
-            .iter()
-            .map(|record| task.case(record, None, &encoder))
-            .collect::<std::result::Result<Vec<Case>, _>>()?;
-        let most = match &tuned.spec {
-            TaskSpec::Text2text(task) => task.max_target_len,
-            _ => 1,
-        };
-        let (model, tokenizer) = (&tuned.pipeline.model, &tuned.pipeline.tokenizer);
-        let predictions = predict(model, tokenizer, task, &cases, most, &mut |_| ())?;
-        for (record, (case, prediction)) in records.iter().zip(cases.iter().zip(&predictions)) {
-            let mut row = Map::new();
+        if !self.text.prompts.is_empty() {
+            let texts = self.text.texts()?;
+            let records: Vec<_> = (texts.iter().enumerate())
+                .map(|(row, text)| Ok(Record::new(format!("text {}", row + 1), &[(column, text)])))
+                .collect();
+            return Ok(Box::new(records.into_iter()));
+        }
+        let (origin, lines) = self.text.lines()?;
+        let (origin, column): (Arc<str>, _) = (origin.into(), column.clone());
+        let mut number = 0;
+        Ok(Box::new(lines.filter_map(move |line| {
+            number += 1;
+            let line = match line {
+                Ok(line) => line,
+                Err(error) => return Some(Err(TaskError::from(error))),
+            };
+            let cells = vec![(column.clone(), Value::String(line.clone()))];
+            (!line.is_empty()).then(|| Ok(Record::at(Arc::clone(&origin), number, cells)))
+        })))
+    }
+}
+
+/// Whether a file has rows of its own layout, or is a text a line.
+fn is_table(path: &Path) -> bool {
+    let (path, _) = source_file(path);
+    let name = path.display().to_string().to_ascii_lowercase();
+    let name = name.trim_end_matches(".gz").trim_end_matches(".zst");
+    let own = [".json", ".conll", ".bio", ".iob", ".iob2"];
+    RowFormat::of(&path).is_some() || own.iter().any(|end| name.ends_with(end))
+}
+
+/// Predicts and prints some rows, in their order.
+fn predict_window(tuned: &Tuned, records: &[Record]) -> Result<()> {
+    let (task, encoder) = (tuned.spec.task(), tuned.encoder());
+    let cases = records
+        .par_iter()
+        .map(|record| task.case(record, None, &encoder))
+        .collect::<std::result::Result<Vec<Case>, _>>()?;
+    let options = PredictOptions {
+        max_new_tokens: tuned.spec.max_new_tokens(),
+        ..PredictOptions::default()
+    };
+    let (model, tokenizer) = (&tuned.pipeline.model, &tuned.pipeline.tokenizer);
+    let predictions = predict(model, tokenizer, task, &cases, &options, &mut |_| ())?;
+    let columns = task.inputs();
+    for (record, (case, prediction)) in records.iter().zip(cases.iter().zip(&predictions)) {
+        let mut row = Map::new();
+        // Tags are shown with their text, whatever it was read from.
+        if task.output() != OutputKind::Tags {
             for column in &columns {
-                row.insert(column.to_string(), Value::String(record.text(column)?));
+                row.insert(
+                    column.to_string(),
+                    record.value(column).cloned().unwrap_or(Value::Null),
+                );
             }
-            if let Value::Object(shown) = task.show(prediction, tuned.labels()) {
-                // The input may be called what the output is called.
-                row.extend(shown.into_iter().map(|(key, value)| {
-                    match columns.contains(&key.as_str()) {
+        }
+        if let Value::Object(shown) = task.show(case, prediction, tuned.labels()) {
+            // The input may be called what the output is called.
+            row.extend(
+                shown
+                    .into_iter()
+                    .map(|(key, value)| match row.contains_key(&key) {
                         true => (format!("predicted_{key}"), value),
                         false => (key, value),
-                    }
-                }));
-            }
-            if case.truncated {
-                row.insert("truncated".into(), Value::Bool(true));
-            }
-            output::json(&Value::Object(row))?;
+                    })
+                    .collect::<Vec<_>>(),
+            );
         }
-        Ok(())
+        row.insert("tokens".into(), json!(case.tokens()));
+        row.insert("truncated".into(), json!(case.truncated));
+        output::json(&Value::Object(row))?;
     }
+    Ok(())
 }

@@ -6,4 +6,6 @@ mod help;
 mod speed;
 #[path = "../support/mod.rs"]
 mod support;
+mod tasks;
 mod verbs;
+mod zeroshot;

@@ -24,6 +24,15 @@ impl History<'_> {
 /// One rule. Rules apply in the order in which they are listed; the order matters.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Filter {
+    /// Adds to the logits of these ids; ids outside the vocabulary are passed over.
+    LogitBias(Vec<(u32, f64)>),
+    /// Lowers the logits of ids generated before (the prompt does not count).
+    GeneratedPenalty {
+        /// Once for every occurrence.
+        frequency: f64,
+        /// Once, however often.
+        presence: f64,
+    },
     /// Divides positive and multiplies negative logits of every id in the history by this factor (Keskar et al. 2019).
     RepetitionPenalty(f64),
     /// Removes every token that would complete an n-gram that the history already holds.
@@ -58,6 +67,17 @@ impl Filter {
     pub fn apply(&self, logits: &mut [f64], history: &History<'_>) {
         match self {
             Self::RepetitionPenalty(penalty) => repetition_penalty(logits, history.ids, *penalty),
+            Self::LogitBias(biases) => {
+                for &(id, bias) in biases {
+                    if let Some(logit) = logits.get_mut(id as usize) {
+                        *logit += bias;
+                    }
+                }
+            }
+            Self::GeneratedPenalty {
+                frequency,
+                presence,
+            } => generated_penalty(logits, history, *frequency, *presence),
             Self::NoRepeatNgram(n) => no_repeat_ngram(logits, history.ids, *n),
             Self::BadWords(sequences) => bad_words(logits, history.ids, sequences),
             Self::MinNewTokens { count, end_ids } => {
@@ -123,6 +143,16 @@ fn repetition_penalty(logits: &mut [f64], ids: &[u32], penalty: f64) {
             } else {
                 *logit / penalty
             };
+        }
+    }
+}
+
+fn generated_penalty(logits: &mut [f64], history: &History<'_>, frequency: f64, presence: f64) {
+    let mut generated = history.ids[history.prompt_len.min(history.ids.len())..].to_vec();
+    generated.sort_unstable();
+    for run in generated.chunk_by(|a, b| a == b) {
+        if let Some(logit) = logits.get_mut(run[0] as usize) {
+            *logit -= frequency * run.len() as f64 + presence;
         }
     }
 }

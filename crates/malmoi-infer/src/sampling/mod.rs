@@ -52,6 +52,12 @@ pub struct SamplingSettings {
     pub repetition_penalty: Option<f64>,
     /// Length of the n-grams that must not occur twice.
     pub no_repeat_ngram_size: Option<usize>,
+    /// Added to the logits of these ids.
+    pub logit_bias: Vec<(u32, f64)>,
+    /// Taken from the logit of an id once for every time that it was generated.
+    pub frequency_penalty: Option<f64>,
+    /// Taken from the logit of every id that was generated.
+    pub presence_penalty: Option<f64>,
     /// Sequences of ids that must not be produced.
     pub bad_words_ids: Vec<Vec<u32>>,
     /// Tokens to generate before an end token is allowed.
@@ -133,6 +139,19 @@ impl SamplingSettings {
             |x| (0.0..1.0).contains(&x),
             "a number from 0, below 1",
         )?;
+        for (name, value) in [
+            ("frequency_penalty", self.frequency_penalty),
+            ("presence_penalty", self.presence_penalty),
+        ] {
+            check(name, value, |x| x.abs() <= 2.0, "a number from -2 to 2")?;
+        }
+        if let Some((_, bias)) = self.logit_bias.iter().find(|(_, bias)| bias.is_nan()) {
+            return Err(SamplingError::Setting {
+                name: "logit_bias",
+                value: bias.to_string(),
+                expected: "numbers",
+            });
+        }
         let at_least_one = |x: f64| x >= 1.0;
         check(
             "top_k",
@@ -156,11 +175,21 @@ impl SamplingSettings {
         Ok(())
     }
 
-    /// The rules that hold for every way of choosing (greedy, beams, sampling), in their order: repetition penalty, n-gram
-    /// blocking, bad words, minimum of new tokens.
+    /// The rules that hold for every way of choosing (greedy, beams, sampling), in their order: bias, repetition penalty,
+    /// penalties on what was generated, n-gram blocking, bad words, minimum of new tokens.
     pub fn constraints(&self, end_ids: &[u32]) -> Vec<Filter> {
         let mut filters = Vec::new();
+        if !self.logit_bias.is_empty() {
+            filters.push(Filter::LogitBias(self.logit_bias.clone()));
+        }
         filters.extend(self.repetition_penalty.map(Filter::RepetitionPenalty));
+        let (frequency, presence) = (self.frequency_penalty, self.presence_penalty);
+        if frequency.is_some() || presence.is_some() {
+            filters.push(Filter::GeneratedPenalty {
+                frequency: frequency.unwrap_or(0.0),
+                presence: presence.unwrap_or(0.0),
+            });
+        }
         filters.extend(self.no_repeat_ngram_size.map(Filter::NoRepeatNgram));
         if !self.bad_words_ids.is_empty() {
             filters.push(Filter::BadWords(self.bad_words_ids.clone()));

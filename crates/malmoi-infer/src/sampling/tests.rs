@@ -213,3 +213,27 @@ fn bad_settings_and_logits_are_refused_by_name() {
         Err(SamplingError::NothingLeft)
     );
 }
+
+#[test]
+fn penalties_count_what_was_generated_and_not_the_prompt() {
+    let penalty = Filter::GeneratedPenalty {
+        frequency: 0.5,
+        presence: 1.0,
+    };
+    let row = apply(penalty, &[0.0; 4], &[3, 3, 1, 2, 1, 99], 2);
+    assert_eq!(row, [0.0, -2.0, -1.5, 0.0]);
+}
+
+#[test]
+fn a_bias_is_added_and_may_exclude() {
+    let bias = Filter::LogitBias(vec![(0, 1.5), (2, f64::NEG_INFINITY), (9, 1.0)]);
+    assert_eq!(
+        apply(bias, &[1.0, 1.0, 1.0], &[], 0),
+        [2.5, 1.0, f64::NEG_INFINITY]
+    );
+    let wild = SamplingSettings {
+        frequency_penalty: Some(2.5),
+        ..Default::default()
+    };
+    assert!(Sampler::new(&wild, &[], 0).is_err());
+}

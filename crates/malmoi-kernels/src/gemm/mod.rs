@@ -12,6 +12,7 @@ use crate::activation::Activation;
 use crate::simd::{Simd, dispatched};
 use blocked::{Blocks, Right};
 pub(crate) use pack::{pack_a_on, pack_b_on};
+pub use skinny::rows_alike;
 
 #[cfg(test)]
 mod tests;

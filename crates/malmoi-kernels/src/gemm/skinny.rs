@@ -2,14 +2,27 @@
 //! weights are read from memory once. This is what generating one token at a time does; its limit is the memory's bandwidth.
 
 use super::Mat;
-use crate::simd::{Simd, dispatched};
+use crate::simd::{Simd, dispatched, prefetch};
 use crate::threads::{SharedMut, for_each};
 
 /// Whether a product of this shape goes this way. Packing the weights costs about as much as reading them twice, so the
 /// more rows share it the better; summing across lanes at the end of each dot product costs less the longer it is.
 pub(super) fn suits(a: Mat, b: Mat) -> bool {
-    a.col_stride == 1 && b.row_stride == 1 && (a.rows <= 8 || a.rows <= 48 && a.cols >= 256)
+    a.col_stride == 1 && b.row_stride == 1 && a.rows <= rows_alike(a.cols)
 }
+
+/// Rows of length `k` that may be multiplied together with transposed weights such that each gets the same bits as alone. Above
+/// this number the sums are made in another order.
+#[must_use]
+pub fn rows_alike(k: usize) -> usize {
+    if k >= 256 { 48 } else { 8 }
+}
+
+/// Weights between those in use and those asked for: 32 KB, well within the second-level cache and far enough for the memory to
+/// answer.
+const AHEAD: usize = 8192;
+/// The same along a row: 4 KB.
+const AHEAD_IN_ROW: usize = 1024;
 
 /// Rows of weights in one piece of work: about 256 KB of them, in multiples of 8.
 fn rows_per_piece(k: usize) -> usize {
@@ -83,18 +96,18 @@ impl Columns<'_> {
     fn run_on<S: Simd, const M: usize, const J: usize>(self, s: S, first: usize, last: usize) {
         let mut j = first;
         while j + J <= last {
-            self.dots_on::<S, M, J>(s, j);
+            self.dots_on::<S, M, J>(s, j, last);
             j += J;
         }
         while j < last {
-            self.dots_on::<S, M, 1>(s, j);
+            self.dots_on::<S, M, 1>(s, j, last);
             j += 1;
         }
     }
 
     /// `M` rows of `a` by `J` columns of `b`. An element is summed the same way whatever `M` and `J` are.
     #[inline(always)]
-    fn dots_on<S: Simd, const M: usize, const J: usize>(self, s: S, j: usize) {
+    fn dots_on<S: Simd, const M: usize, const J: usize>(self, s: S, j: usize, last: usize) {
         let Columns {
             a,
             b,
@@ -105,6 +118,13 @@ impl Columns<'_> {
         let k = a.cols;
         let x = a.data.as_ptr().wrapping_add(i0 * a.row_stride);
         let w = b.data.as_ptr().wrapping_add(j * b.col_stride);
+        // A short row of weights ends before the processor sees what comes; so ask, some rows ahead, but not for those of another
+        // piece, which another thread reads. Of long rows, further on.
+        let ahead = match AHEAD / (J * k.max(1)) {
+            0 => AHEAD_IN_ROW,
+            groups if j + (groups + 1) * J <= last => groups * J * b.col_stride,
+            _ => 0,
+        };
         let mut acc = [[s.zero(); J]; M];
         let whole = k - k % S::LANES;
         let mut p = 0;
@@ -113,7 +133,9 @@ impl Columns<'_> {
             unsafe {
                 let mut weights = [s.zero(); J];
                 for (jj, weights) in weights.iter_mut().enumerate() {
-                    *weights = s.load(w.add(jj * b.col_stride + p));
+                    let at = w.add(jj * b.col_stride + p);
+                    *weights = s.load(at);
+                    prefetch(at.wrapping_add(ahead));
                 }
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let v = s.load(x.add(i * a.row_stride + p));

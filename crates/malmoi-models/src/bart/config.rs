@@ -44,6 +44,7 @@ impl Architecture for BartConfig {
     fn from_json(config: &Value, accept_unknown: bool) -> Result<Self, ConfigError> {
         let read = ConfigReader::new(config, "bart")?;
         read.refuse_unless("tie_word_embeddings", true)?;
+        read.refuse_unless("is_encoder_decoder", true)?;
         read.refuse_unless("encoder_layerdrop", 0.0)?;
         read.refuse_unless("decoder_layerdrop", 0.0)?;
         // Of the first release: what its only form was, and what generation and unused heads read.

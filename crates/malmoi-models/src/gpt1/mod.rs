@@ -11,9 +11,9 @@ use crate::published::{Published, heads};
 pub static FAMILY: Family = Family {
     published: Published {
         model_type: "openai-gpt",
-        heads: heads!("OpenAIGPT": None, CausalLm("LMHeadModel"), DoubleHeads),
+        heads: heads!("OpenAIGPT": None, CausalLm("LMHeadModel"), DoubleHeads, SequenceClassification),
         prefix: "transformer.",
-        unprefixed: &["multiple_choice_head.", "lm_head."],
+        unprefixed: &["multiple_choice_head.", "lm_head.", "score."],
         tied: &[("token.weight", "lm_head.weight")],
         redundant: &[".attn.bias", "position_ids"],
     },

@@ -2,7 +2,8 @@
 //!
 //! Token + position embeddings (+ a segment token's embedding where segments are given), post-norm blocks that see only the
 //! left, no final norm, and the token embedding once more as the output projection. The second head scores a whole sequence
-//! at one of its tokens, for multiple choice. Where we differ from the published code: batches are packed.
+//! at one of its tokens, for multiple choice; the classifier reads the last token. Where we differ from the published code: batches
+//! are packed.
 
 use malmoi_nn::NormPlace;
 

@@ -10,5 +10,6 @@ pub const RULES: &[&[Rule]] = &[
         layer("token", "tokens_embed"),
         layer("position", "positions_embed"),
         layer("choice", "multiple_choice_head.summary"),
+        layer("classifier", "score"),
     ],
 ];

@@ -61,6 +61,8 @@ pub struct T5Config {
     pub norm_eps: f32,
     /// Dropout everywhere.
     pub dropout: f32,
+    /// Dropout before and inside a classifier.
+    pub classifier_dropout: f32,
     /// What the decoder's output is multiplied by.
     pub output_scale: OutputScale,
 }
@@ -103,8 +105,8 @@ impl Architecture for T5Config {
         let is_mt5 = published.model_type == super::MT5.model_type;
         let read = ConfigReader::new(config, published.model_type)?;
         read.refuse_unless("is_decoder", false)?;
-        // The dropout of a classifier that is not here and refused by its name.
-        read.inert(&["classifier_dropout"]);
+        // Python writes false where the encoder alone is saved; `architectures` says the same.
+        read.inert(&["is_encoder_decoder"]);
         let form = read.str_or(
             "feed_forward_proj",
             if is_mt5 { "gated-gelu" } else { "relu" },
@@ -158,6 +160,7 @@ impl Architecture for T5Config {
             max_distance: config_keys::positive(&read, distance, Some(128))?,
             norm_eps: read.f64_or("layer_norm_epsilon", 1e-6)? as f32,
             dropout: config_keys::rate(&read, "dropout_rate", 0.1)?,
+            classifier_dropout: config_keys::rate(&read, "classifier_dropout", 0.0)?,
             output_scale: if scaled {
                 OutputScale::ByWidth
             } else {
@@ -216,6 +219,7 @@ impl Config for T5Config {
             "n_positions": sizes.max_len,
             "layer_norm_epsilon": config_keys::decimal(self.norm_eps),
             "dropout_rate": config_keys::decimal(self.dropout),
+            "classifier_dropout": config_keys::decimal(self.classifier_dropout),
         });
         if self.published.model_type == super::T5.model_type {
             json["scale_decoder_outputs"] = (self.output_scale == OutputScale::ByWidth).into();
@@ -224,13 +228,20 @@ impl Config for T5Config {
         json
     }
 
+    fn prefix(&self, head: Head) -> &'static str {
+        match head {
+            Head::SequenceClassification | Head::TokenClassification => "transformer.",
+            _ => self.published.prefix,
+        }
+    }
+
     // Relative positions have no table that could end.
     fn position_limit(&self) -> usize {
         usize::MAX
     }
 
     fn set_dropout(&mut self, rate: f32) {
-        self.dropout = rate;
+        (self.dropout, self.classifier_dropout) = (rate, rate);
     }
 
     fn set_special_tokens(&mut self, tokens: SpecialTokens) {

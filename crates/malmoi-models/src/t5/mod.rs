@@ -12,9 +12,9 @@ use crate::published::{Published, heads};
 /// T5.
 pub static T5: Published = Published {
     model_type: "t5",
-    heads: heads!("T5": None, Seq2SeqLm),
+    heads: heads!("T5": None, Seq2SeqLm, EncoderOnly, SequenceClassification, TokenClassification),
     prefix: "",
-    unprefixed: &[],
+    unprefixed: &["classification_head.", "classifier."],
     tied: &[("token.weight", "lm_head.weight")],
     // Copies of the embedding, and a bias of cross-attention that old files hold and nothing reads.
     redundant: &[
@@ -27,6 +27,6 @@ pub static T5: Published = Published {
 /// mT5.
 pub static MT5: Published = Published {
     model_type: "mt5",
-    heads: heads!("MT5": None, Seq2SeqLm),
+    heads: heads!("MT5": None, Seq2SeqLm, EncoderOnly, SequenceClassification, TokenClassification),
     ..T5
 };

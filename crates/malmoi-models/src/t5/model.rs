@@ -10,8 +10,8 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_nn::ops::{self, Projection};
 use malmoi_nn::{
-    AttentionConfig, Biases, BlockConfig, Embedding, FeedForwardConfig, Linear, NormConfig,
-    NormKind, NormPlace, PackedBatch, Pass, RelativeBias, Sides, Stack,
+    Activation, AttentionConfig, Biases, BlockConfig, Embedding, FeedForwardConfig, Linear,
+    NormConfig, NormKind, NormPlace, PackedBatch, Pass, RelativeBias, Sides, Stack,
 };
 
 use super::{OutputScale, T5Config};
@@ -20,13 +20,22 @@ use crate::head::Head;
 use crate::layers::{own_projection, projection};
 use crate::side::{Side, Which};
 
-/// Encoder and decoder.
+/// What classifies sequences: two dense layers, a tanh between them and dropout before each.
+#[derive(Module, Debug)]
+pub struct SequenceHead {
+    dense: Linear,
+    output: Linear,
+}
+
+/// Encoder and decoder, with the heads that a task needs; tokens are classified by the encoder alone.
 #[derive(Module, Debug)]
 pub(super) struct T5 {
     token: Embedding,
     encoder: Side,
-    decoder: Side,
+    decoder: Option<Side>,
     vocabulary: Option<Linear>,
+    sequence: Option<SequenceHead>,
+    classifier: Option<Linear>,
     #[module(skip)]
     config: T5Config,
 }
@@ -75,11 +84,18 @@ impl T5 {
     /// A model with weights yet to be filled.
     pub(super) fn new(config: &T5Config, head: Head) -> Self {
         let sizes = &config.common.sizes;
+        let (d, n_labels) = (sizes.d_model, config.common.labels.n_labels);
+        let encodes = matches!(head, Head::EncoderOnly | Head::TokenClassification);
         Self {
-            token: Embedding::new(sizes.vocab_size, sizes.d_model),
+            token: Embedding::new(sizes.vocab_size, d),
             encoder: side(config, Which::Encoder),
-            decoder: side(config, Which::Decoder),
+            decoder: (!encodes).then(|| side(config, Which::Decoder)),
             vocabulary: own_projection(&config.common, head, false),
+            sequence: (head == Head::SequenceClassification).then(|| SequenceHead {
+                dense: Linear::new(d, d, true),
+                output: Linear::new(d, n_labels, true),
+            }),
+            classifier: (head == Head::TokenClassification).then(|| Linear::new(d, n_labels, true)),
             config: config.clone(),
         }
     }
@@ -96,23 +112,66 @@ impl Network for T5 {
     }
 
     fn stack(&self) -> Stack<'_> {
-        self.decoder.stack()
+        self.decoder.as_ref().unwrap_or(&self.encoder).stack()
     }
 
     fn finish(&self, hidden: Tensor<2>, pass: &Pass) -> Tensor<2> {
-        self.dropout(self.decoder.finish(hidden), pass)
+        let last = self.decoder.as_ref().unwrap_or(&self.encoder);
+        self.dropout(last.finish(hidden), pass)
     }
 
     fn embed_source(&self, source: &PackedBatch, pass: &Pass) -> Option<Tensor<2>> {
-        Some(self.embed(source, pass))
+        self.decoder.as_ref().map(|_| self.embed(source, pass))
     }
 
     fn source_stack(&self) -> Option<Stack<'_>> {
-        Some(self.encoder.stack())
+        self.decoder.as_ref().map(|_| self.encoder.stack())
     }
 
     fn finish_source(&self, hidden: Tensor<2>, pass: &Pass) -> Tensor<2> {
         self.dropout(self.encoder.finish(hidden), pass)
+    }
+
+    // A sequence is classified from its own text in the decoder, one token later.
+    fn paired(&self, batch: &PackedBatch) -> Option<PackedBatch> {
+        self.sequence.as_ref().filter(|_| batch.source.is_none())?;
+        let mut ids = Vec::with_capacity(batch.n_tokens());
+        for rows in batch.sequences().filter(|rows| !rows.is_empty()) {
+            ids.extend(self.config.common.source.map(|s| s.decoder_start_token_id));
+            ids.extend(&batch.ids[rows.start..rows.end - 1]);
+        }
+        let shifted = PackedBatch {
+            ids: ids.into(),
+            ..batch.clone()
+        };
+        Some(shifted.with_source(batch.clone()))
+    }
+
+    // Read where the text ends: at its last end token, or last token where it has none.
+    fn sequence_outputs(
+        &self,
+        hidden: Tensor<2>,
+        batch: &PackedBatch,
+        pass: &Pass,
+    ) -> Option<Tensor<2>> {
+        let head = self.sequence.as_ref()?;
+        let source = batch.source.as_ref()?;
+        let eos = self.config.common.tokens.eos;
+        let ends = source.sequences().map(|mut rows| {
+            let last = rows.end.saturating_sub(1);
+            let end = rows.rfind(|row| Some(source.ids[*row]) == eos);
+            end.unwrap_or(last) as u32
+        });
+        let rows = ops::gather_rows(hidden, ends.collect());
+        let rate = self.config.classifier_dropout;
+        let rows = ops::dropout(rows, pass.dropout(rate));
+        let dense = ops::activation(head.dense.forward(rows), Activation::Tanh);
+        Some(head.output.forward(ops::dropout(dense, pass.dropout(rate))))
+    }
+
+    fn token_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {
+        let dropped = ops::dropout(hidden, pass.dropout(self.config.classifier_dropout));
+        Some(self.classifier.as_ref()?.forward(dropped))
     }
 
     fn vocabulary_input(&self, rows: Tensor<2>) -> Tensor<2> {

@@ -8,6 +8,9 @@ use crate::names::{Rule, layer};
 const RULES: &[Rule] = &[
     layer("token", "shared"),
     layer("vocabulary", "lm_head"),
+    layer("sequence.dense", "classification_head.dense"),
+    layer("sequence.output", "classification_head.out_proj"),
+    layer("classifier", "classifier"),
     layer(
         "encoder.relative",
         "encoder.block.0.layer.0.SelfAttention.relative_attention_bias",

@@ -73,6 +73,7 @@ impl Architecture for VanillaConfig {
     fn from_json(config: &Value, accept_unknown: bool) -> Result<Self, ConfigError> {
         let read = ConfigReader::new(config, "vanilla-transformer")?;
         read.refuse_unless("bias", true)?;
+        read.refuse_unless("is_encoder_decoder", true)?;
         let keys = ("d_model", "nhead");
         let heads = config_keys::heads(&read, (keys.0, Some(512)), (keys.1, Some(8)), None)?;
         // Sines and cosines come in pairs.

@@ -12,6 +12,7 @@ mod means;
 mod norm;
 mod residual;
 mod rotary;
+mod sentence_losses;
 mod soft_losses;
 
 pub use activation::{activation, gated};
@@ -28,4 +29,5 @@ pub use means::sequence_means;
 pub use norm::{norm, residual_norm};
 pub use residual::{add, add_dropout};
 pub use rotary::{RotaryLayout, rotary};
+pub use sentence_losses::{cosine_order, cosine_regression, in_batch_negatives};
 pub use soft_losses::{cosine_distance, distillation, hinge, smooth_l1, smoothed_cross_entropy};

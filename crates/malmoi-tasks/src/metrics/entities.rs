@@ -106,11 +106,46 @@ pub fn micro<T: AsRef<str>>(
     PrecisionRecall::from_counts(right, predicted, actual)
 }
 
+/// Precision, recall and F1 of every type that occurs, with the number of true entities, by name.
+pub fn per_type<T: AsRef<str>>(
+    y_true: &[Vec<T>],
+    y_pred: &[Vec<T>],
+    scheme: Scheme,
+) -> Vec<(String, PrecisionRecall, usize)> {
+    counts(y_true, y_pred, scheme)
+        .into_iter()
+        .map(|(kind, [right, predicted, actual])| {
+            let values = PrecisionRecall::from_counts(right, predicted, actual);
+            (kind, values, actual as usize)
+        })
+        .collect()
+}
+
 /// Mean F1 of the types that occur.
 pub fn macro_f1<T: AsRef<str>>(y_true: &[Vec<T>], y_pred: &[Vec<T>], scheme: Scheme) -> f64 {
-    let counts = counts(y_true, y_pred, scheme);
-    mean(counts.into_values().map(|[right, predicted, actual]| {
-        PrecisionRecall::from_counts(right, predicted, actual).f1
+    let types = per_type(y_true, y_pred, scheme);
+    mean(types.into_iter().map(|(_, values, _)| values.f1))
+}
+
+/// KLUE's character-level F1 (Park et al. 2021): the mean over the tags of `labels` (`O` among them) of each tag's F1 over all
+/// characters; a tag that is neither true nor predicted anywhere counts 1, as in the benchmark's published evaluation.
+pub fn character_macro_f1<T: AsRef<str>, L: AsRef<str>>(
+    y_true: &[Vec<T>],
+    y_pred: &[Vec<T>],
+    labels: &[L],
+) -> f64 {
+    let mut counts: BTreeMap<&str, [f64; 3]> = BTreeMap::new();
+    for (t, p) in y_true.iter().flatten().zip(y_pred.iter().flatten()) {
+        let (t, p) = (t.as_ref(), p.as_ref());
+        counts.entry(p).or_default()[0] += f64::from(t == p);
+        counts.entry(p).or_default()[1] += 1.0;
+        counts.entry(t).or_default()[2] += 1.0;
+    }
+    mean(labels.iter().map(|label| match counts.get(label.as_ref()) {
+        Some(&[right, predicted, actual]) => {
+            PrecisionRecall::from_counts(right, predicted, actual).f1
+        }
+        None => 1.0,
     }))
 }
 
@@ -135,6 +170,33 @@ mod tests {
             [per(0, 0), loc(1, 1), loc(3, 3), per(4, 4)]
         );
         assert_eq!(found(&tags, Scheme::Strict), [loc(3, 3)]);
+    }
+
+    #[test]
+    fn characters_are_averaged_over_all_tags_and_an_absent_tag_counts_one() {
+        // scikit-learn 1.7: f1_score(t, p, labels=["B-PS", "I-PS", "B-LC", "O"], average="macro", zero_division=1.0).
+        let t = [vec!["B-PS", "I-PS", "O", "O"], vec!["O", "B-PS"]];
+        let p = [vec!["B-PS", "O", "O", "O"], vec!["I-PS", "B-PS"]];
+        let labels = ["B-PS", "I-PS", "B-LC", "O"];
+        let expected = (1.0 + 0.0 + 1.0 + 2.0 / 3.0) / 4.0;
+        assert!((character_macro_f1(&t, &p, &labels) - expected).abs() < 1e-12);
+        assert_eq!(character_macro_f1(&t, &t, &labels), 1.0);
+    }
+
+    #[test]
+    fn types_are_scored_apart() {
+        let t = [vec!["B-PS", "I-PS", "O", "B-LC"]];
+        let p = [vec!["B-PS", "I-PS", "B-LC", "B-LC"]];
+        let found = per_type(&t, &p, Scheme::Strict);
+        assert_eq!(found.len(), 2);
+        assert_eq!(
+            (found[0].0.as_str(), found[0].1.precision, found[0].2),
+            ("LC", 0.5, 1)
+        );
+        assert_eq!(
+            (found[1].0.as_str(), found[1].1.f1, found[1].2),
+            ("PS", 1.0, 1)
+        );
     }
 
     #[test]

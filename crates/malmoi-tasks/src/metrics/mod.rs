@@ -45,6 +45,17 @@ pub(crate) fn ratio(a: f64, b: f64) -> f64 {
     if b == 0.0 { 0.0 } else { a / b }
 }
 
+/// Standard error of a mean: the sample's standard deviation over the root of its size; 0 for fewer than two values.
+pub fn standard_error(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    if n < 2.0 {
+        return 0.0;
+    }
+    let center = mean(values.iter().copied());
+    let squares: f64 = values.iter().map(|v| (v - center) * (v - center)).sum();
+    (squares / (n - 1.0) / n).sqrt()
+}
+
 /// Arithmetic mean, 0 of nothing.
 pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
     let (mut sum, mut count) = (0.0, 0.0);
@@ -53,4 +64,16 @@ pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
         count += 1.0;
     }
     ratio(sum, count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_standard_error_of_a_share_is_that_of_its_rows() {
+        // p = 1/2 of 4 rows: deviation sqrt(1/3), over sqrt(4).
+        assert!((standard_error(&[0.0, 1.0, 1.0, 0.0]) - (1.0f64 / 12.0).sqrt()).abs() < 1e-12);
+        assert_eq!(standard_error(&[1.0]), 0.0);
+    }
 }

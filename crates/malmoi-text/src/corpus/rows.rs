@@ -1,4 +1,4 @@
-//! Rows of data sets: TSV, CSV and JSON lines.
+//! Rows of data sets: TSV, CSV, JSON lines and Parquet.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::lines::{LineReader, ReadOptions};
+use super::parquet::ParquetRows;
 use crate::error::{Result, TextError};
 
 /// Layout of a table.
@@ -18,10 +19,12 @@ pub enum RowFormat {
     Csv,
     /// One JSON object a line.
     Jsonl,
+    /// Apache Parquet, pages plain or compressed with Snappy or Zstandard.
+    Parquet,
 }
 
 impl RowFormat {
-    /// The format that a file name says (`.tsv`, `.csv`, `.jsonl`, `.ndjson`, each also with `.gz` or `.zst`).
+    /// The format that a file name says (`.tsv`, `.csv`, `.jsonl`, `.ndjson`, each also with `.gz` or `.zst`; `.parquet`).
     pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.to_ascii_lowercase();
         let name = name
@@ -32,6 +35,7 @@ impl RowFormat {
             "tsv" => Some(Self::Tsv),
             "csv" => Some(Self::Csv),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
+            "parquet" => Some(Self::Parquet),
             _ => None,
         }
     }
@@ -89,7 +93,7 @@ impl Row {
         }
     }
 
-    /// The line the row starts on, from 1.
+    /// The line the row starts on, from 1; of Parquet the number of the row.
     pub fn line(&self) -> u64 {
         self.line
     }
@@ -106,6 +110,7 @@ pub struct RowReader {
 enum Source {
     Lines(LineReader, RowFormat),
     Csv(Box<csv::Reader<LinesAsBytes>>),
+    Parquet(Box<ParquetRows>),
 }
 
 impl RowReader {
@@ -121,9 +126,18 @@ impl RowReader {
             .ok_or_else(|| TextError::BadRow {
                 path: path.to_path_buf(),
                 line: 0,
-                message: "unknown kind of table; expected a name that ends in .tsv, .csv or .jsonl (also .gz, .zst)"
+                message: "unknown kind of table; expected a name that ends in .tsv, .csv or .jsonl (also .gz, .zst), or .parquet"
                     .into(),
             })?;
+        if format == RowFormat::Parquet {
+            let rows = ParquetRows::open(path, &options.columns)?;
+            return Ok(Self {
+                path: path.to_path_buf(),
+                names: Arc::new(rows.columns()),
+                source: Source::Parquet(Box::new(rows)),
+                required: options.columns.clone(),
+            });
+        }
         let mut lines = LineReader::open(path, &options.read)?;
         let no_header = || TextError::BadRow {
             path: path.to_path_buf(),
@@ -131,6 +145,7 @@ impl RowReader {
             message: "the file is empty; expected a line with the column names".into(),
         };
         let (source, names) = match format {
+            RowFormat::Parquet => unreachable!("has no lines, opened above"),
             RowFormat::Jsonl => (Source::Lines(lines, format), Vec::new()),
             RowFormat::Tsv => {
                 let header = lines.next_line()?.ok_or_else(no_header)?;
@@ -179,6 +194,13 @@ impl RowReader {
     /// [`TextError::NoColumn`] for a JSON object without a required field.
     pub fn next_row(&mut self) -> Result<Option<Row>> {
         match &mut self.source {
+            Source::Parquet(rows) => {
+                let row = rows.next_row()?;
+                Ok(row.map(|(number, cells)| Row {
+                    cells: Cells::Object(cells),
+                    line: number,
+                }))
+            }
             Source::Csv(reader) => {
                 let mut record = csv::StringRecord::new();
                 match reader.read_record(&mut record) {

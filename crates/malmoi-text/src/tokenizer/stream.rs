@@ -143,7 +143,7 @@ fn take_valid(pending: &mut Vec<u8>) -> String {
 }
 
 /// Appends the bytes of a byte-level token. Tokens with a character outside the byte alphabet (added tokens) are text.
-fn push_bytes(token: &str, out: &mut Vec<u8>) {
+pub(super) fn push_bytes(token: &str, out: &mut Vec<u8>) {
     let start = out.len();
     for c in token.chars() {
         match byte_of(c) {

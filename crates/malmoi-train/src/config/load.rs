@@ -77,10 +77,15 @@ pub(crate) fn read<T: DeserializeOwned>(
 /// The table of a text with overrides.
 pub(crate) fn table(text: &str, origin: &str, overrides: &[String]) -> Result<Table, TrainError> {
     let mut table: Table = toml::from_str(text).map_err(|e| syntax(origin, e))?;
-    for assignment in overrides {
-        set(&mut table, assignment)?;
-    }
+    assign(&mut table, overrides)?;
     Ok(table)
+}
+
+/// Applies overrides of the form `a.b=c`.
+pub(crate) fn assign(table: &mut Table, overrides: &[String]) -> Result<(), TrainError> {
+    overrides
+        .iter()
+        .try_for_each(|assignment| set(table, assignment))
 }
 
 /// A configuration that does not have the expected shape.

@@ -38,7 +38,7 @@ pub(crate) mod validate;
 use serde::{Deserialize, Serialize};
 
 pub use objective::{
-    Clm, ClmSampling, Mlm, Objective, Rtd, SpanCorruption, Text2text, TextTask, Tlm,
+    Clm, ClmSampling, Denoising, Mlm, Objective, Rtd, SpanCorruption, Text2text, TextTask, Tlm,
 };
 pub use optimizer::OptimizerSection;
 pub use schedule::{ScheduleKind, ScheduleSection};

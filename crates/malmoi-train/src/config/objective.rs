@@ -19,6 +19,8 @@ pub enum Objective {
     Tlm(Tlm),
     /// Hidden spans, written by a decoder; optionally mixed with text-to-text tasks.
     SpanCorruption(SpanCorruption),
+    /// A text from what is left of it, written by a decoder.
+    Denoising(Denoising),
     /// A text from a text, written by a decoder.
     Text2text(Text2text),
 }
@@ -32,6 +34,7 @@ impl Objective {
             Self::Rtd(_) => "rtd",
             Self::Tlm(_) => "tlm",
             Self::SpanCorruption(_) => "span-corruption",
+            Self::Denoising(_) => "denoising",
             Self::Text2text(_) => "text2text",
         }
     }
@@ -44,6 +47,7 @@ impl Objective {
             Self::Rtd(rtd) => ("objective.max_len", rtd.max_len),
             Self::Tlm(tlm) => ("objective.max_len", tlm.max_len),
             Self::SpanCorruption(spans) => ("objective.max_len", spans.max_len),
+            Self::Denoising(noise) => ("objective.max_len", noise.max_len),
             Self::Text2text(task) => ("objective.max_len", task.max_len),
         }
     }
@@ -244,6 +248,28 @@ pub struct TextTask {
     /// Tokens of a target, end token included.
     #[serde(default = "default_target_len")]
     pub max_target_len: usize,
+}
+
+/// Denoising (Lewis et al. 2020): spans of the input are hidden behind one mask token each, its sentences are shuffled, and the decoder
+/// writes the whole text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Denoising {
+    /// Tokens of a text, special ones included; by default all positions of the model.
+    pub max_len: Option<usize>,
+    /// Share of the tokens that are hidden.
+    #[serde(default = "default_infilled")]
+    pub probability: f64,
+    /// Mean of the Poisson distribution of span lengths.
+    #[serde(default = "default_mean_span")]
+    pub mean_span: f64,
+    /// Shuffle the sentences of the input.
+    #[serde(default = "default_true")]
+    pub permute_sentences: bool,
+}
+
+fn default_infilled() -> f64 {
+    0.3
 }
 
 /// A text from a text. The files of `[data]` are tables with a source and a target a row.

@@ -148,6 +148,19 @@ impl PretrainConfig {
                         )
                     })
             }
+            Objective::Denoising(noise) => {
+                length_of("objective.max_len", noise.max_len, 4)?;
+                chosen("objective.probability", noise.probability)?;
+                if (1.0..=50.0).contains(&noise.mean_span) {
+                    return Ok(());
+                }
+                Err(ConfigProblem::new(
+                    "objective.mean_span",
+                    "from 1 to 50",
+                    noise.mean_span,
+                    "the published value is 3",
+                ))
+            }
             Objective::Text2text(task) => {
                 length_of("objective.max_len", task.max_len, 2)?;
                 length_of("objective.max_target_len", Some(task.max_target_len), 2)

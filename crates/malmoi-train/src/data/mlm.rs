@@ -68,11 +68,11 @@ pub enum PairKind {
 
 /// A run of sentences of one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Piece {
-    document: u32,
+pub(super) struct Piece {
+    pub(super) document: u32,
     /// Sentences of the document; without pairs, tokens of the corpus.
-    start: u64,
-    end: u64,
+    pub(super) start: u64,
+    pub(super) end: u64,
 }
 
 /// Fills sequences with consecutive sentences of one document and hides tokens in them.
@@ -242,7 +242,12 @@ impl MlmData {
 }
 
 /// Consecutive whole sentences with at most `room` tokens; a longer sentence in parts.
-fn single_pieces(tokens: &dyn Tokens, document: u32, room: usize, pieces: &mut Vec<Piece>) {
+pub(super) fn single_pieces(
+    tokens: &dyn Tokens,
+    document: u32,
+    room: usize,
+    pieces: &mut Vec<Piece>,
+) {
     let d = document as usize;
     let mut start = tokens.document(d).start;
     let mut end = start;

@@ -4,8 +4,10 @@
 //! it: all of that is a function of the seed and `n` alone. So a resumed run sees what an uninterrupted one sees, the number of
 //! threads changes nothing, and four micro-batches of two are the same step as one of eight.
 
+mod answer;
 mod clm;
 mod corpus;
+mod denoising;
 mod hide;
 mod mixed;
 mod mlm;
@@ -13,6 +15,7 @@ mod mlm;
 mod objective_tests;
 mod order;
 mod parallel;
+mod sentences;
 mod spans;
 #[cfg(test)]
 mod tests;
@@ -21,13 +24,16 @@ use malmoi_kernels::random::{Key, Purpose};
 use malmoi_models::{ClassTargets, Labels, ReplacedTokens, VocabularyTargets};
 use malmoi_nn::PackedBatch;
 
+pub use answer::{Answer, Weighted};
 pub use clm::{ClmData, ClmOptions};
 pub use corpus::{Corpus, Tokens};
+pub use denoising::{DenoisingData, DenoisingOptions};
 pub use hide::Units;
 pub use mixed::Mixed;
 pub use mlm::{MlmData, MlmOptions, PairKind, SpecialIds};
 pub(crate) use order::EpochOrder;
 pub use parallel::{TextPairs, TranslationData, TranslationOptions};
+pub use sentences::SentenceRule;
 pub use spans::{Sentinels, SpanData, SpanOptions, sentinel};
 
 use crate::error::TrainError;
@@ -49,10 +55,12 @@ pub struct Example {
     pub targets: Vec<(usize, u32)>,
     /// 0: the second segment follows the first; 1: it comes from another document.
     pub next_sentence: Option<u32>,
-    /// The class of the example.
-    pub class: Option<u32>,
-    /// The value of the example.
-    pub value: Option<f32>,
+    /// What the example is measured against in a task.
+    pub answer: Option<Answer>,
+    /// Weight of the loss of `targets` beside that of the answer; 0 without one.
+    pub auxiliary: f32,
+    /// For vectors of sentences: every sequence of the example is a sentence; what is learned, and the score of the first two.
+    pub sentences: Option<(SentenceRule, f32)>,
     /// How the hidden tokens are filled and found, for replaced-token detection.
     pub detection: Option<Detection>,
     /// For an encoder with a decoder: the decoder's start token and what it writes, the end token included. Every token but the first
@@ -127,10 +135,12 @@ pub struct MicroBatch {
     pub targets: Vec<u32>,
     /// Next-sentence labels, one an example; empty without that objective.
     pub next_sentence: Vec<u32>,
-    /// Classes, one an example; empty unless examples have classes.
-    pub classes: Vec<u32>,
-    /// Values, one an example; empty unless examples have values.
-    pub values: Vec<f32>,
+    /// Answers, one an example, of one kind; empty unless examples have answers.
+    pub answers: Vec<Answer>,
+    /// Weight of the loss of `targets` beside that of the answers.
+    pub auxiliary: f32,
+    /// What is learned about sentences, with a score for each example.
+    pub sentences: Option<(SentenceRule, Vec<f32>)>,
     /// How hidden tokens are filled and found; the draws of the first example stand for the batch.
     pub detection: Option<Detection>,
 }
@@ -145,7 +155,7 @@ impl MicroBatch {
         let (mut positions, mut segments) = (Vec::new(), Vec::new());
         let mut languages = Vec::new();
         let (mut rows, mut targets, mut next_sentence) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut classes, mut values) = (Vec::new(), Vec::new());
+        let mut answers = Vec::new();
         let mut base = 0;
         for example in examples {
             let ends = example.starts[1..]
@@ -165,8 +175,7 @@ impl MicroBatch {
                 None => segments.resize(segments.len() + example.ids.len(), 0),
             }
             languages.extend(example.languages.iter().flatten());
-            classes.extend(example.class);
-            values.extend(example.value);
+            answers.extend(example.answer.as_ref().map(|answer| answer.moved(base)));
             rows.extend(
                 example
                     .targets
@@ -189,8 +198,9 @@ impl MicroBatch {
             rows,
             targets,
             next_sentence,
-            classes,
-            values,
+            answers,
+            auxiliary: examples.first().map_or(0.0, |example| example.auxiliary),
+            sentences: sentences::of(examples),
             detection: examples.first().and_then(|example| example.detection),
         }
     }
@@ -214,8 +224,9 @@ impl MicroBatch {
             rows: (0..targets.len() as u32).collect(),
             targets,
             next_sentence: Vec::new(),
-            classes: Vec::new(),
-            values: Vec::new(),
+            answers: Vec::new(),
+            auxiliary: 0.0,
+            sentences: None,
             detection: None,
         }
     }
@@ -223,21 +234,31 @@ impl MicroBatch {
     /// Labels with the weight of each counted target: one over the number of those in the whole step, so that micro-batches
     /// add up to the mean over all of them.
     pub fn labels(&self, counts: Counts) -> Labels {
+        if let Some((rule, scores)) = &self.sentences {
+            return rule.labels(scores);
+        }
         let share = |count: usize| (1.0 / count.max(1) as f64) as f32;
-        if !self.classes.is_empty() {
-            return Labels::Classes(ClassTargets {
-                targets: self.classes.clone().into(),
-                weights: vec![share(counts.rows); self.classes.len()].into(),
-            });
-        }
-        if !self.values.is_empty() {
-            return Labels::Values(self.values.clone().into());
-        }
         let vocabulary = VocabularyTargets {
             rows: self.rows.clone().into(),
             targets: self.targets.clone().into(),
             weights: vec![share(counts.targets); self.targets.len()].into(),
         };
+        if let Some(labels) = answer::labels(&self.answers, counts.answers) {
+            if self.targets.is_empty() || self.auxiliary == 0.0 {
+                return labels;
+            }
+            // What the whole loss is multiplied with afterwards is taken back here: the targets carry weights of their own.
+            let factor = f64::from(self.auxiliary) / self.share(counts);
+            let weights = vocabulary
+                .weights
+                .iter()
+                .map(|w| (f64::from(*w) * factor) as f32);
+            let vocabulary = VocabularyTargets {
+                weights: weights.collect(),
+                ..vocabulary
+            };
+            return Labels::WithLanguageModel(Box::new(labels), vocabulary);
+        }
         if let Some(detection) = self.detection {
             return Labels::ReplacedTokens(ReplacedTokens {
                 vocabulary,
@@ -261,28 +282,39 @@ impl MicroBatch {
 
     /// Whether there is anything to learn from it.
     pub fn has_labels(&self) -> bool {
-        !(self.targets.is_empty() && self.classes.is_empty() && self.values.is_empty())
+        let answered = self.answers.iter().any(|answer| answer.weight() > 0.0);
+        match self.answers.is_empty() {
+            true => self.sentences.is_some() || !self.targets.is_empty(),
+            false => answered,
+        }
+    }
+
+    /// Examples of sentences.
+    fn n_sentences(&self) -> usize {
+        self.sentences
+            .as_ref()
+            .map_or(0, |(_, scores)| scores.len())
     }
 
     /// Factor on the loss of this micro-batch in a step that counts `counts` targets: 1 where the labels carry weights, the
     /// share of its rows where the model takes a plain mean.
     pub fn share(&self, counts: Counts) -> f64 {
-        match self.values.len() {
-            0 => 1.0,
-            n => n as f64 / counts.rows.max(1) as f64,
+        match self.n_sentences() {
+            0 => answer::share(&self.answers, counts.answers),
+            n => n as f64 / counts.answers.max(1.0),
         }
     }
 }
 
 /// How many targets a step counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Counts {
     /// Tokens to predict.
     pub targets: usize,
     /// Next-sentence labels.
     pub pairs: usize,
-    /// Rows with a class or a value.
-    pub rows: usize,
+    /// Answers, by their weights.
+    pub answers: f64,
     /// Tokens in all.
     pub tokens: usize,
 }
@@ -295,7 +327,9 @@ impl Counts {
             .fold(Self::default(), |sum, micro| Self {
                 targets: sum.targets + micro.targets.len(),
                 pairs: sum.pairs + micro.next_sentence.len(),
-                rows: sum.rows + micro.classes.len() + micro.values.len(),
+                answers: sum.answers
+                    + micro.n_sentences() as f64
+                    + micro.answers.iter().map(Answer::weight).sum::<f64>(),
                 tokens: sum.tokens
                     + micro.batch.n_tokens()
                     + (micro.batch.source.as_ref()).map_or(0, |source| source.n_tokens()),

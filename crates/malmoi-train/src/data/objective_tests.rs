@@ -4,6 +4,7 @@ use malmoi_text::{Algorithm, Layout, TrainOptions, train_from_iter};
 
 use super::tests::{Memory, korean, mlm_options, original};
 use super::*;
+use crate::objectives::infilling::InfillRates;
 use crate::objectives::masked::MaskingRates;
 use crate::objectives::span_corruption::SpanRates;
 
@@ -94,6 +95,73 @@ fn span_corruption_loses_nothing_and_fills_its_inputs() {
             "{share}"
         );
     }
+}
+
+#[test]
+fn denoising_hides_spans_shuffles_sentences_and_asks_for_the_text() {
+    let options = TrainOptions {
+        layout: Some(Layout::Bart),
+        ..TrainOptions::new(Algorithm::Bpe, 300)
+    };
+    let lines = ["영화 재미", "배우 연기"]
+        .into_iter()
+        .map(|line| Ok(line.to_owned()));
+    let tokenizer = train_from_iter(lines, &options, &mut |_| ())
+        .unwrap()
+        .tokenizer;
+    let special = tokenizer.special();
+    let [first, end, mask] = [special.bos, special.eos, special.mask].map(|id| id.unwrap());
+    // Sentences of one token each, repeated so that a sentence is told by its token: 100 100 100, 101 101 101, …
+    let document: Vec<Vec<u32>> = (100..120).map(|word| vec![word; 3]).collect();
+    let mut rates = InfillRates {
+        probability: 0.3,
+        mean_span: 3.0,
+    };
+    let data = |rates, permute| {
+        let options = DenoisingOptions {
+            max_len: 32,
+            rates,
+            permute,
+        };
+        let tokens = Memory::new(std::slice::from_ref(&document));
+        DenoisingData::new(tokens, &tokenizer, "test", end, options).unwrap()
+    };
+    let noisy = data(rates, true);
+    assert_eq!(
+        noisy.per_epoch(),
+        2,
+        "ten sentences of three tokens fill 30"
+    );
+    let mut shuffled = 0;
+    for n in 0..40 {
+        let example = noisy.training(3, n).unwrap();
+        assert_eq!(example, noisy.training(3, n).unwrap());
+        assert!(example.ids.len() <= 32);
+        let decoder = example.decoder.as_ref().unwrap();
+        let text = &decoder[2..decoder.len() - 1];
+        assert_eq!(
+            (decoder[0], decoder[1], decoder[decoder.len() - 1]),
+            (end, first, end)
+        );
+        assert!([&document[..10].concat()[..], &document[10..].concat()[..]].contains(&text));
+        let inside = &example.ids[1..example.ids.len() - 1];
+        assert_eq!(
+            (example.ids[0], example.ids[example.ids.len() - 1]),
+            (first, end)
+        );
+        let kept: Vec<u32> = inside.iter().copied().filter(|id| *id != mask).collect();
+        // Nine of thirty tokens are hidden; the rest are tokens of the text in runs of a sentence.
+        assert!(kept.len() <= 21 && inside.len() > kept.len());
+        assert!(kept.iter().all(|id| text.contains(id)));
+        shuffled += usize::from(!kept.is_sorted());
+    }
+    assert!(shuffled > 35, "{shuffled}");
+    let in_order = data(rates, false).training(3, 0).unwrap();
+    let kept = in_order.ids.iter().filter(|id| (100..120).contains(*id));
+    assert!(kept.is_sorted());
+    rates.probability = 0.0;
+    let untouched = data(rates, false).training(3, 0).unwrap();
+    assert_eq!(untouched.ids[..], untouched.decoder.unwrap()[1..]);
 }
 
 #[test]

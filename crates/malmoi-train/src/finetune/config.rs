@@ -3,15 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use malmoi_tasks::TaskSpec;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::config::load::{changes, syntax, table, text_of, written};
+use crate::config::load::{assign, changes, syntax, table, text_of, written};
 use crate::config::validate::at_least_one;
 use crate::config::{
     CheckpointSection, LogSection, OneOrMany, OptimizerSection, ScheduleSection, TrainSection,
 };
 use crate::error::{ConfigProblem, TrainError};
+
+use super::sweep::SweepSection;
+use super::tune::TuneSection;
 
 /// The configuration of a fine-tuning run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +35,9 @@ pub struct FinetuneConfig {
     pub schedule: ScheduleSection,
     /// How long, in which batches.
     pub train: TrainSection,
+    /// Which parameters are trained, and how targets are weighed.
+    #[serde(default)]
+    pub tune: TuneSection,
     /// Measuring on the validation rows.
     #[serde(default)]
     pub evaluate: EvaluateSection,
@@ -39,6 +46,8 @@ pub struct FinetuneConfig {
     /// Reporting.
     #[serde(default)]
     pub log: LogSection,
+    /// Several runs from this one.
+    pub sweep: Option<SweepSection>,
 }
 
 /// `[model]`: what fine-tuning starts from.
@@ -52,10 +61,13 @@ pub struct StartSection {
     pub accept_unknown_config: bool,
 }
 
-/// `[data]`: tables with a header (TSV, CSV) or JSON lines; `.gz` and `.zst` are read directly.
+/// `[data]`: tables with a header (TSV, CSV), JSON lines (`.gz` and `.zst` are read directly) or Parquet, and the files of a task's own
+/// layout (a token a line, SQuAD).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
+    /// Where the files are; relative paths start here, and `dir` at the working directory.
+    pub dir: Option<PathBuf>,
     /// Training rows.
     pub train: OneOrMany,
     /// Validation rows.
@@ -111,6 +123,14 @@ const ALTERNATIVES: [(&str, &[&str]); 2] = [
     ("schedule", &["warmup_steps", "warmup_ratio"]),
 ];
 
+impl DataSection {
+    /// The files of a list, in the data directory.
+    pub(super) fn files(&self, list: &OneOrMany) -> Vec<PathBuf> {
+        let dir = self.dir.as_deref().unwrap_or(Path::new(""));
+        list.paths().iter().map(|path| dir.join(path)).collect()
+    }
+}
+
 impl FinetuneConfig {
     /// Reads a configuration file, applies overrides of the form `a.b=c`, fills in the defaults and validates the result.
     ///
@@ -125,28 +145,7 @@ impl FinetuneConfig {
     /// # Errors
     /// [`TrainError::Syntax`], [`TrainError::Override`], [`TrainError::Config`].
     pub fn parse(text: &str, origin: &str, overrides: &[String]) -> Result<Self, TrainError> {
-        let given = table(text, origin, overrides)?;
-        let mut resolved: Table = toml::from_str(DEFAULTS).map_err(|e| syntax("defaults", e))?;
-        for (section, keys) in ALTERNATIVES {
-            let chosen = given.get(section).and_then(Value::as_table);
-            if chosen.is_some_and(|table| keys.iter().any(|key| table.contains_key(*key)))
-                && let Some(Value::Table(defaults)) = resolved.get_mut(section)
-            {
-                keys.iter().for_each(|key| drop(defaults.remove(*key)));
-            }
-        }
-        // The settings of one rule mean nothing to another.
-        let kind = |table: &Table| {
-            let section = table.get("optimizer")?.as_table()?;
-            Some(section.get("kind")?.as_str()?.to_owned())
-        };
-        if kind(&given).is_some_and(|kind| kind != "adamw")
-            && let Some(Value::Table(defaults)) = resolved.get_mut("optimizer")
-        {
-            defaults.retain(|key, _| key == "lr");
-        }
-        overlay(&mut resolved, given);
-        let config = Self::deserialize(resolved).map_err(|e| syntax(origin, e))?;
+        let config: Self = resolved(DEFAULTS, text, origin, overrides)?;
         config.validate()?;
         Ok(config)
     }
@@ -165,9 +164,11 @@ impl FinetuneConfig {
         let free = [
             "log",
             "checkpoint",
+            "data.dir",
             "data.train",
             "data.valid",
             "model.path",
+            "sweep",
         ];
         changes(self, other, &free)
     }
@@ -197,6 +198,10 @@ impl FinetuneConfig {
                 "raise it",
             ));
         }
+        self.tune.validate()?;
+        if let Some(sweep) = &self.sweep {
+            sweep.validate()?;
+        }
         if let TaskSpec::Text2text(task) = &self.task {
             at_least_one("task.max_target_len", task.max_target_len as u64)?;
         }
@@ -219,6 +224,53 @@ impl FinetuneConfig {
         }
         Ok(())
     }
+}
+
+/// A configuration from text with overrides, over defaults.
+///
+/// # Errors
+/// [`TrainError::Syntax`], [`TrainError::Override`].
+pub(crate) fn resolved<T: DeserializeOwned>(
+    defaults: &str,
+    text: &str,
+    origin: &str,
+    overrides: &[String],
+) -> Result<T, TrainError> {
+    let mut given = table(text, origin, &[])?;
+    // An override of one of several alternatives takes the file's choice away.
+    for (section, keys) in ALTERNATIVES {
+        let named = |key: &str| {
+            let start = format!("{section}.{key}=");
+            overrides.iter().any(|text| text.starts_with(&start))
+        };
+        if keys.iter().any(|key| named(key))
+            && let Some(Value::Table(file)) = given.get_mut(section)
+        {
+            keys.iter().for_each(|key| drop(file.remove(*key)));
+        }
+    }
+    assign(&mut given, overrides)?;
+    let mut resolved: Table = toml::from_str(defaults).map_err(|e| syntax("defaults", e))?;
+    for (section, keys) in ALTERNATIVES {
+        let chosen = given.get(section).and_then(Value::as_table);
+        if chosen.is_some_and(|table| keys.iter().any(|key| table.contains_key(*key)))
+            && let Some(Value::Table(defaults)) = resolved.get_mut(section)
+        {
+            keys.iter().for_each(|key| drop(defaults.remove(*key)));
+        }
+    }
+    // The settings of one rule mean nothing to another.
+    let kind = |table: &Table| {
+        let section = table.get("optimizer")?.as_table()?;
+        Some(section.get("kind")?.as_str()?.to_owned())
+    };
+    if kind(&given).is_some_and(|kind| kind != "adamw")
+        && let Some(Value::Table(defaults)) = resolved.get_mut("optimizer")
+    {
+        defaults.retain(|key, _| key == "lr");
+    }
+    overlay(&mut resolved, given);
+    T::deserialize(resolved).map_err(|e| syntax(origin, e))
 }
 
 /// Puts the keys of `upper` over those of `lower`, section by section.

@@ -8,14 +8,20 @@ mod config;
 mod data;
 mod model;
 mod prepare;
+mod sweep;
 #[cfg(test)]
 mod tests;
+mod tune;
 
 use std::path::Path;
 
+pub(crate) use config::resolved;
 pub use config::{DataSection, EvaluateSection, FinetuneConfig, StartSection};
-pub use data::example;
-pub use model::{SavedTask, encoder, evaluate, read_cases};
+pub use data::{ExampleOptions, examples};
+pub(crate) use model::with_dropout;
+pub use model::{SavedTask, encoder, evaluate, read_cases, score, task_tokens};
+pub use sweep::{SweepRow, SweepSection, SweepSummary, sweep};
+pub use tune::{ClassWeights, LoraSection, TuneSection};
 
 use crate::error::TrainError;
 use crate::training::{Job, Observer, RunOptions, Sections, Summary, Work};

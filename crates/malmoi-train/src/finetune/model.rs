@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use malmoi_checkpoint::{Error as CheckpointError, ModelDirectory, read_json};
-use malmoi_infer::predict::predict;
+use malmoi_infer::predict::{PredictOptions, predict};
 use malmoi_models::{Direction, Head, Mode, Model, ModelConfig, ModelError, OpenOptions};
-use malmoi_tasks::{Case, Encoder, OutputKind, Task, TaskError, TaskSpec, Truth, read_records};
+use malmoi_tasks::{
+    Case, Encoder, OutputKind, Prediction, Task, TaskError, TaskSpec, TaskTokens, Truth, collected,
+};
 use malmoi_text::Tokenizer;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::data::example;
+use super::data::{ExampleOptions, examples};
 use crate::data::{Counts, MicroBatch};
 use crate::error::{ConfigProblem, TrainError};
 use crate::training::Evaluation;
@@ -28,6 +30,9 @@ pub struct SavedTask {
     pub task: TaskSpec,
     /// Tokens of an input.
     pub max_len: usize,
+    /// Whether start, delimiter and extract tokens stand around the texts.
+    #[serde(default)]
+    pub task_tokens: bool,
 }
 
 impl SavedTask {
@@ -61,10 +66,36 @@ impl SavedTask {
     }
 }
 
+/// Names of the tokens that GPT-1's task inputs add to a vocabulary, as its authors wrote them.
+const TASK_TOKENS: [&str; 3] = ["_start_", "_delimiter_", "_classify_"];
+
+/// The tokens of GPT-1's task inputs in a tokenizer that has them.
+pub fn task_tokens(tokenizer: &Tokenizer) -> Option<TaskTokens> {
+    let [start, delimiter, extract] = TASK_TOKENS.map(|token| tokenizer.token_to_id(token));
+    Some(TaskTokens {
+        start: start?,
+        delimiter: delimiter?,
+        extract: extract?,
+    })
+}
+
+/// The tokenizer with the tokens of GPT-1's task inputs.
+pub(super) fn with_task_tokens(tokenizer: &Tokenizer) -> Result<Tokenizer, TrainError> {
+    Ok(tokenizer
+        .with_special_tokens(&TASK_TOKENS)
+        .map_err(TaskError::from)?)
+}
+
 /// How texts become tokens for a model.
-pub fn encoder<'a>(model: &ModelConfig, tokenizer: &'a Tokenizer, max_len: usize) -> Encoder<'a> {
+pub fn encoder<'a>(
+    model: &ModelConfig,
+    tokenizer: &'a Tokenizer,
+    max_len: usize,
+    task_tokens: Option<TaskTokens>,
+) -> Encoder<'a> {
     let encoder = model.direction() == Direction::Encoder;
     Encoder {
+        task_tokens,
         tokenizer,
         max_len: max_len.min(model.position_limit()),
         segments: encoder && model.n_segments() > 1,
@@ -83,11 +114,7 @@ pub fn read_cases(
     encoder: &Encoder<'_>,
     encoding: &str,
 ) -> Result<Vec<Case>, TaskError> {
-    let mut columns = task.inputs();
-    if labels.is_some() {
-        columns.extend(task.targets());
-    }
-    read_records(path, &columns, encoding)?
+    collected(task.rows(path, encoding, labels.is_some())?, path)?
         .iter()
         .map(|record| task.case(record, labels, encoder))
         .collect()
@@ -96,7 +123,14 @@ pub fn read_cases(
 /// The head that a task trains on a model.
 pub(super) fn head(task: &dyn Task, model: &ModelConfig) -> Result<Head, TrainError> {
     let wanted = match task.output() {
-        OutputKind::Classes | OutputKind::Value => Head::SequenceClassification,
+        OutputKind::Classes | OutputKind::Labels | OutputKind::Value => {
+            Head::SequenceClassification
+        }
+        OutputKind::Tags => Head::TokenClassification,
+        OutputKind::Spans => Head::QuestionAnswering,
+        // A decoder's classifier with one output reads the last token: the score of a choice.
+        OutputKind::Choice if model.is_causal() => Head::SequenceClassification,
+        OutputKind::Choice => Head::MultipleChoice,
         OutputKind::Text if model.direction() == Direction::EncoderDecoder => Head::Seq2SeqLm,
         OutputKind::Text => Head::CausalLm,
     };
@@ -172,14 +206,19 @@ fn body(config: &ModelConfig) -> Vec<String> {
         .collect()
 }
 
-/// Writes names and kind of the labels into a published configuration.
+/// Writes names and, where the published configuration knows it, the kind of the labels.
 fn write_labels(config: &mut Value, output: OutputKind, labels: &[String]) {
     let Some(config) = config.as_object_mut() else {
         return;
     };
+    let one = || vec!["LABEL_0".to_owned()];
     let (labels, problem) = match output {
-        OutputKind::Classes => (labels.to_vec(), "single_label_classification"),
-        OutputKind::Value => (vec!["LABEL_0".to_owned()], "regression"),
+        OutputKind::Classes => (labels.to_vec(), Some("single_label_classification")),
+        OutputKind::Labels => (labels.to_vec(), Some("multi_label_classification")),
+        OutputKind::Value => (one(), Some("regression")),
+        OutputKind::Tags => (labels.to_vec(), None),
+        OutputKind::Choice => (one(), None),
+        OutputKind::Spans => (vec!["LABEL_0".to_owned(), "LABEL_1".to_owned()], None),
         OutputKind::Text => return,
     };
     let by_id: Map<String, Value> = labels
@@ -195,11 +234,31 @@ fn write_labels(config: &mut Value, output: OutputKind, labels: &[String]) {
     config.remove("num_labels");
     config.insert("id2label".into(), Value::Object(by_id));
     config.insert("label2id".into(), Value::Object(by_label));
-    config.insert("problem_type".into(), json!(problem));
+    match problem {
+        Some(problem) => config.insert("problem_type".into(), json!(problem)),
+        None => config.remove("problem_type"),
+    };
+}
+
+/// The same model with a longer vocabulary; the rows of new tokens get initial values.
+pub(super) fn with_vocabulary(model: Model, entries: usize, seed: u64, mode: Mode) -> Model {
+    if model.config().vocab_size() >= entries {
+        return model;
+    }
+    let config = model.config().clone().with_vocab_size(entries);
+    let mut values = Vec::new();
+    model.read(|_, parameter| values.push(parameter.to_vec()));
+    let mut values = values.into_iter();
+    Model::initialise(config, model.head(), seed, mode).update(|_, parameter| {
+        // Rows of a table are added behind the ones that are there.
+        if let Some(old) = values.next() {
+            parameter[..old.len()].copy_from_slice(&old);
+        }
+    })
 }
 
 /// The same model with another dropout.
-pub(super) fn with_dropout(model: Model, rate: f64, mode: Mode) -> Model {
+pub(crate) fn with_dropout(model: Model, rate: f64, mode: Mode) -> Model {
     let config = model.config().clone().with_dropout(rate as f32);
     let mut values = Vec::new();
     model.read(|_, parameter| values.push(parameter.to_vec()));
@@ -222,13 +281,27 @@ pub fn evaluate(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluation, TrainError> {
     let task = spec.task();
-    let max_new_tokens = match spec {
-        TaskSpec::Text2text(task) => task.max_target_len,
-        _ => 1,
+    let options = PredictOptions {
+        max_new_tokens: spec.max_new_tokens(),
+        ..PredictOptions::default()
     };
-    let predictions = predict(model, tokenizer, task, cases, max_new_tokens, progress)?;
+    let predictions = predict(model, tokenizer, task, cases, &options, progress)?;
+    score(model, spec, cases, &predictions)
+}
+
+/// The metrics of predictions for cases with their truth, and the loss.
+///
+/// # Errors
+/// Those of the model.
+pub fn score(
+    model: &Model,
+    spec: &TaskSpec,
+    cases: &[Case],
+    predictions: &[Prediction],
+) -> Result<Evaluation, TrainError> {
+    let task = spec.task();
     let truths: Vec<Truth> = cases.iter().filter_map(|case| case.truth.clone()).collect();
-    let mut metrics = task.score(&truths, &predictions);
+    let mut metrics = task.score(&truths, predictions, model.config().labels());
     let loss = match metrics.iter().position(|(name, _)| *name == "loss") {
         Some(place) => metrics.remove(place).1,
         None => token_loss(model, cases)?,
@@ -238,10 +311,13 @@ pub fn evaluate(
 
 /// Mean loss of the target tokens.
 fn token_loss(model: &Model, cases: &[Case]) -> Result<f64, TrainError> {
-    let start = model.config().decoder_start();
+    let options = ExampleOptions {
+        start: model.config().decoder_start(),
+        ..ExampleOptions::default()
+    };
     let (mut sum, mut count) = (0.0, 0);
     for cases in cases.chunks(ROWS_PER_BATCH) {
-        let examples: Vec<_> = cases.iter().map(|c| example(c, start)).collect();
+        let examples: Vec<_> = cases.iter().flat_map(|c| examples(c, &options)).collect();
         let micro = MicroBatch::pack(&examples);
         let counts = Counts::of(std::slice::from_ref(&micro));
         let report = model.loss(&micro.batch, &micro.labels(counts))?;

@@ -4,21 +4,32 @@ use std::path::{Path, PathBuf};
 
 use malmoi_checkpoint::{ModelCard, ModelDirectory};
 use malmoi_models::{Direction, Head, Mode, Model, ModelConfig, OpenOptions};
-use malmoi_tasks::{Case, Record, TaskSpec, read_records};
+use malmoi_tasks::{Case, OutputKind, Record, TaskSpec, collected};
 use malmoi_text::Tokenizer;
 
 use super::config::FinetuneConfig;
 use super::data::CaseExamples;
-use super::model::{SavedTask, encoder, evaluate, head, open, read_cases, with_dropout};
+use super::model::{
+    SavedTask, encoder, evaluate, head, open, read_cases, task_tokens, with_dropout,
+    with_task_tokens, with_vocabulary,
+};
+use super::tune::{reset, tuning};
 use crate::config::OneOrMany;
 use crate::data::Examples;
 use crate::error::{ConfigProblem, TrainError};
 use crate::files::{TOKENIZER, checksum, files_in, save_tokenizer};
-use crate::training::{DataIdentity, Evaluation, Event, Judge, Observer, TrainerState, Work};
+use crate::training::{
+    DataIdentity, Evaluation, Event, Judge, Observer, TrainerState, Tuning, Work,
+};
+
+/// A tokenizer that bounds the entity F1 below this is worth a remark.
+const CLOSE_TO_ALL: f64 = 0.98;
 
 /// A data set, a task and the model that it starts from.
 pub(super) struct Prepared {
     config: FinetuneConfig,
+    /// The task, with what the training data settled.
+    spec: TaskSpec,
     tokenizer: Tokenizer,
     labels: Vec<String>,
     head: Head,
@@ -40,24 +51,30 @@ pub(super) fn prepare(
         config.model.accept_unknown_config,
     )?;
     let head = head(task, &model)?;
-    let tokenizer = Tokenizer::load(&config.model.path)?;
+    let mut tokenizer = Tokenizer::load(&config.model.path)?;
     if tokenizer.vocab_size() > model.vocab_size() {
         return Err(TrainError::VocabularyMismatch {
             tokenizer: tokenizer.vocab_size(),
             model: model.vocab_size(),
         });
     }
+    config.tune.check(&model, task.output())?;
+    if config.tune.task_tokens {
+        tokenizer = with_task_tokens(&tokenizer)?;
+    }
     check_length(config, &model)?;
     check_metric(config)?;
     observer.event(&Event::Preparing("reading the data set"));
-    let mut columns = task.inputs();
-    columns.extend(task.targets());
+    let encoding = &config.data.encoding;
     let mut records: Vec<Record> = Vec::new();
-    for path in config.data.train.paths() {
-        records.extend(read_records(&path, &columns, &config.data.encoding)?);
+    for path in config.data.files(&config.data.train) {
+        records.extend(collected(task.rows(&path, encoding, true)?, &path)?);
     }
+    let spec = config.task.clone().settled(&records);
+    let task = spec.task();
     let labels = task.labels(&records)?;
-    let encoder = encoder(&model, &tokenizer, config.data.max_len);
+    let tokens = task_tokens(&tokenizer).filter(|_| config.tune.task_tokens);
+    let encoder = encoder(&model, &tokenizer, config.data.max_len, tokens);
     let train = records
         .iter()
         .map(|record| task.case(record, Some(&labels), &encoder))
@@ -66,22 +83,24 @@ pub(super) fn prepare(
         None => None,
         Some(list) => {
             let mut cases = Vec::new();
-            for path in list.paths() {
-                let encoding = &config.data.encoding;
+            for path in config.data.files(list) {
                 cases.extend(read_cases(&path, task, Some(&labels), &encoder, encoding)?);
             }
             cases.truncate(config.evaluate.rows.unwrap_or(usize::MAX));
             Some(cases)
         }
     };
+    check_choices(task.output(), &train, &records)?;
     for (what, cases) in [("training", Some(&train)), ("validation", valid.as_ref())] {
-        let Some(cases) = cases else { continue };
-        let cut = cases.iter().filter(|case| case.truncated).count();
-        if cut > 0 {
+        for text in cases.map_or_else(Vec::new, |cases| remarks(cases, what, encoder.max_len)) {
+            observer.event(&Event::Warning(&text));
+        }
+    }
+    if let TaskSpec::Tag(task) = &spec {
+        let ceiling = task.ceiling(valid.as_ref().unwrap_or(&train), &labels);
+        if ceiling < CLOSE_TO_ALL {
             observer.event(&Event::Warning(&format!(
-                "{cut} of {} {what} rows are longer than {} tokens and were cut; raise data.max_len to keep more of them",
-                cases.len(),
-                encoder.max_len
+                "with this tokenizer no model gets more than an f1 of {ceiling:.4} here: tokens reach over the ends of entities"
             )));
         }
     }
@@ -91,18 +110,22 @@ pub(super) fn prepare(
     }
     let mut files = files_in(&tokenizer_dir)?;
     let saved = SavedTask {
-        task: config.task.clone(),
+        task: spec.clone(),
         max_len: encoder.max_len,
+        task_tokens: config.tune.task_tokens,
     };
     files.push(saved.save(out)?);
     Ok(Prepared {
-        train: CaseExamples::new(&train, model.decoder_start()),
+        train: CaseExamples::new(&train, &config.tune.examples(&model, &labels, &train)?),
         identity: DataIdentity {
-            train: identity(&config.data.train)?,
-            valid: config.data.valid.as_ref().map(identity).transpose()?,
+            train: identity(config, &config.data.train)?,
+            valid: (config.data.valid.as_ref())
+                .map(|list| identity(config, list))
+                .transpose()?,
             vocabulary: format!("{:016x}", tokenizer.vocabulary_hash()),
         },
         config: config.clone(),
+        spec,
         tokenizer,
         labels,
         head,
@@ -135,7 +158,7 @@ fn check_length(config: &FinetuneConfig, model: &ModelConfig) -> Result<(), Trai
 /// The metric that judges must be one that the task has.
 fn check_metric(config: &FinetuneConfig) -> Result<(), ConfigProblem> {
     // Scores of nothing have the names of all metrics.
-    let scores = config.task.task().score(&[], &[]);
+    let scores = config.task.task().score(&[], &[], &[]);
     let mut known: Vec<&str> = scores.iter().map(|(name, _)| *name).collect();
     if !known.contains(&"loss") {
         known.push("loss");
@@ -151,9 +174,48 @@ fn check_metric(config: &FinetuneConfig) -> Result<(), ConfigProblem> {
     }
 }
 
+/// Every example of a batch must have as many choices as the others.
+fn check_choices(output: OutputKind, cases: &[Case], records: &[Record]) -> Result<(), TrainError> {
+    let Some(first) = cases.first().filter(|_| output == OutputKind::Choice) else {
+        return Ok(());
+    };
+    let n = first.inputs.len();
+    let other = cases.iter().position(|case| case.inputs.len() != n);
+    match other {
+        None => Ok(()),
+        Some(at) => Err(TrainError::Corpus {
+            corpus: records[at].place(),
+            problem: format!(
+                "{} choices where the first row has {n}; all rows of a training file need the same number",
+                cases[at].inputs.len()
+            ),
+        }),
+    }
+}
+
+/// What people should know of the rows: how many were cut, and what is odd about them.
+fn remarks(cases: &[Case], what: &str, max_len: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    let cut = cases.iter().filter(|case| case.truncated).count();
+    if cut > 0 {
+        all.push(format!(
+            "{cut} of {} {what} rows are longer than {max_len} tokens and were cut; raise data.max_len to keep more of them",
+            cases.len()
+        ));
+    }
+    all.extend(malmoi_tasks::report::oddities(cases, what));
+    all
+}
+
 /// What the files of a list are known by.
-fn identity(list: &OneOrMany) -> Result<String, TrainError> {
-    checksum(&list.paths())
+fn identity(config: &FinetuneConfig, list: &OneOrMany) -> Result<String, TrainError> {
+    let files = config.data.files(list);
+    let sources = files.iter().map(|path| malmoi_tasks::qa::source_file(path));
+    let (paths, parts): (Vec<PathBuf>, Vec<_>) = sources.unzip();
+    let parts: String = (parts.into_iter().flatten())
+        .map(|(first, last)| format!("#{first}-{last}"))
+        .collect();
+    Ok(checksum(&paths)? + &parts)
 }
 
 impl Work for Prepared {
@@ -163,7 +225,7 @@ impl Work for Prepared {
 
     fn tokens(&self) -> (u64, Option<u64>) {
         let count = |cases: &Vec<Case>| {
-            let lengths = cases.iter().map(|case| case.input.ids.len() as u64);
+            let lengths = cases.iter().map(|case| case.tokens() as u64);
             lengths.sum()
         };
         (self.train.tokens(), self.valid.as_ref().map(count))
@@ -174,18 +236,32 @@ impl Work for Prepared {
     }
 
     fn start(&self) -> Result<Model, TrainError> {
+        let config = &self.config;
         let options = OpenOptions {
             mode: Mode::Training,
-            seed: self.config.seed,
-            accept_unknown_config: self.config.model.accept_unknown_config,
+            seed: config.seed,
+            accept_unknown_config: config.model.accept_unknown_config,
             ..OpenOptions::default()
         };
-        let task = self.config.task.task();
-        let (model, _) = open(&self.config.model.path, task, &self.labels, &options)?;
-        Ok(match self.config.train.dropout {
-            None => model,
-            Some(rate) => with_dropout(model, rate, Mode::Training),
-        })
+        let task = self.spec.task();
+        let (mut model, _) = open(&config.model.path, task, &self.labels, &options)?;
+        if config.tune.task_tokens {
+            let entries = self.tokenizer.vocab_size();
+            model = with_vocabulary(model, entries, config.seed, Mode::Training);
+        }
+        if let Some(rate) = config.train.dropout {
+            model = with_dropout(model, rate, Mode::Training);
+        }
+        Ok(reset(model, &config.tune, config.seed))
+    }
+
+    fn tuning(&self, model: &Model, checkpoint: Option<&Path>) -> Result<Tuning, TrainError> {
+        // An adapter adds to the weights that the run started from.
+        let start = match (checkpoint, &self.config.tune.lora) {
+            (Some(_), Some(_)) => Some(self.start()?),
+            _ => None,
+        };
+        tuning(&self.config, model, start.as_ref(), checkpoint)
     }
 
     fn head(&self) -> Head {
@@ -194,13 +270,7 @@ impl Work for Prepared {
 
     fn evaluate(&self, model: &Model) -> Result<Evaluation, TrainError> {
         let cases = self.valid.as_deref().unwrap_or_default();
-        evaluate(
-            model,
-            &self.tokenizer,
-            &self.config.task,
-            cases,
-            &mut |_| (),
-        )
+        evaluate(model, &self.tokenizer, &self.spec, cases, &mut |_| ())
     }
 
     fn intervals(&self) -> (u64, u64) {
@@ -214,17 +284,8 @@ impl Work for Prepared {
     }
 
     fn judge(&self) -> Judge {
-        let (own, higher) = self.config.task.task().judged_by();
-        match self.config.evaluate.metric.as_deref() {
-            None => Judge {
-                metric: own.into(),
-                higher,
-            },
-            Some(name) => Judge {
-                metric: name.into(),
-                higher: !["loss", "mae"].contains(&name),
-            },
-        }
+        let (metric, higher) = self.config.judging();
+        Judge { metric, higher }
     }
 
     fn files(&self) -> Result<Vec<(String, PathBuf)>, TrainError> {
@@ -238,10 +299,13 @@ impl Work for Prepared {
                 results.push((format!("Validation {name}"), format!("{value:.4}")));
             }
         }
-        let task = self.config.task.task();
+        let task = self.spec.task();
         let tag = match task.output() {
-            malmoi_tasks::OutputKind::Text => "text-generation",
-            _ => "text-classification",
+            OutputKind::Text => "text-generation",
+            OutputKind::Tags => "token-classification",
+            OutputKind::Spans => "question-answering",
+            OutputKind::Choice => "multiple-choice",
+            OutputKind::Classes | OutputKind::Labels | OutputKind::Value => "text-classification",
         };
         let architecture = model.config().architecture_name(model.head());
         ModelCard {

@@ -10,9 +10,14 @@ use malmoi_tasks::read_records;
 use malmoi_text::{Algorithm, TrainOptions, train_from_iter};
 use serde_json::json;
 
+use super::data::CaseExamples;
 use super::*;
-use crate::data::{Counts, Example, MicroBatch};
+use crate::data::{Answer, Counts, Example, MicroBatch, Weighted};
 use crate::training::{Event, Silent, StopReason};
+
+mod recipes;
+mod tasks;
+mod tuning;
 
 /// Rows of the Korean film reviews of the repository.
 fn reviews(file: &str, rows: usize) -> Vec<(String, String)> {
@@ -86,6 +91,34 @@ fn configured(
     FinetuneConfig::parse(&text, "test", &sets)
 }
 
+/// Makes a run that is interrupted at a step.
+fn halted(config: &FinetuneConfig, out: PathBuf, at: u64) -> Summary {
+    let flag = Arc::new(AtomicBool::new(false));
+    let mine = Arc::clone(&flag);
+    let halted = RunOptions {
+        interrupt: Some(flag),
+        ..options(out)
+    };
+    let mut watch = |event: &Event<'_>| {
+        if matches!(event, Event::Step(step) if step.step == at) {
+            mine.store(true, Ordering::Relaxed);
+        }
+    };
+    run(config, &halted, &mut watch).unwrap()
+}
+
+/// Makes a run and gives its warnings.
+fn warnings(config: &FinetuneConfig, out: PathBuf) -> String {
+    let mut warned = String::new();
+    let mut watch = |event: &Event<'_>| {
+        if let Event::Warning(text) = event {
+            warned += text;
+        }
+    };
+    run(config, &options(out), &mut watch).unwrap();
+    warned
+}
+
 fn options(out: PathBuf) -> RunOptions {
     RunOptions {
         out,
@@ -131,7 +164,7 @@ fn a_small_model_learns_sentiment_and_its_folder_knows_the_task() {
         assert_eq!(model.config().labels(), ["0", "1"]);
         let tokenizer = malmoi_text::Tokenizer::load(out.join("best")).unwrap();
         let task = config.task.task();
-        let encoder = encoder(model.config(), &tokenizer, 40);
+        let encoder = encoder(model.config(), &tokenizer, 40, None);
         let cases = read_cases(
             &held_out,
             task,
@@ -209,19 +242,8 @@ fn a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one() {
     )
     .unwrap();
     let straight = run(&config, &options(dir.path().join("straight")), &mut Silent).unwrap();
-    let flag = Arc::new(AtomicBool::new(false));
-    let mine = Arc::clone(&flag);
     let out = dir.path().join("halted");
-    let halted = RunOptions {
-        interrupt: Some(flag),
-        ..options(out.clone())
-    };
-    let summary = run(&config, &halted, &mut |event: &Event<'_>| {
-        if matches!(event, Event::Step(step) if step.step == 5) {
-            mine.store(true, Ordering::Relaxed);
-        }
-    })
-    .unwrap();
+    let summary = halted(&config, out.clone(), 5);
     assert_eq!((summary.reason, summary.step), (StopReason::Interrupted, 5));
     let resume = RunOptions {
         resume: true,
@@ -344,6 +366,9 @@ fn defaults_are_the_published_recipe_and_give_way_to_the_file() {
         (other.schedule.warmup_ratio, other.schedule.warmup_steps),
         (None, 2)
     );
+    let text = "[model]\npath = \"x\"\n[data]\ntrain = \"x\"\n[task]\nkind = \"classify\"\n[train]\nepochs = 5.0\n";
+    let other = FinetuneConfig::parse(text, "test", &["train.steps=7".into()]).unwrap();
+    assert_eq!((other.train.epochs, other.train.steps), (None, Some(7)));
     let error = configured(path, path, path, &["data.max_length=7"]).unwrap_err();
     assert!(error.to_string().contains("max_length"), "{error}");
 }
@@ -362,7 +387,7 @@ fn unequal_micro_batches_of_values_add_up_to_the_full_batch() {
             ids: vec![2, 5 + i, 3],
             starts: vec![0],
             positions: vec![0, 1, 2],
-            value: Some(i as f32),
+            answer: Some(Answer::Value(i as f32)),
             ..Example::default()
         })
         .collect();
@@ -404,7 +429,7 @@ fn classes_weigh_by_the_rows_of_the_whole_step() {
         ids: vec![1, 2],
         starts: vec![0],
         positions: vec![0, 1],
-        class: Some(class),
+        answer: Some(Answer::Class(Weighted::plain(class))),
         ..Example::default()
     };
     let micros = [
@@ -412,7 +437,7 @@ fn classes_weigh_by_the_rows_of_the_whole_step() {
         MicroBatch::pack(&[example(1), example(1), example(0)]),
     ];
     let counts = Counts::of(&micros);
-    assert_eq!(counts.rows, 4);
+    assert_eq!(counts.answers, 4.0);
     let expected = Labels::Classes(ClassTargets {
         targets: vec![1, 1, 0].into(),
         weights: vec![0.25; 3].into(),

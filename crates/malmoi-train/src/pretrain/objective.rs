@@ -8,10 +8,12 @@ use malmoi_text::Tokenizer;
 use super::corpus::Role;
 use crate::config::{Objective, PretrainConfig};
 use crate::data::{
-    ClmData, ClmOptions, Corpus, Examples, Mixed, MlmData, MlmOptions, PairKind, SpanData,
-    SpanOptions, TextPairs, Tokens, TranslationData, TranslationOptions, Units,
+    ClmData, ClmOptions, Corpus, DenoisingData, DenoisingOptions, Examples, Mixed, MlmData,
+    MlmOptions, PairKind, SpanData, SpanOptions, TextPairs, Tokens, TranslationData,
+    TranslationOptions, Units,
 };
 use crate::error::{ConfigProblem, TrainError};
+use crate::objectives::infilling::InfillRates;
 use crate::objectives::masked::MaskingRates;
 use crate::objectives::span_corruption::SpanRates;
 
@@ -22,7 +24,9 @@ pub(super) fn head(objective: &Objective) -> Head {
         Objective::Mlm(mlm) if mlm.pairs() != PairKind::None => Head::Pretraining,
         Objective::Mlm(_) | Objective::Tlm(_) => Head::MaskedLm,
         Objective::Rtd(_) => Head::ReplacedTokens,
-        Objective::SpanCorruption(_) | Objective::Text2text(_) => Head::Seq2SeqLm,
+        Objective::SpanCorruption(_) | Objective::Denoising(_) | Objective::Text2text(_) => {
+            Head::Seq2SeqLm
+        }
     }
 }
 
@@ -40,7 +44,9 @@ pub(super) fn check_fit(objective: &Objective, model: &ModelConfig) -> Result<()
     let wanted = match objective {
         Objective::Clm(_) => Direction::Decoder,
         Objective::Mlm(_) | Objective::Rtd(_) | Objective::Tlm(_) => Direction::Encoder,
-        Objective::SpanCorruption(_) | Objective::Text2text(_) => Direction::EncoderDecoder,
+        Objective::SpanCorruption(_) | Objective::Denoising(_) | Objective::Text2text(_) => {
+            Direction::EncoderDecoder
+        }
     };
     let found = model.direction();
     if found != wanted {
@@ -277,6 +283,18 @@ pub(super) fn examples(
                 1 => sources.swap_remove(0),
                 _ => Box::new(Mixed::new(sources, spans.limit, spans.temperature)),
             }
+        }
+        Objective::Denoising(noise) => {
+            let options = DenoisingOptions {
+                max_len: length,
+                rates: InfillRates {
+                    probability: noise.probability,
+                    mean_span: noise.mean_span,
+                },
+                permute: noise.permute_sentences,
+            };
+            let data = DenoisingData::new(tokens(0), tokenizer, name, start, options)?;
+            Box::new(data)
         }
         Objective::Text2text(task) => {
             let lengths = [length, task.max_target_len];

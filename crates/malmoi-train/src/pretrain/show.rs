@@ -48,9 +48,9 @@ pub fn show(
                     masked(&example, "; the generator fills what is hidden", tokenizer)
                 }
                 Objective::Tlm(_) => masked(&example, "", tokenizer),
-                Objective::SpanCorruption(_) | Objective::Text2text(_) => {
-                    text_to_text(&example, tokenizer)
-                }
+                Objective::SpanCorruption(_)
+                | Objective::Denoising(_)
+                | Objective::Text2text(_) => text_to_text(&example, tokenizer),
             })
         })
         .collect()

@@ -40,6 +40,7 @@ fn setting(objective: &str, changes: &[&str]) -> (tempfile::TempDir, PretrainCon
         ORDER => ("albert", "wordpiece"),
         RTD => ("electra", "wordpiece"),
         SPANS => ("t5", "unigram"),
+        DENOISING => ("bart", "bpe"),
         _ => ("gpt2", "bpe"),
     };
     let toml = format!(
@@ -85,6 +86,7 @@ const CLM: &str = "kind = \"clm\"\ncontext = 24";
 const MLM: &str = "kind = \"mlm\"\nmax_len = 40\nnext_sentence = true";
 const ORDER: &str = "kind = \"mlm\"\nmax_len = 40\nsentence_order = true\nmax_ngram = 3";
 const RTD: &str = "kind = \"rtd\"\nmax_len = 40\ngenerator = 0.5";
+const DENOISING: &str = "kind = \"denoising\"\nmax_len = 40";
 const SPANS: &str = "kind = \"span-corruption\"\nmax_len = 32";
 
 fn options(out: &Path) -> RunOptions {
@@ -103,7 +105,7 @@ fn bytes(checkpoint: &Path) -> Vec<Vec<u8>> {
 
 #[test]
 fn the_loss_falls_for_every_objective_and_the_result_opens() {
-    for objective in [CLM, MLM, SPANS, ORDER, RTD] {
+    for objective in [CLM, MLM, SPANS, DENOISING, ORDER, RTD] {
         let (dir, config) = setting(objective, &["train.steps=60", "evaluate.every=30"]);
         let out = dir.path().join("run");
         let mut losses = Vec::new();
@@ -594,6 +596,19 @@ fn examples_are_shown_as_readable_text() {
             .iter()
             .all(|text| text.contains("[CLS]") && text.contains('→') && text.contains("segment"))
     );
+    let (_dir, config) = setting(DENOISING, &[]);
+    let shown = show(&config, None, 3, &mut Silent).unwrap();
+    for text in &shown {
+        let (input, output) = text.split_once("out:").unwrap();
+        assert!(
+            input.contains("<mask>") && !output.contains("<mask>"),
+            "{text}"
+        );
+        assert!(
+            output.trim_start().starts_with("<s>") && output.ends_with("</s>"),
+            "{text}"
+        );
+    }
     let (_dir, config) = setting(CLM, &["tokenizer.train.vocab_size=280"]);
     let shown = show(&config, None, 2, &mut Silent).unwrap();
     assert!(

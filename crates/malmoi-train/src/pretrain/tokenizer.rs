@@ -39,6 +39,7 @@ pub(super) fn train(
             (Objective::Clm(_), TokenizerKind::Char) => Layout::None,
             (Objective::Clm(_), _) => Layout::Gpt,
             (Objective::SpanCorruption(_) | Objective::Text2text(_), _) => Layout::T5,
+            (Objective::Denoising(_), _) => Layout::Bart,
         }),
         extra_special: match objective {
             // The first sentinel has the largest id.

@@ -7,6 +7,7 @@ use malmoi_models::{Head, Model};
 use super::evaluation::{Evaluation, Judge};
 use super::event::Observer;
 use super::state::{DataIdentity, TrainerState};
+use super::tuning::Tuning;
 use crate::config::{LogSection, OptimizerSection, ScheduleSection, TrainSection};
 use crate::data::Examples;
 use crate::error::TrainError;
@@ -53,8 +54,18 @@ pub(crate) trait Work: Sync {
     /// The model before the first step.
     fn start(&self) -> Result<Model, TrainError>;
 
+    /// Which parameters are trained, and how fast. `checkpoint` is what the run goes on from.
+    fn tuning(&self, _model: &Model, _checkpoint: Option<&Path>) -> Result<Tuning, TrainError> {
+        Ok(Tuning::default())
+    }
+
     /// The head that is trained, with which a checkpoint is opened again.
     fn head(&self) -> Head;
+
+    /// Parts of the names of parameters that the loss does not depend on; every other one must get a gradient.
+    fn untrained(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// Measures the model on the validation data; asked only where there is some.
     fn evaluate(&self, model: &Model) -> Result<Evaluation, TrainError>;

@@ -11,6 +11,7 @@ use malmoi_kernels::{cpu, threads};
 use malmoi_models::{Head, Mode, Model, OpenOptions, SaveOptions};
 use serde_json::{Map, Value, json};
 
+use super::adapters::{Adapters, FOLDER as ADAPTER_FOLDER};
 use super::evaluation::{Evaluation, Judge};
 use super::event::{Event, Observer, Started, StepEvent, StopReason};
 use super::job::{Job, Sections, Work, total_steps};
@@ -128,7 +129,13 @@ fn discard(out: &Path, existed: bool) {
     for name in ["run.json", "run.lock", CONFIG, "metrics.jsonl"] {
         let _ = std::fs::remove_file(out.join(name));
     }
-    for name in ["checkpoints", "tensorboard", "tokenizer", "corpus"] {
+    for name in [
+        "checkpoints",
+        "tensorboard",
+        "tokenizer",
+        "corpus",
+        "layout",
+    ] {
         let _ = std::fs::remove_dir_all(out.join(name));
     }
 }
@@ -161,8 +168,8 @@ impl<'a> Run<'a> {
         let work = job.prepare(&options.out, observer)?;
         let mut optimizer = Optimizer::new(sections.optimizer.rule.clone())?;
         let identity = work.identity();
-        let (model, state) = match &checkpoint {
-            None => (work.start()?, TrainerState::new(sections.seed, identity)),
+        let model = match &checkpoint {
+            None => work.start()?,
             Some(checkpoint) => {
                 let open = OpenOptions {
                     head: Some(work.head()),
@@ -170,13 +177,22 @@ impl<'a> Run<'a> {
                     ..OpenOptions::default()
                 };
                 // A discriminator goes on together with its generator.
-                let model = match work.head() {
+                match work.head() {
                     Head::ReplacedTokens => Model::open_with_generator(&checkpoint.path, &open)?,
                     _ => Model::open(&checkpoint.path, &open)?,
-                };
-                let state = TrainerState::load(&checkpoint.path, &model, &mut optimizer)?;
+                }
+            }
+        };
+        let tuning = work.tuning(&model, checkpoint.as_ref().map(|c| c.path.as_path()))?;
+        let state = match &checkpoint {
+            None => TrainerState::new(sections.seed, identity),
+            Some(checkpoint) => {
+                let mut parameters = model.parameters();
+                let adapters = tuning.adapters.as_ref();
+                parameters.extend(adapters.map_or_else(Vec::new, Adapters::parameters));
+                let state = TrainerState::load(&checkpoint.path, &parameters, &mut optimizer)?;
                 state.data.check(&identity)?;
-                (model, state)
+                state
             }
         };
         let precision = sections.train.precision.parse().unwrap_or_default();
@@ -223,7 +239,9 @@ impl<'a> Run<'a> {
             steps,
             judge: work.judge(),
             events,
-            trainer: Trainer::new(model, optimizer, state.step, step_options),
+            trainer: Trainer::new(model, optimizer, state.step, step_options)
+                .without_training(work.untrained())
+                .with_tuning(tuning),
             work,
             last_checkpoint: checkpoint,
             began: Instant::now(),
@@ -527,6 +545,9 @@ impl<'a> Run<'a> {
             ..SaveOptions::default()
         };
         model.save_into(pending.path(), &save)?;
+        if let Some(adapters) = self.trainer.adapters() {
+            adapters.save(&pending.path().join(ADAPTER_FOLDER), model)?;
+        }
         self.state.save(pending.path(), self.trainer.optimizer())?;
         let checkpoint = self.dir.commit(pending)?;
         if best {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use malmoi_checkpoint::{NamedTensor, Tensors, read_json, write_json, write_safetensors};
-use malmoi_models::Model;
+use malmoi_models::ParameterInfo;
 use serde::{Deserialize, Serialize};
 
 use super::evaluation::Evaluation;
@@ -130,7 +130,7 @@ impl TrainerState {
     /// Reads both files of a checkpoint.
     pub(super) fn load(
         dir: &Path,
-        model: &Model,
+        parameters: &[ParameterInfo],
         optimizer: &mut Optimizer,
     ) -> Result<Self, TrainError> {
         let value = read_json(&dir.join(TRAINER))?;
@@ -155,7 +155,6 @@ impl TrainerState {
                 .vectors
                 .insert(name.to_string(), tensors.to_f32(name)?.1);
         }
-        let parameters = model.parameters();
         let shapes = parameters
             .iter()
             .map(|info| (info.name.as_str(), info.shape.as_slice()));

@@ -3,12 +3,15 @@
 use malmoi_kernels::profile::{self, Cost, Direction, Label};
 use malmoi_kernels::random::{Key, Purpose};
 use malmoi_kernels::{optim, reduce};
-use malmoi_models::{Model, ParameterInfo, Pass};
+use malmoi_models::{Model, NamedGradient, ParameterInfo, Pass};
 use malmoi_nn::buffers;
 
 use crate::data::{Counts, MicroBatch};
 use crate::error::TrainError;
 use crate::optim::{LearningRate, Optimizer, ParamSlot, clip};
+
+use super::adapters::Adapters;
+use super::tuning::Tuning;
 
 /// The parts of a run that change with every step.
 #[derive(Debug)]
@@ -20,7 +23,9 @@ pub struct Trainer {
     step: u64,
     /// The gradients of the first step of this process are checked for coverage.
     checked: bool,
+    untrained: &'static [&'static str],
     options: StepOptions,
+    tuning: Tuning,
 }
 
 /// How a step is made.
@@ -78,7 +83,31 @@ impl Trainer {
             optimizer,
             step,
             checked: false,
+            untrained: &[],
             options,
+            tuning: Tuning::default(),
+        }
+    }
+
+    /// The same trainer for some of the parameters, or with rates of their own.
+    #[must_use]
+    pub fn with_tuning(mut self, tuning: Tuning) -> Self {
+        self.model = self.model.map(|model| tuning.apply(model));
+        self.tuning = tuning;
+        self
+    }
+
+    /// The adapters, where there are some.
+    pub fn adapters(&self) -> Option<&Adapters> {
+        self.tuning.adapters.as_ref()
+    }
+
+    /// The same, when parameters whose names hold one of `parts` need no gradient.
+    #[must_use]
+    pub fn without_training(self, parts: &'static [&'static str]) -> Self {
+        Self {
+            untrained: parts,
+            ..self
         }
     }
 
@@ -108,7 +137,7 @@ impl Trainer {
     /// Those of the model; [`TrainError::Corpus`] when there is nothing to predict.
     pub fn gradients(&self, micro_batches: &[MicroBatch]) -> Result<Accumulated, TrainError> {
         let counts = Counts::of(micro_batches);
-        if counts.targets + counts.rows == 0 {
+        if !micro_batches.iter().any(MicroBatch::has_labels) {
             return Err(TrainError::Corpus {
                 corpus: "the training text".into(),
                 problem: format!(
@@ -153,7 +182,14 @@ impl Trainer {
                 Some(sum) => sum.add(loss, &parts, correct, gradients),
             }
         }
-        Ok(sum.expect("a step with targets has a micro-batch with targets"))
+        let mut sum = sum.expect("a step with targets has a micro-batch with targets");
+        // Blocks that are computed again know nothing of what is frozen in them.
+        for (info, gradient) in &mut sum.gradients {
+            if self.tuning.freezes(&info.name) {
+                *gradient = None;
+            }
+        }
+        Ok(sum)
     }
 
     /// Makes one step.
@@ -173,9 +209,15 @@ impl Trainer {
             return Err(not_finite("the loss".into()));
         }
         if !self.checked {
-            check_coverage(&sum.gradients)?;
+            check_coverage(&sum.gradients, &self.tuning, self.untrained)?;
             self.checked = true;
         }
+        let of_adapters = match &self.tuning.adapters {
+            Some(adapters) => adapters.gradients(&mut sum.gradients),
+            None => Vec::new(),
+        };
+        let n_parameters = sum.gradients.len();
+        sum.gradients.extend(of_adapters);
         let span = profile::span(|| label("GradientNorm", &sum.gradients, 1, 2));
         let squares: Vec<f64> = sum
             .gradients
@@ -202,7 +244,8 @@ impl Trainer {
         }
         // Counted from 1, so that the first step of a warm-up already moves.
         let lr = self.options.lr * self.options.schedule.factor(step);
-        self.apply(lr, sum.gradients)?;
+        let of_adapters = sum.gradients.split_off(n_parameters);
+        self.apply(lr, sum.gradients, &of_adapters)?;
         self.step = step;
         Ok(StepReport {
             loss: sum.loss,
@@ -217,17 +260,26 @@ impl Trainer {
     fn apply(
         &mut self,
         lr: f64,
-        gradients: Vec<(ParameterInfo, Option<Vec<f32>>)>,
+        gradients: Vec<NamedGradient>,
+        of_adapters: &[NamedGradient],
     ) -> Result<(), TrainError> {
         // Parameter and both moments are read and written, the gradient is read; the rules differ little in their arithmetic.
         let _span = profile::span(|| label("Optimizer", &gradients, 7, 14));
         let Some(model) = self.model.take() else {
             unreachable!("the model is taken out only here")
         };
+        if let Some(adapters) = &mut self.tuning.adapters {
+            adapters.update(lr, &mut self.optimizer, of_adapters)?;
+        }
+        let tuning = &self.tuning;
+        let merged = (tuning.adapters.as_ref()).map_or_else(Default::default, Adapters::weights);
         let mut gradients = gradients.into_iter();
         let mut failed = None;
         let (optimizer, decay_all) = (&mut self.optimizer, self.options.decay_all);
         let model = model.update(|info, values| {
+            if let Some(weight) = merged.get(info.name.as_str()) {
+                values.copy_from_slice(weight);
+            }
             let Some((named, Some(gradient))) = gradients.next() else {
                 return;
             };
@@ -243,7 +295,7 @@ impl Trainer {
                 // Norms and biases are vectors; matrices and embeddings have two axes.
                 decay: decay_all || info.shape.len() >= 2,
             };
-            if let Err(error) = optimizer.update(lr, slot) {
+            if let Err(error) = optimizer.update(lr * tuning.factor(&info.name), slot) {
                 failed.get_or_insert(error);
             }
             buffers::give(gradient);
@@ -300,10 +352,17 @@ fn label(
 }
 
 /// Every parameter must get a gradient: one that doesn't was cut off the loss by mistake and would silently stay as it is.
-fn check_coverage(gradients: &[(ParameterInfo, Option<Vec<f32>>)]) -> Result<(), TrainError> {
+/// Frozen ones are meant to, and those whose names hold one of `untrained` may.
+fn check_coverage(
+    gradients: &[NamedGradient],
+    tuning: &Tuning,
+    untrained: &[&str],
+) -> Result<(), TrainError> {
+    let meant =
+        |name: &str| tuning.freezes(name) || untrained.iter().any(|part| name.contains(part));
     let tensors: Vec<String> = gradients
         .iter()
-        .filter(|(_, gradient)| gradient.is_none())
+        .filter(|(info, gradient)| gradient.is_none() && !meant(&info.name))
         .map(|(info, _)| info.name.clone())
         .collect();
     if tensors.is_empty() {

@@ -1,0 +1,176 @@
+//! Probes, metrics, the OpenAPI document, keys and hosts.
+
+use serde_json::{Value, json};
+
+use crate::SERVER;
+use crate::support::Server;
+
+#[test]
+fn probes_metrics_and_the_page_answer() {
+    assert_eq!(SERVER.get("/health").json()["status"], "ok");
+    assert_eq!(SERVER.get("/ready").json()["status"], "ready");
+    SERVER.ok("/embed", &json!({"inputs": "카페", "model": "bert"}));
+    let metrics = SERVER.get("/metrics").text();
+    for name in [
+        "malmoi_requests_total{route=\"/embed\",method=\"POST\",status=\"200\"}",
+        "malmoi_request_duration_seconds_bucket",
+        "malmoi_phase_duration_seconds_bucket",
+        "malmoi_queue_size{model=\"bert\"} 0",
+        "malmoi_batch_tokens_count{model=\"bert\"}",
+        "malmoi_tokens_in_total{model=\"bert\"}",
+    ] {
+        assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
+    }
+    let page = SERVER.get("/");
+    assert_eq!(
+        (page.status, page.header("content-type")),
+        (200, Some("text/html; charset=utf-8"))
+    );
+    assert!(
+        page.header("content-security-policy")
+            .unwrap()
+            .contains("default-src 'self'")
+    );
+    assert_eq!(SERVER.get("/assets/../Cargo.toml").status, 404);
+    let nothing = SERVER.get("/nothing");
+    assert_eq!(
+        (nothing.status, nothing.json()["error_type"].as_str()),
+        (404, Some("not_found"))
+    );
+    assert_eq!(SERVER.get("/embed").status, 405);
+}
+
+#[test]
+fn the_openapi_document_describes_every_route() {
+    let document = SERVER.get("/openapi.json").json();
+    let paths = document["paths"].as_object().unwrap();
+    for path in [
+        "/v1/models",
+        "/v1/models/{model}",
+        "/v1/completions",
+        "/v1/chat/completions",
+        "/v1/embeddings",
+        "/embed",
+        "/embed_all",
+        "/predict",
+        "/rerank",
+        "/similarity",
+        "/tokenize",
+        "/decode",
+        "/info",
+        "/fill-mask",
+        "/ner",
+        "/qa",
+        "/zero-shot",
+        "/attention",
+        "/next-token",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/lab/models",
+        "/lab/learn",
+        "/lab/runs",
+        "/lab/runs/{name}",
+        "/lab/machine",
+        "/lab/roofline",
+        "/lab/live",
+    ] {
+        assert!(paths.contains_key(path), "{path}");
+    }
+    // Every reference leads somewhere.
+    fn check(value: &Value, document: &Value) {
+        match value {
+            Value::Object(map) => {
+                if let Some(Value::String(reference)) = map.get("$ref") {
+                    let found = document.pointer(reference.trim_start_matches('#'));
+                    assert!(found.is_some(), "{reference}");
+                }
+                map.values().for_each(|value| check(value, document));
+            }
+            Value::Array(list) => list.iter().for_each(|value| check(value, document)),
+            _ => {}
+        }
+    }
+    check(&document, &document);
+}
+
+#[test]
+fn request_ids_come_back() {
+    let answer = SERVER.send("GET", "/health", &[("x-request-id", "abc-123")], b"");
+    assert_eq!(answer.header("x-request-id"), Some("abc-123"));
+    assert!(SERVER.get("/nothing").header("x-request-id").is_some());
+}
+
+#[test]
+fn pages_from_elsewhere_cannot_ask_a_server_on_loopback() {
+    let rebound = SERVER.send("GET", "/v1/models", &[("host", "evil.example:80")], b"");
+    assert_eq!(rebound.status, 403);
+    assert_eq!(rebound.json()["error"]["type"], "permission_error");
+    let origin = [("origin", "https://evil.example")];
+    assert_eq!(SERVER.send("GET", "/health", &origin, b"").status, 403);
+    // Without a JSON content type a page could post without asking first.
+    let form = SERVER.send(
+        "POST",
+        "/embed",
+        &[("content-type", "text/plain")],
+        b"{\"inputs\":\"a\"}",
+    );
+    assert_eq!(form.status, 415);
+}
+
+#[test]
+fn keys_are_asked_for_where_there_are_some() {
+    let server = Server::start(|config, _| {
+        config.api_keys = vec!["secret-one".into(), "secret-two".into()];
+        config.limits.per_client = 1;
+    });
+    assert_eq!(server.get("/ready").status, 200);
+    let none = server.get("/v1/models");
+    assert_eq!(
+        (none.status, none.json()["error"]["code"].as_str()),
+        (401, Some("invalid_api_key"))
+    );
+    assert_eq!(none.header("www-authenticate"), Some("Bearer"));
+    let with = |key: &str| {
+        let value = format!("Bearer {key}");
+        server
+            .send("GET", "/v1/models", &[("authorization", &value)], b"")
+            .status
+    };
+    assert_eq!(
+        [with("secret-two"), with("secret-tw"), with("")],
+        [200, 401, 401]
+    );
+    assert_eq!(
+        server
+            .send(
+                "GET",
+                "/info",
+                &[("authorization", "Basic secret-one")],
+                b""
+            )
+            .status,
+        401
+    );
+    // One at a time for each key.
+    let body =
+        json!({"model": "gpt", "prompt": "a", "max_tokens": 80, "temperature": 0, "stream": true});
+    let headers = [
+        ("authorization", "Bearer secret-one"),
+        ("content-type", "application/json"),
+    ];
+    let request = crate::support::head(
+        "POST",
+        "/v1/completions",
+        &headers,
+        body.to_string().as_bytes(),
+    );
+    let mut stream = server.connect();
+    std::io::Write::write_all(&mut stream, &request).unwrap();
+    let mut first = [0; 16];
+    std::io::Read::read_exact(&mut stream, &mut first).unwrap();
+    let busy = server.send("GET", "/v1/models", &headers[..1], b"");
+    // The stream may have ended already on a fast machine.
+    assert!(busy.status == 429 && busy.header("retry-after").is_some() || busy.status == 200);
+    assert_eq!(with("secret-two"), 200);
+}
