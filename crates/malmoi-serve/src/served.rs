@@ -80,7 +80,7 @@ pub enum LoadError {
         /// Its name.
         name: String,
         /// Why.
-        source: OpenError,
+        source: Box<OpenError>,
     },
     /// The files about it.
     #[error("model {name}: {message}")]
@@ -114,7 +114,7 @@ impl Served {
         let open = |directory| {
             Pipeline::open(directory, &source.options).map_err(|error| LoadError::Open {
                 name: name.clone(),
-                source: error,
+                source: Box::new(error),
             })
         };
         let pipeline = open(&source.directory)?;

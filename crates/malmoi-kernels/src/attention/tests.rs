@@ -212,10 +212,13 @@ fn check_bf16(what: &str, shape: &AttentionShape) {
             let squares = x.map(|x| f64::from(x) * f64::from(x));
             squares.sum::<f64>().sqrt()
         };
+        // Four roundings of 2^-9 each. In narrow heads nothing averages out, and the gradient of a score can be a difference several times
+        // smaller than its terms.
+        let allowed = if shape.d_head < 16 { 32.0 } else { 128.0 };
         let deviation = size(&mut got.iter().zip(expected).map(|(x, y)| x - y));
         let whole = size(&mut expected.iter().copied());
         assert!(
-            deviation <= whole / 128.0 + 1e-6,
+            deviation <= whole / allowed + 1e-6,
             "{what}: deviates by {deviation:e} of {whole:e}"
         );
     }

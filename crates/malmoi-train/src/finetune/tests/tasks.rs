@@ -114,7 +114,7 @@ fn tags_are_learned_from_words_and_from_characters() {
     let mut text = String::new();
     for i in 0..96 {
         let town = ["서울", "부산", "대전"][i % 3];
-        write!(text, "## id-{i}\t<{town}:LC>에 산다\n").unwrap();
+        writeln!(text, "## id-{i}\t<{town}:LC>에 산다").unwrap();
         for (place, c) in town.chars().enumerate() {
             writeln!(text, "{c}\t{}", if place == 0 { "B-LC" } else { "I-LC" }).unwrap();
         }
