@@ -197,7 +197,7 @@ fn classifier(parent: &Path) -> (String, Vec<String>) {
     let out = path(parent.join("run"));
     finetune("classify", &bert, &rows, &out, &["--epochs", "1"]);
     let texts = (0..1500)
-        .map(|i| format!("{i}{}", " 음악이".repeat(1 + i % 9)))
+        .map(|i| format!("{i}{}", " 음악이".repeat(1 + i % 20)))
         .collect();
     (out, texts)
 }
