@@ -64,11 +64,19 @@ async function open(browser, url, options) {
   return { page, faults, close: () => context.close() };
 }
 
+/** Waits until something holds in the page. Playwright's own way to wait evaluates text there, which the page's policy forbids. */
+async function until(page, holds, argument) {
+  for (const start = Date.now(); !(await page.evaluate(holds, argument)); ) {
+    assert(Date.now() - start < PATIENCE, `waited in vain for ${holds}`);
+    await new Promise((on) => setTimeout(on, 40));
+  }
+}
+
 /** Opens a view and waits until nothing is at work in it. */
 async function go(page, url, view) {
   await page.goto(`${url}/#/${view}`);
-  await page.waitForSelector(`main[data-view="${view}"] .body > *`);
-  await page.waitForFunction(() => !document.querySelector('[data-state="busy"]'), null, { timeout: PATIENCE });
+  await page.waitForSelector(`main[data-view="${view}"] .body > *`, { state: 'attached' });
+  await until(page, () => !document.querySelector('[data-state="busy"]'));
 }
 
 /** The large map of a card: `matrix[query][key]`. */
@@ -129,7 +137,7 @@ const CHECKS = {
     await page.locator('[data-direction="encoder"] .token').nth(1).focus();
     const before = await page.locator(pressed).getAttribute('data-focus');
     await page.keyboard.press('ArrowRight');
-    await page.waitForFunction(([selector, old]) => document.querySelector(selector).dataset.focus !== old, [pressed, before]);
+    await until(page, ([selector, old]) => document.querySelector(selector).dataset.focus !== old, [pressed, before]);
     assert.equal(await page.evaluate(() => document.activeElement.dataset.focus), 'token-2');
   },
 
@@ -138,7 +146,7 @@ const CHECKS = {
     const words = page.locator('.card.bert .token:not(:disabled)');
     const word = (await words.nth(1).innerText()).trim();
     await words.nth(1).click();
-    await page.waitForFunction((text) => document.querySelector('.card.bert .blankset h3 b')?.textContent === text, word);
+    await until(page, (text) => document.querySelector('.card.bert .blankset h3 b')?.textContent === text, word);
     assert.equal((await words.nth(1).innerText()).trim(), '[MASK]');
     const candidates = page.locator('.card.bert .blankset').first().locator('.bars li');
     assert.equal(await candidates.count(), 6);
@@ -159,7 +167,7 @@ const CHECKS = {
       new MutationObserver(() => window.sizes.add(document.querySelectorAll('#written .piece').length)).observe(document.getElementById('written'), { childList: true });
     });
     await page.click('#write');
-    await page.waitForFunction(() => document.querySelectorAll('#written .piece').length > 3 && !document.querySelector('[data-running]'));
+    await until(page, () => document.querySelectorAll('#written .piece').length > 3 && !document.querySelector('[data-running]'));
     const sizes = await page.evaluate(() => [...window.sizes]);
     assert(sizes.length > 3, `the text came in ${sizes.length} parts`);
     const written = () => page.locator('#written .piece').allInnerTexts();
@@ -167,7 +175,7 @@ const CHECKS = {
     await page.locator('#written .piece').nth(1).click();
     const other = page.locator('#alternatives .branch:not(.right)').first();
     await other.click();
-    await page.waitForFunction(() => !document.querySelector('[data-running]') && document.querySelectorAll('#written .piece').length > 2);
+    await until(page, () => !document.querySelector('[data-running]') && document.querySelectorAll('#written .piece').length > 2);
     const after = await written();
     assert.equal(after[0], before[0], 'what stands before the branch stays');
     assert.notEqual(after[1], before[1], 'the branch begins with the other token');
@@ -210,10 +218,10 @@ const CHECKS = {
   async 'learn: steps lower the loss'({ page, url }) {
     await go(page, url, 'learn');
     const losses = () => page.locator('[data-loss]').evaluateAll((all) => all.map((one) => Number(one.dataset.loss)));
-    await page.waitForFunction(() => document.querySelectorAll('[data-loss]').length === 2);
+    await until(page, () => document.querySelectorAll('[data-loss]').length === 2);
     const first = await losses();
     for (let step = 0; step < 4; step += 1) await page.click('#once');
-    await page.waitForFunction((old) => [...document.querySelectorAll('[data-loss]')].every((one, i) => Number(one.dataset.loss) < old[i]), first);
+    await until(page, (old) => [...document.querySelectorAll('[data-loss]')].every((one, i) => Number(one.dataset.loss) < old[i]), first);
     await page.locator('.box.self').first().click();
     assert((await page.locator('.shapes').innerText()).includes('[T, 64]'));
   },

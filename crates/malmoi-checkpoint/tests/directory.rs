@@ -186,7 +186,8 @@ fn a_failed_write_leaves_the_old_model_and_no_rubbish() {
     for (name, content) in [
         ("vocab.txt", ExtraContent::CopyOf(&missing)),
         ("../vocab.txt", ExtraContent::Bytes(b"x")),
-        ("a/b", ExtraContent::Bytes(b"x")),
+        ("a/../../b", ExtraContent::Bytes(b"x")),
+        ("/b", ExtraContent::Bytes(b"x")),
     ] {
         let extra = [ExtraFile { name, content }];
         let what = ModelFiles {

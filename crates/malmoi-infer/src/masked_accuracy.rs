@@ -67,7 +67,11 @@ pub fn masked_accuracy(
         };
         let report = model.loss(&packed(&sequences), &Labels::Vocabulary(targets))?;
         nats += report.loss;
-        correct += report.parts.iter().map(|part| part.correct).sum::<f64>();
+        correct += report
+            .parts
+            .iter()
+            .filter_map(|part| part.correct)
+            .sum::<f64>();
     }
     if hidden == 0 {
         return Err(InferError::TooShort {

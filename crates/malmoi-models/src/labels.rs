@@ -133,8 +133,8 @@ pub struct LossPart {
     pub loss: f64,
     /// `Σ weight`.
     pub weight: f64,
-    /// `Σ weight` over rows whose target came out on top; 0 where that has no meaning.
-    pub correct: f64,
+    /// `Σ weight` over rows whose target came out on top; `None` where no target can (values, spans, several classes at once).
+    pub correct: Option<f64>,
 }
 
 /// A loss and its terms.

@@ -314,7 +314,7 @@ fn token_loss(
         name,
         loss: values[0].into(),
         weight: targets.weights.iter().map(|w| f64::from(*w)).sum(),
-        correct: values[1].into(),
+        correct: Some(values[1].into()),
     };
     // A sum of one term: drops the second element, which carries no gradient.
     (ops::weighted_sum(loss.clone(), 1.0, loss, 0.0), part)
@@ -382,7 +382,7 @@ fn class_loss(
             name,
             loss: value,
             weight,
-            correct,
+            correct: Some(correct),
         },
     )
 }
@@ -410,7 +410,7 @@ fn binary_loss(
         name,
         loss: f64::from(host::values(loss.clone())[0]),
         weight: targets.weights.iter().map(|w| f64::from(*w)).sum(),
-        correct,
+        correct: Some(correct),
     };
     (loss, part)
 }
@@ -423,7 +423,7 @@ fn single(name: &'static str, loss: Tensor<1>) -> Loss {
             name,
             loss: value,
             weight: 1.0,
-            correct: 0.0,
+            correct: None,
         }],
     )
 }

@@ -377,7 +377,7 @@ fn joint(model: &Model, labels: ReplacedTokens) -> Joint {
     let parts = report
         .parts
         .iter()
-        .map(|part| (part.loss, part.correct))
+        .map(|part| (part.loss, part.correct.expect("a choice")))
         .collect();
     let names: Vec<&str> = report.parts.iter().map(|part| part.name).collect();
     assert_eq!(names, ["mlm", "rtd"]);

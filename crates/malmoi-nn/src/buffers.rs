@@ -4,6 +4,7 @@
 //! from the system: together 10 to 15 % of a training step of a small model. A buffer that has done its work comes back
 //! here instead and is handed out again as it is.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -21,7 +22,7 @@ const SMALL: usize = 1024;
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Free<T> {
-    /// By length.
+    /// By capacity.
     buffers: BTreeMap<usize, Vec<Vec<T>>>,
     elements: usize,
 }
@@ -34,23 +35,22 @@ impl<T> Free<T> {
         })
     }
 
-    fn take(&mut self, len: usize) -> Option<Vec<T>> {
-        // Slightly longer ones do as well: lengths vary when sequences do.
-        let (&found, same) = self.buffers.range_mut(len..=len + len / 8).next()?;
-        let mut buffer = same.pop()?;
+    /// The smallest buffer of at least `len` elements and at most `slack` more.
+    fn take(&mut self, len: usize, slack: usize) -> Option<Vec<T>> {
+        let (&found, same) = self.buffers.range_mut(len..=len + slack).next()?;
+        let buffer = same.pop()?;
         if same.is_empty() {
             self.buffers.remove(&found);
         }
         self.elements -= found;
-        buffer.truncate(len);
         Some(buffer)
     }
 
     fn give(&mut self, buffer: Vec<T>) {
-        let len = buffer.len();
-        if self.elements + len <= LIMIT {
-            self.elements += len;
-            self.buffers.entry(len).or_default().push(buffer);
+        let size = buffer.capacity();
+        if self.elements + size <= LIMIT {
+            self.elements += size;
+            self.buffers.entry(size).or_default().push(buffer);
         }
     }
 }
@@ -80,8 +80,41 @@ impl Number for bf16 {
 /// A buffer of `len` elements with arbitrary contents, for a kernel that overwrites all of it.
 #[must_use]
 pub fn take<T: Number>(len: usize) -> Vec<T> {
-    let found = (len >= SMALL).then(|| T::with_free(|free| free.take(len)));
-    found.flatten().unwrap_or_else(|| vec![T::default(); len])
+    // Slightly longer ones do as well: lengths vary when sequences do.
+    within(len, len / 8)
+}
+
+thread_local! {
+    /// See [`frugally`].
+    static FRUGAL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The same for the gradient of a parameter, which may lie in a buffer of up to twice its size: in the backward pass activations leave
+/// buffers behind that nothing else of this step will ask for.
+#[must_use]
+pub fn take_for_gradient(len: usize) -> Vec<f32> {
+    within(len, if FRUGAL.get() { len / 8 } else { len })
+}
+
+/// Runs `f` with gradients in buffers of their own size: where a block's activations are computed again, the next block needs the
+/// buffers that this one leaves.
+pub(crate) fn frugally<R>(f: impl FnOnce() -> R) -> R {
+    let before = FRUGAL.replace(true);
+    let result = f();
+    FRUGAL.set(before);
+    result
+}
+
+fn within<T: Number>(len: usize, slack: usize) -> Vec<T> {
+    let found = (len >= SMALL).then(|| T::with_free(|free| free.take(len, slack)));
+    match found.flatten() {
+        Some(mut buffer) => {
+            // One that was cut has to be filled again where it was.
+            buffer.resize(len, T::default());
+            buffer
+        }
+        None => vec![T::default(); len],
+    }
 }
 
 /// A buffer of `len` zeros, for a kernel that adds to it.
@@ -104,6 +137,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn gradients_take_buffers_of_up_to_twice_their_size() {
+        let odd = 3_456_789;
+        let buffer: Vec<f32> = take(odd);
+        let at = buffer.as_ptr();
+        give(buffer);
+        let fresh: Vec<f32> = take(odd / 2 + 1);
+        assert_ne!(fresh.as_ptr(), at);
+        let cut = take_for_gradient(odd / 2 + 1);
+        assert_eq!((cut.len(), cut.as_ptr()), (odd / 2 + 1, at));
+        give(cut);
+        let whole: Vec<f32> = take(odd);
+        assert_eq!((whole.len(), whole.as_ptr()), (odd, at), "whole again");
+    }
+
+    #[test]
     fn buffers_come_back_by_length_and_never_shorter_than_asked_for() {
         // Lengths that no other test uses.
         let odd = 1_234_567;
@@ -113,9 +161,11 @@ mod tests {
         give(buffer);
         let shorter = take::<f32>(odd - 1000);
         assert_eq!((shorter.len(), shorter.as_ptr()), (odd - 1000, at));
+        let longer: Vec<f32> = take(odd + 1);
+        assert_ne!(longer.as_ptr(), at, "a shorter buffer is not enough");
         give(shorter);
-        let other: Vec<f32> = take(odd);
-        assert_ne!(other.as_ptr(), at, "a shorter buffer is not enough");
+        let whole: Vec<f32> = take(odd);
+        assert_eq!(whole.as_ptr(), at, "it has not shrunk");
         assert_eq!(take::<bf16>(odd / 2).len(), odd / 2);
     }
 }

@@ -31,39 +31,40 @@ pub struct Device {
 const GIB: u64 = 1 << 30;
 const GB: u64 = 1_000_000_000;
 
-/// Devices by name: dense bf16 peak in TFLOP/s, memory in bytes, bandwidth in GB/s.
+/// Devices by name: source, dense bf16 peak in TFLOP/s, memory in bytes, bandwidth in GB/s. All are nominal: what the vendor states, or
+/// computed from it. None was measured here.
 const DEVICES: &[(&str, &str, f64, u64, f64)] = &[
     (
         "v100",
-        "NVIDIA V100 SXM2 32 GB, fp16 tensor cores, data sheet",
+        "NVIDIA V100 SXM2 32 GB, fp16 tensor cores (it has no bf16); nominal peaks of the vendor's V100 data sheet",
         125.0,
         32 * GB,
         900.0,
     ),
     (
         "a100",
-        "NVIDIA A100 SXM 80 GB, data sheet",
+        "NVIDIA A100 SXM 80 GB; nominal dense peaks of the vendor's A100 80 GB data sheet",
         312.0,
         80 * GB,
         2039.0,
     ),
     (
         "h100",
-        "NVIDIA H100 SXM 80 GB, data sheet",
+        "NVIDIA H100 SXM 80 GB; nominal peaks of the vendor's H100 data sheet, which gives twice the dense rate (sparse)",
         989.5,
         80 * GB,
         3350.0,
     ),
     (
         "h200",
-        "NVIDIA H200 SXM 141 GB, data sheet",
+        "NVIDIA H200 SXM 141 GB; nominal peaks of the vendor's H200 data sheet, which gives twice the dense rate (sparse)",
         989.5,
         141 * GB,
         4800.0,
     ),
     (
         "xeon-8480",
-        "Intel Xeon Platinum 8480+, 56 cores with AMX at 2.0 GHz, 8 channels DDR5-4800, 512 GiB",
+        "Intel Xeon Platinum 8480+; nominal, computed: 56 cores x 2.0 GHz (base) x 1,024 bf16 operations a cycle (AMX), 8 channels x 4.8 GT/s x 8 B; 512 GiB assumed",
         114.7,
         512 * GIB,
         307.2,

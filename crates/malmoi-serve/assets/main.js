@@ -30,6 +30,8 @@ function shell() {
   const nav = document.getElementById('nav');
   nav.setAttribute('aria-label', t('views'));
   put(nav, Object.keys(VIEWS).map((key) => h('a', { href: `#/${key}`, 'aria-current': key === name ? 'page' : null }, t(`nav.${key}`))));
+  // On a narrow screen the row of views may be wider than the screen.
+  nav.scrollLeft = nav.querySelector('[aria-current]').offsetLeft - nav.clientWidth / 2;
   const theme = localStorage.getItem(THEME) || 'auto';
   put(document.getElementById('settings'),
     segmented(t('language'), [['ko', '한국어'], ['en', 'English']], language(), (value) => { setLanguage(value); show(); }),

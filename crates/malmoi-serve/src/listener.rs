@@ -135,8 +135,7 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(context, buffer);
         if read.is_ready() {
-            let fresh = buffer.filled()[before..].to_vec();
-            self.seen(&fresh);
+            self.seen(&buffer.filled()[before..]);
         }
         // A trickle of bytes does not move the deadline.
         if matches!(self.phase, Phase::Head(_)) && self.deadline.as_mut().poll(context).is_ready() {

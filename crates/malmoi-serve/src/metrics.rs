@@ -42,7 +42,7 @@ pub struct OfModel {
 pub struct Phase {
     /// The model's name.
     pub model: String,
-    /// `queue`, `compute`, `prefill`.
+    /// `queue` or `compute`.
     pub phase: &'static str,
 }
 
@@ -65,7 +65,7 @@ pub struct Metrics {
     pub duration: Durations<Route>,
     /// Requests and streams at work.
     pub in_flight: Gauge,
-    /// Waiting, in the model's worker, before the first generated token.
+    /// Time of a request in a model's queue and on its thread.
     pub phases: Durations<Phase>,
     /// Requests that wait for a model.
     pub queue: Family<OfModel, Gauge>,

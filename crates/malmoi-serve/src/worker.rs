@@ -84,7 +84,18 @@ impl EncodeJob {
     fn tokens(&self) -> usize {
         self.sequences.iter().map(|s| s.ids.len()).sum()
     }
+
+    /// Rows of logits.
+    fn rows(&self) -> usize {
+        match &self.want {
+            Want::Logits(rows) => rows.len(),
+            _ => 0,
+        }
+    }
 }
+
+/// Logits that one pass makes at most, 256 MB of them.
+const MAX_LOGITS: usize = 1 << 26;
 
 enum Job {
     Call(Box<dyn FnOnce(&Pipeline) + Send>),
@@ -373,13 +384,16 @@ impl Run {
         let Some(first) = self.encodes.pop_front() else {
             return;
         };
-        let mut tokens = first.tokens();
+        let vocab_size = self.pipeline.model.config().vocab_size();
+        let (mut tokens, mut rows) = (first.tokens(), first.rows());
         let mut jobs = vec![first];
         let mut rest = VecDeque::new();
         while let Some(job) = self.encodes.pop_front() {
-            let fits = tokens + job.tokens() <= self.options.batch_tokens;
+            let fits = tokens + job.tokens() <= self.options.batch_tokens
+                && (rows + job.rows()) * vocab_size <= MAX_LOGITS;
             if fits && job.want.same_run(&jobs[0].want) && !job.reply.is_closed() {
                 tokens += job.tokens();
+                rows += job.rows();
                 jobs.push(job);
             } else if !job.reply.is_closed() {
                 rest.push_back(job);

@@ -90,7 +90,7 @@ impl PhaseCost {
 impl Info {
     /// Every phase of the model.
     fn phases(&self, config: &ModelConfig) -> Result<Vec<PhaseCost>> {
-        let widths = Widths::of(Arithmetic::named(&self.precision).unwrap_or(Arithmetic::F32));
+        let arithmetic = Arithmetic::named(&self.precision).unwrap_or(Arithmetic::F32);
         let tokens = self.tokens.unwrap_or(config.max_len());
         let mut found = Vec::new();
         for phase in [Phase::Train, Phase::Encode, Phase::Prefill, Phase::Decode] {
@@ -103,6 +103,10 @@ impl Info {
             let work = Work {
                 recompute: self.recompute && phase == Phase::Train,
                 ..Work::new(phase, self.batch, tokens)
+            };
+            let widths = match phase {
+                Phase::Train => Widths::in_training(arithmetic),
+                _ => Widths::of(arithmetic),
             };
             let counted = count(config, &work, widths)
                 .and_then(|cost| Ok((cost.flops(), memory(config, &work, widths)?)));

@@ -18,9 +18,7 @@ use crate::progress;
 /// How log lines look.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Log {
-    /// For people.
     Text,
-    /// A JSON object a line.
     Json,
 }
 
@@ -93,7 +91,7 @@ pub struct Serve {
     /// Seconds for the work at hand after a signal
     #[arg(long, value_name = "S", default_value_t = Limits::default().drain_time.as_secs(), help_heading = "Bounds")]
     drain: u64,
-    /// How log lines look
+    /// How log lines look: for people, or a JSON object a line
     #[arg(long, value_enum, default_value_t = Log::Text)]
     log: Log,
 }

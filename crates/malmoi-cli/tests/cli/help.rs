@@ -46,6 +46,7 @@ const PAGES: &[&[&str]] = &[
     &["eval", "zeroshot"],
     &["eval", "embed"],
     &["eval", "retrieval"],
+    &["serve"],
     &["verify"],
     &["bench"],
     &["roofline"],

@@ -11,6 +11,7 @@ use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher, ParserFactory};
 use malmoi_text::Tokenizer;
+use serde_json::json;
 
 use crate::InferError;
 use expression::Expression;
@@ -58,6 +59,14 @@ fn failed(error: impl std::fmt::Display) -> InferError {
     InferError::Constraint(error.to_string())
 }
 
+/// JSON without white space between its parts: a model that likes spaces would write them without end.
+fn compact(mut schema: serde_json::Value) -> TopLevelGrammar {
+    if let Some(object) = schema.as_object_mut() {
+        object.insert("x-guidance".into(), json!({"whitespace_flexible": false}));
+    }
+    TopLevelGrammar::from_json_schema(schema)
+}
+
 impl Grammars {
     /// Prepares a tokenizer whose tokens stand for fixed bytes; `vocab_size` is the model's.
     ///
@@ -98,7 +107,7 @@ impl Grammars {
     /// # Errors
     /// [`InferError::Constraint`] for a pattern or schema that cannot be used.
     pub fn constraint(&self, shape: &Shape) -> Result<Constraint, InferError> {
-        let json = |text: &str| serde_json::from_str(text).map_err(failed);
+        let parsed = |text: &str| serde_json::from_str(text).map_err(failed);
         let grammar = match shape {
             Shape::Regex(pattern) => {
                 let expression = Expression::new(pattern).map_err(failed)?;
@@ -107,8 +116,8 @@ impl Grammars {
                     way: Way::Expression(Box::new(expression), environment),
                 });
             }
-            Shape::JsonSchema(schema) => TopLevelGrammar::from_json_schema(json(schema)?),
-            Shape::JsonObject => TopLevelGrammar::from_json_schema(json(r#"{"type": "object"}"#)?),
+            Shape::JsonSchema(schema) => compact(parsed(schema)?),
+            Shape::JsonObject => compact(parsed(r#"{"type": "object"}"#)?),
         };
         let parser = self.factory.create_parser(grammar).map_err(failed)?;
         Ok(Constraint {

@@ -192,7 +192,7 @@ fn a_model_without_a_language_model_head_is_refused() {
     let config = json!({"model_type": "gpt2", "vocab_size": 1000, "n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2});
     let config = ModelConfig::from_json(&config, false).unwrap();
     let model = Model::initialise(config, Head::None, 1, Mode::Inference);
-    let tokenizer = Tokenizer::load(&golden().join("tokenizer-bytelevel-bpe")).unwrap();
+    let tokenizer = Tokenizer::load(golden().join("tokenizer-bytelevel-bpe")).unwrap();
     let pipeline = Pipeline::new(model, tokenizer).unwrap();
     let error = pipeline.likelihoods(&[("a", " b")], &options(64), &mut |_| ());
     assert!(matches!(error, Err(InferError::WrongModel { .. })));

@@ -20,8 +20,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
 use super::{LEAVES, Primitive, Tracked, consume, contiguous, primitive, register};
-use crate::host;
 use crate::pass::Pass;
+use crate::{buffers, host};
 
 thread_local! {
     /// Set while a part runs outside of the graph, though it will run inside of one later.
@@ -171,7 +171,7 @@ impl<M: Module + 'static, const N: usize> Backward<Flex, N> for Walk<M> {
             }
         }
         LEAVES.set(Some(inside));
-        drop(loss.backward());
+        drop(buffers::frugally(|| loss.backward()));
         let mut inside = LEAVES.take().unwrap_or_default();
         for (new, old) in own.iter().zip(&part.leaves) {
             if let Some(gradient) = inside.remove(new) {

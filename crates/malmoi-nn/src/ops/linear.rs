@@ -142,7 +142,7 @@ impl<'a> Weight<'a> {
 
     /// `dw = dyᵀ x` in f32.
     fn backward_weight(&self, dy: Matrix, x: Matrix) -> Vec<f32> {
-        let mut dw = buffers::take(self.values.len());
+        let mut dw = buffers::take_for_gradient(self.values.len());
         let right = Right::Plain(x);
         mixed::product(dy.t(), right, ValuesMut::F32(&mut dw), false, Finish::NONE);
         dw
@@ -192,7 +192,7 @@ impl FusedOp for Linear {
             dx
         });
         let dw = pass.needs[1].then(|| {
-            let mut dw = buffers::take(weight.data.len());
+            let mut dw = buffers::take_for_gradient(weight.data.len());
             linear_backward_weight(dy, x.data, d_in, d_out, &mut dw, false);
             dw
         });
@@ -308,7 +308,7 @@ impl FusedOp for FeedForward {
         let dy = pass.grad;
         let mut dwide = buffers::take(wide.len());
         linear_backward_input(dy, w2.data, d_ff, d_out, &mut dwide);
-        let mut dw2 = buffers::take(w2.data.len());
+        let mut dw2 = buffers::take_for_gradient(w2.data.len());
         linear_backward_weight(dy, &wide, d_ff, d_out, &mut dw2, false);
         // The values themselves are not needed any more.
         let mut dbefore = wide;
@@ -317,7 +317,7 @@ impl FusedOp for FeedForward {
         buffers::give(dwide);
         let mut dx = buffers::take(x.data.len());
         linear_backward_input(&dbefore, w1.data, d_in, d_ff, &mut dx);
-        let mut dw1 = buffers::take(w1.data.len());
+        let mut dw1 = buffers::take_for_gradient(w1.data.len());
         linear_backward_weight(&dbefore, x.data, d_in, d_ff, &mut dw1, false);
         let mut gradients = vec![Some(dx), Some(dw1), Some(dw2)];
         if pass.inputs.len() == 5 {

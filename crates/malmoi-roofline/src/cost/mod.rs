@@ -114,6 +114,14 @@ pub struct Widths {
 }
 
 impl Widths {
+    /// Those of training on this machine: products read the weights in f32, which the optimiser changes, whatever the arithmetic.
+    pub fn in_training(arithmetic: Arithmetic) -> Self {
+        Self {
+            weight: WIDE,
+            ..Self::of(arithmetic)
+        }
+    }
+
     /// Everything in the format of the arithmetic; with 8-bit weights activations stay in 16 bits.
     pub fn of(arithmetic: Arithmetic) -> Self {
         match arithmetic {

@@ -409,6 +409,8 @@ fn unequal_micro_batches_of_values_add_up_to_the_full_batch() {
     ];
     let split = trainer.gradients(&parts).unwrap();
     assert!((whole.loss - split.loss).abs() < 1e-5 * whole.loss);
+    assert_eq!(whole.accuracy, None, "no value comes out on top");
+    assert_eq!(split.accuracy, None);
     for ((info, a), (_, b)) in whole.gradients.iter().zip(&split.gradients) {
         for (a, b) in a.iter().flatten().zip(b.iter().flatten()) {
             // Sums in another order: a few units in the last place of the largest terms.

@@ -46,17 +46,18 @@ pub fn evaluate(
         let report = model.loss(&micro.batch, &micro.labels(counts))?;
         // Weights are 1/count, so each term is a mean; the first is that of the predicted tokens.
         for (index, part) in report.parts.iter().enumerate() {
+            let right = part.correct.unwrap_or(0.0);
             if index == 0 {
                 token_loss += part.loss * counts.targets as f64;
-                correct += part.correct * counts.targets as f64;
+                correct += right * counts.targets as f64;
             } else if let Some(detection) = micro.detection {
                 factor = f64::from(detection.factor);
                 found_loss += part.loss * counts.tokens as f64;
-                found_right += part.correct * counts.tokens as f64;
+                found_right += right * counts.tokens as f64;
                 tokens += counts.tokens as u64;
             } else {
                 pair_loss += part.loss * counts.pairs as f64;
-                pairs_right += part.correct * counts.pairs as f64;
+                pairs_right += right * counts.pairs as f64;
             }
         }
         targets += counts.targets as u64;

@@ -194,7 +194,7 @@ fn accumulated_gradients_equal_those_of_the_full_batch() {
                 parts.loss,
                 whole.loss
             );
-            assert!((parts.accuracy - whole.accuracy).abs() < 1e-6);
+            assert!((parts.accuracy.unwrap() - whole.accuracy.unwrap()).abs() < 1e-6);
             for ((info, part), (_, whole)) in parts.gradients.iter().zip(&whole.gradients) {
                 let (part, whole) = (part.as_ref().unwrap(), whole.as_ref().unwrap());
                 let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();

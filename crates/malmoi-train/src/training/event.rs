@@ -72,8 +72,8 @@ pub struct StepEvent {
     pub loss: f64,
     /// Its terms, when there are several: name and value.
     pub parts: Vec<(&'static str, f64)>,
-    /// Share of the targets that came out on top.
-    pub accuracy: f64,
+    /// Share of the targets that came out on top, where there is something to choose from.
+    pub accuracy: Option<f64>,
     /// The learning rate of this step.
     pub lr: f64,
     /// Global norm of the gradient before clipping.

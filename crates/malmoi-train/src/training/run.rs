@@ -414,10 +414,11 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let mut fields = object(json!({
-            "kind": "train", "loss": report.loss, "accuracy": report.accuracy, "lr": report.lr,
+            "kind": "train", "loss": report.loss, "lr": report.lr,
             "grad_norm": report.grad_norm, "tokens": self.state.tokens, "tokens_per_second": tokens_per_second,
             "milliseconds": milliseconds, "seconds": self.state.seconds,
         }));
+        fields.extend((report.accuracy).map(|accuracy| ("accuracy".to_owned(), json!(accuracy))));
         if report.parts.len() > 1 {
             fields.extend(
                 report
@@ -430,11 +431,11 @@ impl<'a> Run<'a> {
         if let Some(events) = &mut self.events {
             let mut values = vec![
                 ("train/loss", report.loss),
-                ("train/accuracy", report.accuracy),
                 ("train/lr", report.lr),
                 ("train/grad_norm", report.grad_norm),
                 ("train/tokens_per_second", tokens_per_second),
             ];
+            values.extend((report.accuracy).map(|accuracy| ("train/accuracy", accuracy)));
             let names: Vec<String> = report
                 .parts
                 .iter()

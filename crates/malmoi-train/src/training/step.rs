@@ -52,8 +52,8 @@ pub struct StepReport {
     pub loss: f64,
     /// Its terms.
     pub parts: Vec<(&'static str, f64)>,
-    /// Share of the predicted tokens that came out on top.
-    pub accuracy: f64,
+    /// Share of the targets that came out on top; `None` where there is nothing to choose from (regression).
+    pub accuracy: Option<f64>,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
     /// The learning rate.
@@ -69,8 +69,8 @@ pub struct Accumulated {
     pub loss: f64,
     /// Its terms.
     pub parts: Vec<(&'static str, f64)>,
-    /// Share of the predicted tokens that came out on top.
-    pub accuracy: f64,
+    /// Share of the targets that came out on top; `None` where there is nothing to choose from (regression).
+    pub accuracy: Option<f64>,
     /// A gradient a parameter, in module order; `None` where the loss does not depend on it.
     pub gradients: Vec<(ParameterInfo, Option<Vec<f32>>)>,
 }
@@ -168,7 +168,7 @@ impl Trainer {
                 .iter()
                 .map(|part| (part.name, share * part.loss))
                 .collect();
-            let correct = report.parts.first().map_or(0.0, |part| part.correct);
+            let correct = report.parts.first().and_then(|part| part.correct);
             let loss = share * report.loss;
             match &mut sum {
                 None => {
@@ -313,11 +313,11 @@ impl Accumulated {
         &mut self,
         loss: f64,
         parts: &Vec<(&'static str, f64)>,
-        correct: f64,
+        correct: Option<f64>,
         gradients: Vec<(ParameterInfo, Option<Vec<f32>>)>,
     ) {
         self.loss += loss;
-        self.accuracy += correct;
+        self.accuracy = self.accuracy.zip(correct).map(|(mine, more)| mine + more);
         for (mine, (_, loss)) in self.parts.iter_mut().zip(parts) {
             mine.1 += loss;
         }

@@ -164,9 +164,11 @@ unsafe fn key_head(work: Backward, sequence: usize, kv_head: usize) {
                             s.load(sum.data[(c + half + lane) * sum.row + j..].as_ptr())
                         }))
                     });
-                    for row in 0..rows {
+                    for (row, (low, high)) in
+                        turned[0].iter().zip(&turned[1]).enumerate().take(rows)
+                    {
                         let at = ((first.k_row + j + row) * shape.n_kv_heads + kv_head) * d + c;
-                        store_bf16(to.at(at), cols, [turned[0][row], turned[1][row]]);
+                        store_bf16(to.at(at), cols, [*low, *high]);
                     }
                 }
             }
@@ -254,10 +256,10 @@ unsafe fn queries(
     }
     let (mut q_rows, mut dout_rows) = (LeftRows::new(q, d_blocks), LeftRows::new(dout, d_blocks));
     let mut seen: [Range<usize>; GROUP] = [const { 0..0 }; GROUP];
-    for block in 0..blocks {
+    for (block, seen) in seen.iter_mut().enumerate().take(blocks) {
         let i = block * BLOCK;
         let count = BLOCK.min(end - q0 - i);
-        seen[block] = head.blocks(q0 + i, count);
+        *seen = head.blocks(q0 + i, count);
         // SAFETY: the features are there, and every operand has what its product asks for.
         unsafe {
             let q = q_rows.chunk(i, count, 0..d_blocks);
@@ -267,7 +269,7 @@ unsafe fn queries(
                 q0: q0 + i,
                 count,
                 block,
-                seen: seen[block].clone(),
+                seen: seen.clone(),
             };
             score_gradients(s, work, &part, (q, dout), side, room);
             query_gradients(s, work, &part, side, room);
@@ -282,10 +284,9 @@ unsafe fn queries(
         };
         (left.skip(block), GROUP * STEP_BYTES)
     };
-    let all = seen[..blocks].iter().fold(usize::MAX..0, |all, one| {
-        all.start.min(one.start)..all.end.max(one.end)
-    });
-    for key_block in all {
+    let from = seen[..blocks].iter().map(|seen| seen.start).min();
+    let to = seen[..blocks].iter().map(|seen| seen.end).max();
+    for key_block in from.unwrap_or(0)..to.unwrap_or(0) {
         // Ranges move to the right from block to block: those that see these keys are neighbours.
         let sees = |block: &usize| seen[*block].contains(&key_block);
         let Some(from) = (0..blocks).find(sees) else {
