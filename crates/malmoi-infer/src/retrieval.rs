@@ -148,6 +148,6 @@ mod tests {
         let alike = vec![vec![1.0, 2.0]; 10];
         let found = retrieval(&alike, &alike);
         assert_eq!(found.forward.accuracy, 0.0);
-        assert_eq!(found.forward.mean_reciprocal_rank, 0.1);
+        assert!((found.forward.mean_reciprocal_rank - 0.1).abs() < 1e-12);
     }
 }

@@ -192,7 +192,7 @@ fn gelu_tanh_sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
 
 /// `g(x) + slope · x · g(x) (1 - g(x))` where `g` is a sigmoid of an argument with this slope: the derivative of `x · g(x)`.
 #[inline(always)]
-pub(crate) fn gated_derivative<S: Simd>(s: S, x: S::V, g: S::V, slope: S::V) -> S::V {
+fn gated_derivative<S: Simd>(s: S, x: S::V, g: S::V, slope: S::V) -> S::V {
     let one_minus = s.sub(s.splat(1.0), g);
     s.fma(s.mul(s.mul(x, slope), g), one_minus, g)
 }

@@ -21,6 +21,9 @@ use crate::task::{
     probabilities, surprise,
 };
 
+/// A token of a row: its first character, the one behind its last, and its place in the row.
+type Token = (usize, usize, usize);
+
 /// What gets a tag.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -108,7 +111,7 @@ impl Tag {
     }
 
     /// The text of a row, and for each token of it its first character, the one behind its last, and its place in the row.
-    fn text_of(&self, record: &Record) -> Result<(String, Vec<(usize, usize, usize)>), TaskError> {
+    fn text_of(&self, record: &Record) -> Result<(String, Vec<Token>), TaskError> {
         let by_characters = self.by_characters(record);
         if !record.value(&self.text_column).is_some_and(Value::is_array) {
             let text = record.text(&self.text_column)?;
@@ -195,8 +198,8 @@ impl Tag {
 }
 
 /// White space divides words; punctuation marks stand alone, as in files with a word a line.
-fn words(text: &str) -> Vec<(usize, usize, usize)> {
-    let mut units: Vec<(usize, usize, usize)> = Vec::new();
+fn words(text: &str) -> Vec<Token> {
+    let mut units: Vec<Token> = Vec::new();
     let mut open = false;
     for (at, c) in text.chars().enumerate() {
         let alone = c.is_ascii_punctuation();
@@ -212,7 +215,7 @@ fn words(text: &str) -> Vec<(usize, usize, usize)> {
     units
 }
 
-fn characters(text: &str) -> Vec<(usize, usize, usize)> {
+fn characters(text: &str) -> Vec<Token> {
     let all = text.chars().enumerate();
     all.filter(|(_, c)| !c.is_whitespace())
         .map(|(at, _)| (at, at + 1, at))

@@ -36,15 +36,16 @@ const GELU_ARGUMENT: [f32; 8] = {
 /// Where the fit ends; further out `u` grows linearly, and GELU is 0 or `x` to within 6e-9.
 const GELU_REACH: f32 = 36.0;
 
-/// `1 / (1 + e^-u)`, relative error 2^-14.
+/// `σ(u) = 1 / (1 + e^-u)` and `σ(-u)`, relative error 2^-14.
 #[inline(always)]
-fn sigmoid(s: Avx512, u: __m512) -> __m512 {
+fn sigmoid(s: Avx512, u: __m512) -> [__m512; 2] {
     let t = s.mul(u, s.splat(-std::f32::consts::LOG2_E));
     // Neither the power nor its reciprocal becomes subnormal, which would cost a hundred cycles. The data second: not-a-number stays.
     let t = s.min(s.splat(100.0), s.max(s.splat(-100.0), t));
     let e = exp2(s, t);
     // SAFETY: the token says that the processor has the features.
-    unsafe { _mm512_rcp14_ps(s.add(e, s.splat(1.0))) }
+    let g = unsafe { _mm512_rcp14_ps(s.add(e, s.splat(1.0))) };
+    [g, s.mul(e, g)]
 }
 
 /// `2^t`, relative error 2.6e-6.
@@ -99,7 +100,7 @@ fn argument(s: Avx512, kind: Activation, x: __m512) -> Option<(__m512, __m512)> 
 #[inline(always)]
 pub(super) fn value(s: Avx512, kind: Activation, x: __m512) -> __m512 {
     match argument(s, kind, x) {
-        Some((u, _)) => s.mul(x, sigmoid(s, u)),
+        Some((u, _)) => s.mul(x, sigmoid(s, u)[0]),
         None => value_on(s, kind, x),
     }
 }
@@ -109,8 +110,8 @@ pub(super) fn value(s: Avx512, kind: Activation, x: __m512) -> __m512 {
 pub(super) fn derivative(s: Avx512, kind: Activation, x: __m512) -> __m512 {
     match argument(s, kind, x) {
         Some((u, slope)) => {
-            let g = sigmoid(s, u);
-            crate::activation::gated_derivative(s, x, g, slope)
+            let [g, rest] = sigmoid(s, u);
+            s.fma(s.mul(s.mul(x, slope), g), rest, g)
         }
         None => derivative_on(s, kind, x),
     }

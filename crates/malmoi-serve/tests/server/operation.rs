@@ -29,7 +29,7 @@ fn probes_metrics_and_the_page_answer() {
     assert!(
         page.header("content-security-policy")
             .unwrap()
-            .contains("default-src 'self'")
+            .contains("default-src 'none'; script-src 'self'")
     );
     assert_eq!(SERVER.get("/assets/../Cargo.toml").status, 404);
     let nothing = SERVER.get("/nothing");
