@@ -188,7 +188,7 @@ pub(crate) fn loss(
         name,
         loss: f64::from(host::values(loss.clone())[0]),
         weight: 1.0,
-        correct: 0.0,
+        correct: None,
     };
     (loss, part)
 }
