@@ -63,7 +63,8 @@ const NEEDED: [Needed; 9] = [
         program: "node",
         arguments: &[
             "-e",
-            "process.exit(process.versions.node.split('.')[0] < 18)",
+            // Newer releases refuse an exit status that is not a number.
+            "process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)",
         ],
         packages: &["nodejs"],
         fix: "apt-get install nodejs (18 or newer)",

@@ -97,8 +97,11 @@ impl EncodeJob {
 /// Logits that one pass makes at most, 256 MB of them.
 const MAX_LOGITS: usize = 1 << 26;
 
+/// Work with the model that is none of the usual kinds.
+type Call = Box<dyn FnOnce(&Pipeline) + Send>;
+
 enum Job {
-    Call(Box<dyn FnOnce(&Pipeline) + Send>),
+    Call(Call),
     Encode(EncodeJob),
     Generate(Box<engine::Request>, Place),
 }
@@ -298,7 +301,7 @@ struct Run {
     stats: Arc<Stats>,
     metrics: Arc<Metrics>,
     model: OfModel,
-    calls: VecDeque<Box<dyn FnOnce(&Pipeline) + Send>>,
+    calls: VecDeque<Call>,
     encodes: VecDeque<EncodeJob>,
 }
 

@@ -44,7 +44,7 @@ pub enum Command {
     Pretrain(pretrain::Pretrain),
     /// Teach a pretrained model a task, from a table of examples
     #[command(subcommand, disable_help_subcommand = true)]
-    Finetune(finetune::Finetune),
+    Finetune(Box<finetune::Finetune>),
     /// Continue texts with a decoder
     Generate(generate::Generate),
     /// Find the best words for blanks with an encoder

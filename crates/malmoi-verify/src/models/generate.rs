@@ -115,7 +115,7 @@ impl Run<'_> {
         let generated = generate(model, &prompts(&self.padded.batch), &options, &mut |step| {
             let at = step.step * vocab_size;
             logits[step.row][at..at + vocab_size].copy_from_slice(step.logits);
-            if way.as_mut().is_none_or(|way| way.follows(&step)) {
+            if way.as_mut().is_none_or(|way| way.follows(step)) {
                 steps[step.row] = step.step + 1;
             }
             Flow::Continue
@@ -302,7 +302,9 @@ impl Way {
                 (Some(chosen), Some(other)) => chosen - other,
                 _ => f64::INFINITY,
             };
-            row.shared += usize::from(!(behind <= self.tie));
+            // A token that is not a number behind is no tie.
+            let is_tie = behind <= self.tie;
+            row.shared += usize::from(!is_tie);
         }
         row.ids.push(step.token);
         true
