@@ -124,6 +124,8 @@ impl LeftPanels {
                 c: c[(i - from) * S::NR..].as_mut_ptr(),
                 c_step: S::NR,
                 accumulate: false,
+                ahead: right.as_ptr(),
+                ahead_step: 0,
             };
             // SAFETY: the panel is [cols, in_panel]; `right` and `c` are long enough as asserted.
             unsafe { s.tile(in_panel.min(to - i), tile) };
@@ -190,6 +192,8 @@ impl RightPanels {
                     c: c[i * width + j..].as_mut_ptr(),
                     c_step: width,
                     accumulate: false,
+                    ahead: self.data[j * self.rows + from * S::NR..].as_ptr(),
+                    ahead_step: 0,
                 };
                 // SAFETY: `left`, the panel and `c` are long enough as asserted.
                 unsafe { s.tile(rows, tile) };
@@ -221,6 +225,8 @@ impl RightPanels {
                     c: c[i * width + j..].as_mut_ptr(),
                     c_step: width,
                     accumulate: true,
+                    ahead: self.data[j * self.rows..].as_ptr(),
+                    ahead_step: 0,
                 };
                 // SAFETY: `left`, the panel and `c` are long enough as asserted.
                 unsafe { s.tile(rows, tile) };

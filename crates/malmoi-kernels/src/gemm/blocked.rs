@@ -33,7 +33,8 @@ pub(super) struct Blocks {
     k: usize,
     n: usize,
     kc: usize,
-    nr: usize,
+    /// Columns of a panel.
+    pub(super) nr: usize,
 }
 
 impl Blocks {
@@ -55,7 +56,7 @@ impl Blocks {
     }
 
     /// Starts of the blocks of `k`.
-    fn rows(self) -> impl Iterator<Item = usize> {
+    pub(super) fn rows(self) -> impl Iterator<Item = usize> {
         (0..self.k).step_by(self.kc)
     }
 
@@ -63,13 +64,19 @@ impl Blocks {
         NC.min(self.n - jc)
     }
 
-    fn depth(self, pc: usize) -> usize {
+    pub(super) fn depth(self, pc: usize) -> usize {
         self.kc.min(self.k - pc)
     }
 
     /// Where the packed block that starts at row `pc` and column `jc` begins in the packed whole.
     fn offset(self, jc: usize, pc: usize) -> usize {
         jc * self.k + self.width(jc).next_multiple_of(self.nr) * pc
+    }
+
+    /// Where the panel of column `j` (the first of a panel) begins that starts at row `pc`.
+    pub(super) fn panel(self, j: usize, pc: usize) -> usize {
+        let jc = j - j % NC;
+        self.offset(jc, pc) + (j - jc) * self.depth(pc)
     }
 
     /// Packs one block of `b` [depth, width] panel by panel.
@@ -256,6 +263,8 @@ fn tile_on<S: Simd>(
         c: std::ptr::null_mut(),
         c_step: step.n,
         accumulate: step.accumulate,
+        ahead: packed_a.as_ptr(),
+        ahead_step: 0,
     };
     if cols == S::NR {
         // SAFETY: `packed_a` is [depth, rows], the panel [depth, NR], and rows and columns of `c` belong to this piece alone.

@@ -1,12 +1,13 @@
 //! Matrix products `c = a · b`, optionally added to what `c` holds, with a bias and an activation applied at the end.
 //!
-//! Two ways: dot products for few rows against transposed weights (`skinny`, nothing is packed), blocks for everything else
-//! (`blocked`). Callers see only [`gemm`], [`gemm_packed`] and an opaque [`PackedMat`], so a way with another number format or
+//! Three ways: dot products for few rows against transposed weights (`skinny`, nothing is packed), panel by panel for a few dozen
+//! rows (`streamed`), blocks for everything else (`blocked`). Callers see only [`gemm`], [`gemm_packed`] and an opaque [`PackedMat`], so a way with another number format or
 //! tile unit can be added behind the same functions.
 
 mod blocked;
 mod pack;
 mod skinny;
+mod streamed;
 
 use crate::activation::Activation;
 use crate::simd::{Simd, dispatched};
@@ -179,7 +180,16 @@ pub fn gemm(a: Mat, b: Mat, c: &mut [f32], accumulate: bool, epilogue: Epilogue)
         skinny::multiply(a, b, c, accumulate);
         rows_epilogue(c, epilogue, b.cols);
     } else {
-        blocked::multiply(a, Right::Plain(b), b.cols, c, accumulate, epilogue);
+        tiled(a, Right::Plain(b), b.cols, c, accumulate, epilogue);
+    }
+}
+
+/// The product by tiles, in the order that suits its shape.
+fn tiled(a: Mat, b: Right, n: usize, c: &mut [f32], accumulate: bool, epilogue: Epilogue) {
+    if streamed::suits(a, b) {
+        streamed::multiply(a, b, n, c, accumulate, epilogue);
+    } else {
+        blocked::multiply(a, b, n, c, accumulate, epilogue);
     }
 }
 
@@ -254,7 +264,7 @@ pub fn gemm_packed(a: Mat, b: &PackedMat, c: &mut [f32], accumulate: bool, epilo
         }
         rows_epilogue(c, epilogue, b.n);
     } else {
-        blocked::multiply(a, Right::Packed(&b.panels), b.n, c, accumulate, epilogue);
+        tiled(a, Right::Packed(&b.panels), b.n, c, accumulate, epilogue);
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) fn suits(a: Mat, b: Mat) -> bool {
 /// this number the sums are made in another order.
 #[must_use]
 pub fn rows_alike(k: usize) -> usize {
-    if k >= 256 { 48 } else { 8 }
+    if k >= 256 { 16 } else { 8 }
 }
 
 /// Weights between those in use and those asked for: 32 KB, well within the second-level cache and far enough for the memory to

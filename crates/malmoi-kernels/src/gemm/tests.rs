@@ -136,7 +136,12 @@ fn strided_matrices_are_read_where_they_lie() {
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
     for_each_isa(|isa| {
-        for (m, k, n) in [(1, 700, 3001), (130, 800, 700), (333, 64, 64)] {
+        for (m, k, n) in [
+            (1, 700, 3001),
+            (33, 300, 450),
+            (130, 800, 700),
+            (333, 64, 64),
+        ] {
             let (a, b) = (normals(1, m * k), normals(2, k * n));
             assert_same_bits_on_any_threads(&format!("{m}x{k}x{n} on {isa}"), || {
                 let mut c = vec![0.0; m * n];
@@ -149,6 +154,32 @@ fn bits_do_not_depend_on_the_number_of_threads() {
                 );
                 c
             });
+        }
+    });
+}
+
+#[test]
+fn packing_ahead_and_the_number_of_rows_do_not_change_the_bits() {
+    for_each_isa(|isa| {
+        let (m, k, n) = (200, 900, 200);
+        let (a, b) = (normals(1, m * k), normals(2, k * n));
+        let b = Mat::row_major(&b, n, k).t();
+        let packed = PackedMat::new(b);
+        let product = |rows: usize, packed: Option<&PackedMat>| {
+            let a = Mat::row_major(&a[..rows * k], rows, k);
+            let mut c = vec![0.0; rows * n];
+            match packed {
+                Some(packed) => gemm_packed(a, packed, &mut c, false, Epilogue::NONE),
+                None => gemm(a, b, &mut c, false, Epilogue::NONE),
+            }
+            c
+        };
+        let whole = product(m, None);
+        for rows in [17, 32, 56, 57, 128, 129, m] {
+            let expected = &whole[..rows * n];
+            assert!(product(rows, None) == expected, "{rows} rows on {isa}");
+            let packed = product(rows, Some(&packed));
+            assert!(packed == expected, "{rows} rows packed on {isa}");
         }
     });
 }

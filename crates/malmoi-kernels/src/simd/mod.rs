@@ -19,6 +19,18 @@ pub(crate) use avx512::{Avx512, transposed as transpose16};
 pub(crate) use portable::Portable;
 pub(crate) use tile::{Layout, Tile};
 
+#[inline(always)]
+pub(crate) fn prefetch2(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Asks for the cache line at an address, which need not exist.
 #[inline(always)]
 pub(crate) fn prefetch(at: *const f32) {

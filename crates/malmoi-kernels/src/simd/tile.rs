@@ -1,6 +1,10 @@
 //! The innermost product: a tile of `c` stays in registers while columns of `a` meet rows of `b`.
 
-use super::Simd;
+use super::{Simd, prefetch};
+
+/// Floats of `b` between those in use and those asked for: ten rows of a panel, which the second-level cache takes about as long to
+/// answer.
+const AHEAD: usize = 320;
 
 /// How the rows of `a` lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,10 @@ pub(crate) struct Tile {
     pub(crate) c_step: usize,
     /// Whether to add to what `c` holds.
     pub(crate) accumulate: bool,
+    /// Memory that is asked for meanwhile, because it is needed next (a hint: any address will do).
+    pub(crate) ahead: *const f32,
+    /// Floats of it a product; 0 to ask for nothing new.
+    pub(crate) ahead_step: usize,
 }
 
 /// Runs a tile of exactly `ROWS` rows.
@@ -56,12 +64,21 @@ pub(super) unsafe fn run<S: Simd, const ROWS: usize>(s: S, t: Tile) {
 #[inline(always)]
 unsafe fn multiply<S: Simd, const ROWS: usize>(s: S, t: Tile, a_row: usize) {
     let mut acc = [[s.zero(); 2]; ROWS];
-    let (mut a, mut b) = (t.a, t.b);
+    let (mut a, mut b, mut ahead) = (t.a, t.b, t.ahead);
+    // The results' place, so that it is there when they are.
+    for i in 0..ROWS {
+        let c = t.c.wrapping_add(i * t.c_step);
+        prefetch(c);
+        prefetch(c.wrapping_add(S::LANES));
+    }
     for _ in 0..t.k {
         // SAFETY: the caller promises readable `a` and `b`; the pointers may end one step behind, unread.
         unsafe {
             let b0 = s.load(b);
             let b1 = s.load(b.add(S::LANES));
+            prefetch(b.wrapping_add(AHEAD));
+            prefetch(b.wrapping_add(AHEAD + S::LANES));
+            super::prefetch2(ahead);
             for (i, acc) in acc.iter_mut().enumerate() {
                 let x = s.splat(*a.add(i * a_row));
                 acc[0] = s.fma(x, b0, acc[0]);
@@ -69,6 +86,7 @@ unsafe fn multiply<S: Simd, const ROWS: usize>(s: S, t: Tile, a_row: usize) {
             }
             a = a.wrapping_add(t.a_step);
             b = b.wrapping_add(t.b_step);
+            ahead = ahead.wrapping_add(t.ahead_step);
         }
     }
     for (i, acc) in acc.iter().enumerate() {

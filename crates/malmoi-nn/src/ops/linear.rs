@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use malmoi_kernels::activation::{Activation, activation_backward, activation_forward};
-use malmoi_kernels::gemm::Epilogue;
+use malmoi_kernels::gemm::{Epilogue, rows_alike};
 use malmoi_kernels::linear::{
     linear_backward_bias, linear_backward_input, linear_backward_weight, linear_forward,
     linear_forward_packed, linear_forward_with,
@@ -18,8 +18,9 @@ use crate::bridge::{
 use crate::weights::{Packed, WeightCache};
 use crate::{buffers, profile};
 
-/// Rows from which packed weights are worth their memory in f32: fewer are read straight from the weights.
-const PACKED_ROWS: usize = 64;
+/// Rows from which weights are packed at their first use in f32. Fewer are read straight from the weights, and from packed ones
+/// when the weights are used again; the bits are the same.
+const PACKED_ROWS: usize = 128;
 
 /// A dense layer's parameters: `weight [d_out, d_in]`, `bias [d_out]`.
 #[derive(Clone, Debug)]
@@ -109,8 +110,17 @@ impl<'a> Weight<'a> {
     /// `y = activation(x wᵀ + bias)` in f32.
     fn forward(&self, x: &[f32], bias: Option<&[f32]>, activation: Activation, y: &mut [f32]) {
         let epilogue = Epilogue { bias, activation };
-        let many = x.len() >= PACKED_ROWS * self.d_in;
-        if many && let Some(Packed::F32(packed)) = self.packed(Products::F32) {
+        let rows = x.len() / self.d_in.max(1);
+        let packed = if rows <= rows_alike(self.d_in) {
+            None
+        } else if rows < PACKED_ROWS {
+            let again =
+                |cache: &WeightCache| cache.get_when_used_again(self.values, self.d_out, self.d_in);
+            self.cache.and_then(again)
+        } else {
+            self.packed(Products::F32)
+        };
+        if let Some(Packed::F32(packed)) = packed {
             linear_forward_packed(x, &packed, epilogue, y);
         } else {
             linear_forward_with(x, self.values, epilogue, self.d_in, self.d_out, y);

@@ -1,0 +1,165 @@
+//! A few dozen rows: every panel of the right-hand side meets all of them as it comes from memory, while the next panel is asked
+//! for, so that reading and computing go on together; a product of this shape takes about as long for the one as for the other.
+//! Transposed weights are brought into the tile's order panel by panel, in the second-level cache.
+//!
+//! Sums are made in the order of the product in blocks, so the bits are the same whether the right-hand side was packed before or
+//! not.
+
+use super::blocked::{Blocks, Right, row_epilogue_on};
+use super::pack::{pack_a_on, pack_b_on};
+use super::{Epilogue, Mat, rows_alike};
+use crate::scratch::scratch;
+use crate::simd::{Layout, Simd, Tile, dispatched};
+use crate::threads::{self, SharedMut, for_each};
+
+/// Rows that one panel serves at most; for more, packing the weights ahead by all threads is as good.
+const ROWS: usize = 128;
+/// The same where they are packed already: the product in blocks keeps more of the rows in the first-level cache.
+const ROWS_PACKED: usize = 56;
+/// Floats of `a` at most (1 MB): they stay in the second-level cache beside two panels.
+const FLOATS: usize = 262_144;
+
+/// Whether a product of this shape goes this way.
+pub(super) fn suits(a: Mat, b: Right) -> bool {
+    let few = match b {
+        Right::Plain(b) => b.row_stride == 1 && a.rows > rows_alike(a.cols) && a.rows <= ROWS,
+        Right::Packed(_) => a.rows <= ROWS_PACKED,
+    };
+    few && a.rows * a.cols <= FLOATS
+}
+
+/// `c = epilogue(a · b)` or `c = epilogue(c + a · b)`, `b` with `n` columns; `k` and both sides of `c` are at least 1.
+pub(super) fn multiply(
+    a: Mat,
+    b: Right,
+    n: usize,
+    c: &mut [f32],
+    accumulate: bool,
+    epilogue: Epilogue,
+) {
+    debug_assert!(suits(a, b) && c.len() == a.rows * n);
+    let blocks = Blocks::new(a.cols, n);
+    // One piece a thread: its first panel alone comes unasked.
+    let panels = n.div_ceil(blocks.nr);
+    let columns = panels.div_ceil(threads::count().max(1)) * blocks.nr;
+    let product = Product {
+        a,
+        b,
+        n,
+        blocks,
+        c: SharedMut::new(c),
+        accumulate,
+        epilogue,
+    };
+    let cost = a.rows * columns * a.cols / 8;
+    for_each(n.div_ceil(columns), cost, |index| {
+        let first = index * columns;
+        compute(product, first, (first + columns).min(n));
+    });
+}
+
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    a: Mat<'a>,
+    b: Right<'a>,
+    n: usize,
+    blocks: Blocks,
+    c: SharedMut,
+    accumulate: bool,
+    epilogue: Epilogue<'a>,
+}
+
+dispatched!(fn compute = compute_on(product: Product, first: usize, last: usize));
+
+/// Columns `first .. last`.
+#[inline(always)]
+fn compute_on<S: Simd>(s: S, product: Product, first: usize, last: usize) {
+    let Product {
+        a,
+        b,
+        n,
+        blocks,
+        c,
+        accumulate,
+        epilogue,
+    } = product;
+    let (m, k) = (a.rows, a.cols);
+    let tiles = m.div_ceil(S::MR);
+    // Even tiles: 32 rows are 11 + 11 + 10, not 14 + 14 + 4.
+    let start = |tile: usize| tile * m / tiles;
+    let mut rows = scratch(m * k + S::LANES);
+    for p in blocks.rows() {
+        for tile in 0..tiles {
+            let (i, end) = (start(tile), start(tile + 1));
+            let to = &mut rows[p * m + i * blocks.depth(p)..];
+            pack_a_on(s, a, i, end - i, p, blocks.depth(p), to);
+        }
+    }
+    let mut buffer = match b {
+        Right::Plain(_) => scratch(blocks.depth(0) * S::NR),
+        Right::Packed(_) => scratch(0),
+    };
+    let mut sums = scratch(m * S::NR);
+    // What a tile asks for of the next panel: its share, a little at each of the k steps.
+    let share = S::NR.div_ceil(tiles);
+    for j in (first..last).step_by(S::NR) {
+        let cols = S::NR.min(last - j);
+        for p in blocks.rows() {
+            let depth = blocks.depth(p);
+            let (panel, next): (&[f32], _) = match b {
+                Right::Plain(b) => {
+                    pack_b_on(s, b, p, depth, j, cols, &mut buffer);
+                    // The next panel's columns lie one behind the other; each block asks for a part of them.
+                    let next = (j + cols) * b.col_stride + p * S::NR;
+                    (&buffer, b.data.as_ptr().wrapping_add(next))
+                }
+                Right::Packed(packed) => {
+                    let at = blocks.panel(j, p);
+                    let panel = &packed[at..][..depth * S::NR];
+                    (panel, packed.as_ptr().wrapping_add(at + depth * S::NR))
+                }
+            };
+            let (mut ahead, ahead_step) = match j + cols < last {
+                true => (next, share),
+                false => (panel.as_ptr(), 0),
+            };
+            for tile in 0..tiles {
+                let (i, end) = (start(tile), start(tile + 1));
+                let tile = Tile {
+                    k: depth,
+                    a: rows[p * m + i * depth..].as_ptr(),
+                    a_layout: Layout::Columns,
+                    a_step: end - i,
+                    b: panel.as_ptr(),
+                    b_step: S::NR,
+                    c: sums[i * S::NR..].as_mut_ptr(),
+                    c_step: S::NR,
+                    accumulate: p > 0,
+                    ahead,
+                    ahead_step,
+                };
+                // SAFETY: the tile's rows were packed as [depth, end - i], the panel is [depth, NR], `sums` is [m, NR].
+                unsafe { s.tile(end - i, tile) };
+                ahead = ahead.wrapping_add(ahead_step * depth);
+            }
+        }
+        for i in 0..m {
+            // SAFETY: these columns of `c` belong to this piece alone.
+            let c = unsafe { c.slice(i * n + j, cols) };
+            let sums = &sums[i * S::NR..][..cols];
+            if accumulate {
+                for (c, sum) in c.iter_mut().zip(sums) {
+                    *c += sum;
+                }
+            } else {
+                c.copy_from_slice(sums);
+            }
+        }
+    }
+    for i in 0..m {
+        // SAFETY: these columns of `c` belong to this piece alone.
+        let c = unsafe { c.slice(i * n + first, last - first) };
+        let bias = epilogue.bias.map(|bias| &bias[first..last]);
+        row_epilogue_on(s, c, bias, epilogue.activation);
+    }
+}
