@@ -1,8 +1,8 @@
 //! Tokens as clients see them, with their places in the text that was sent.
 
 use malmoi_infer::Pipeline;
-use malmoi_text::{EncodeOptions, Encoding, Truncation};
-use serde::Serialize;
+use malmoi_text::{EncodeOptions, Encoding, Side, Truncation};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
@@ -139,6 +139,39 @@ pub fn aside<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     }
 }
 
+/// Which end of a text is cut.
+#[derive(Debug, Default, Clone, Copy, Deserialize, ToSchema, PartialEq, Eq)]
+pub enum TruncationDirection {
+    /// The end.
+    #[default]
+    Right,
+    /// The beginning.
+    Left,
+}
+
+/// What is done with a text that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLong {
+    /// The request is refused.
+    Refuse,
+    /// This end goes away.
+    Cut(TruncationDirection),
+}
+
+impl TooLong {
+    /// The end goes away.
+    pub const CUT: Self = Self::Cut(TruncationDirection::Right);
+
+    /// As a request says.
+    pub fn new(truncate: bool, direction: TruncationDirection) -> Self {
+        if truncate {
+            Self::Cut(direction)
+        } else {
+            Self::Refuse
+        }
+    }
+}
+
 /// Encodes a text (or a pair); what is too long is cut or refused. An empty text becomes the token that starts (or ends) texts.
 ///
 /// # Errors
@@ -147,12 +180,21 @@ pub fn encode(
     pipeline: &Pipeline,
     text: &str,
     pair: Option<&str>,
-    truncate: bool,
+    too_long: TooLong,
     most: usize,
 ) -> Result<Encoded, ApiError> {
     let most = most.min(max_tokens(pipeline));
     let options = EncodeOptions {
-        truncation: truncate.then(|| Truncation::to(most)),
+        truncation: match too_long {
+            TooLong::Refuse => None,
+            TooLong::Cut(direction) => Some(Truncation {
+                direction: match direction {
+                    TruncationDirection::Right => Side::Right,
+                    TruncationDirection::Left => Side::Left,
+                },
+                ..Truncation::to(most)
+            }),
+        },
         ..EncodeOptions::default()
     };
     let length = text.len() + pair.map_or(0, str::len);

@@ -9,7 +9,7 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::Ability;
 use crate::state::App;
-use crate::text::{self, Token};
+use crate::text::{self, Token, TooLong};
 
 /// Longest text, in tokens.
 const MAX_TOKENS: usize = 512;
@@ -95,7 +95,7 @@ pub async fn attention(
     let config = pipeline.model.config();
     let both = config.direction() == Direction::EncoderDecoder;
     let (text, pair) = (request.text, request.pair);
-    let source = text::encode(pipeline, &text, pair.as_deref(), true, MAX_TOKENS)?;
+    let source = text::encode(pipeline, &text, pair.as_deref(), TooLong::CUT, MAX_TOKENS)?;
     let layers = chosen("layers", request.layers, config.n_layers())?;
     let heads = chosen("heads", request.heads, config.n_heads())?;
     let shown = layers.len() * heads.len() * source.encoding.len().pow(2);
@@ -107,7 +107,7 @@ pub async fn attention(
     let target = match (&request.target, both) {
         (Some(target), true) => {
             super::check_text(&app, target)?;
-            let target = text::encode(pipeline, target, None, true, MAX_TOKENS)?;
+            let target = text::encode(pipeline, target, None, TooLong::CUT, MAX_TOKENS)?;
             Some(target)
         }
         (None, true) => {
