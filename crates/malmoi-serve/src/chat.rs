@@ -178,10 +178,14 @@ mod tests {
 
     #[test]
     fn a_template_ends_and_writes_a_bounded_text() {
-        let nested = "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}";
+        let nested =
+            "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}";
         let error = template(nested).render(&json!([])).unwrap_err();
         assert!(error.contains("steps"), "{error}");
-        let much = format!("{{% for a in range(10000) %}}{}{{% endfor %}}", "x".repeat(1000));
+        let much = format!(
+            "{{% for a in range(10000) %}}{}{{% endfor %}}",
+            "x".repeat(1000)
+        );
         let error = template(&much).render(&json!([])).unwrap_err();
         assert!(error.contains("bytes"), "{error}");
         // A conversation of a thousand turns is well within the bounds.

@@ -81,7 +81,8 @@ pub async fn next_token(
         ))
         .at("temperature"));
     }
-    let (encoded, tokens) = super::read_text(&app, &served, &request.text, TooLong::CUT, MAX_TOKENS)?;
+    let (encoded, tokens) =
+        super::read_text(&app, &served, &request.text, TooLong::CUT, MAX_TOKENS)?;
     let ids = encoded.encoding.ids.clone();
     let positions = served
         .worker

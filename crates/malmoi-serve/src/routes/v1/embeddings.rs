@@ -103,8 +103,15 @@ pub async fn create(
     if texts.is_empty() {
         return Err(ApiError::invalid("no text: expected at least one").at("input"));
     }
-    let (vectors, usage) =
-        embed::vectors(&app, &served, &texts, TooLong::Refuse, true, request.dimensions).await?;
+    let (vectors, usage) = embed::vectors(
+        &app,
+        &served,
+        &texts,
+        TooLong::Refuse,
+        true,
+        request.dimensions,
+    )
+    .await?;
     let written = |vector: Vec<f32>| match request.encoding_format {
         EncodingFormat::Float => Vector::Float(vector),
         EncodingFormat::Base64 => {
