@@ -40,6 +40,51 @@ fn probes_metrics_and_the_page_answer() {
     assert_eq!(SERVER.get("/embed").status, 405);
 }
 
+/// A file of `deploy/`.
+fn deployed(path: &str) -> String {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn the_dashboard_and_the_autoscaler_ask_for_metrics_that_exist() {
+    // A request of each kind, and a refused one: families appear with their first label.
+    SERVER.ok("/embed", &json!({"inputs": "카페", "model": "bert"}));
+    SERVER.ok(
+        "/v1/completions",
+        &json!({"model": "gpt", "prompt": "a", "max_tokens": 3, "logit_bias": {"0": -100}}),
+    );
+    SERVER.send("GET", "/v1/models", &[("host", "evil.example")], b"");
+    let metrics = SERVER.get("/metrics").text();
+    let exposed: std::collections::HashSet<&str> = (metrics.lines())
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split(['{', ' ']).next().unwrap_or_default())
+        .collect();
+    let files = ["compose/grafana/malmoi.json", "kubernetes/malmoi.yaml"];
+    let mut asked = 0;
+    for file in files {
+        let text = deployed(file);
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for name in text.split(|c| !word(c)).filter(|w| w.starts_with("malmoi_")) {
+            assert!(
+                exposed.contains(name),
+                "{file} asks for {name}, but there are {exposed:?}"
+            );
+            asked += 1;
+        }
+    }
+    assert!(asked > 10, "{asked} names");
+    // Labels as well: `sum by (…)` of a label that no sample has gives one line without a name.
+    let board = deployed("compose/grafana/malmoi.json");
+    for grouped in board.split("by (").skip(1) {
+        let labels = grouped.split(')').next().unwrap_or_default();
+        for label in labels.split(',').map(str::trim) {
+            let with = format!("{label}=\"");
+            assert!(metrics.contains(&with), "no sample has the label {label}");
+        }
+    }
+}
+
 #[test]
 fn the_openapi_document_describes_every_route() {
     let document = SERVER.get("/openapi.json").json();
