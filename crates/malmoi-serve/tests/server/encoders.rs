@@ -100,9 +100,18 @@ fn the_beginning_of_a_text_can_be_cut_instead_of_its_end() {
     };
     let long = format!("{first}{tail}");
     let routes = [
-        ("/embed_all?model=bert", json!({"inputs": long, "truncate": true})),
-        ("/predict?model=nli", json!({"inputs": long, "truncate": true})),
-        ("/rerank", json!({"query": "카페", "texts": [long], "truncate": true})),
+        (
+            "/embed_all?model=bert",
+            json!({"inputs": long, "truncate": true}),
+        ),
+        (
+            "/predict?model=nli",
+            json!({"inputs": long, "truncate": true}),
+        ),
+        (
+            "/rerank",
+            json!({"query": "카페", "texts": [long], "truncate": true}),
+        ),
     ];
     for (path, body) in routes {
         assert_ne!(
@@ -221,7 +230,10 @@ fn attention_of_a_decoder_looks_back_and_that_of_an_encoder_both_ways() {
     assert_eq!(both["target_attention"][0][0][0][1], json!(0.0));
     // The decoder starts from its own token, and does not read the end that it is to write.
     let written = both["target_tokens"].as_array().unwrap();
-    assert_eq!((&written[0]["id"], &written[0]["special"]), (&json!(0), &json!(true)));
+    assert_eq!(
+        (&written[0]["id"], &written[0]["special"]),
+        (&json!(0), &json!(true))
+    );
     assert!(written.len() > 1 && written[1..].iter().all(|token| token["special"] == false));
     check_tokens(&both["target_tokens"], "the dog");
     for row in cross.as_array().unwrap() {

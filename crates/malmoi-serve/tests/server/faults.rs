@@ -122,7 +122,11 @@ fn a_client_that_leaves_before_its_answer_frees_its_place() {
     let until = |wanted: bool| {
         let start = Instant::now();
         while idle() != wanted {
-            assert!(start.elapsed() < Duration::from_secs(30), "idle: {}", idle());
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "idle: {}",
+                idle()
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     };
@@ -320,7 +324,11 @@ fn a_signal_under_load_ends_what_has_begun_and_refuses_the_rest() {
     let count = |wanted: u16| statuses.iter().filter(|&&status| status == wanted).count();
     assert!(count(200) >= 12, "{statuses:?}");
     // 503 while it ends, 0 for a connection that waited in the system's queue: each client sees one of them at most.
-    assert_eq!(count(200) + count(503) + count(0), statuses.len(), "{statuses:?}");
+    assert_eq!(
+        count(200) + count(503) + count(0),
+        statuses.len(),
+        "{statuses:?}"
+    );
     assert!(count(0) <= 12, "{statuses:?}");
     // The next one at this place works.
     let next = Server::start(|config, _| config.port = address.port());
