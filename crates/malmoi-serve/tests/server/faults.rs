@@ -10,6 +10,12 @@ use crate::support::{Server, head, read_answer};
 
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
+/// A request for a text, as bytes.
+fn completion(body: &serde_json::Value) -> Vec<u8> {
+    let body = body.to_string();
+    head("POST", "/v1/completions", &JSON, body.as_bytes())
+}
+
 fn works(server: &Server) {
     let body = json!({"inputs": "카페", "model": "bert"});
     assert_eq!(server.post("/embed", &body).status, 200);
@@ -88,12 +94,7 @@ fn large_bodies_and_long_texts_are_refused() {
 fn a_client_that_leaves_frees_its_place() {
     // A busy time that would last for long.
     let body = json!({"model": "gpt", "prompt": "a", "max_tokens": 90, "n": 30, "stream": true, "seed": 1, "logit_bias": {"0": -100}});
-    let request = head(
-        "POST",
-        "/v1/completions",
-        &JSON,
-        body.to_string().as_bytes(),
-    );
+    let request = completion(&body);
     let mut stream = SERVER.connect();
     stream.write_all(&request).unwrap();
     let mut first = [0; 64];
@@ -132,12 +133,7 @@ fn a_client_that_leaves_before_its_answer_frees_its_place() {
     };
     // Long enough to be seen at work: 30 texts of 90 tokens, and texts that wait behind them.
     let body = json!({"model": "gpt", "prompt": "a", "max_tokens": 90, "n": 60, "seed": 1, "logit_bias": {"0": -100}});
-    let request = head(
-        "POST",
-        "/v1/completions",
-        &JSON,
-        body.to_string().as_bytes(),
-    );
+    let request = completion(&body);
     let mut stream = server.connect();
     stream.write_all(&request).unwrap();
     until(false);
@@ -260,12 +256,7 @@ fn a_full_queue_says_when_to_come_back() {
 fn a_signal_lets_streams_end_and_takes_nothing_new() {
     let mut server = Server::start(|_, _| {});
     let body = json!({"model": "gpt", "prompt": "a", "max_tokens": 90, "stream": true, "seed": 1, "logit_bias": {"0": -100}});
-    let request = head(
-        "POST",
-        "/v1/completions",
-        &JSON,
-        body.to_string().as_bytes(),
-    );
+    let request = completion(&body);
     let mut stream = server.connect();
     stream.write_all(&request).unwrap();
     let mut first = [0; 64];
@@ -282,12 +273,7 @@ fn a_signal_under_load_ends_what_has_begun_and_refuses_the_rest() {
     let mut server = Server::start(|config, _| config.limits.rows = 4);
     let address = server.address;
     let body = json!({"model": "gpt", "prompt": "a", "max_tokens": 60, "seed": 1, "logit_bias": {"0": -100}});
-    let request = head(
-        "POST",
-        "/v1/completions",
-        &JSON,
-        body.to_string().as_bytes(),
-    );
+    let request = completion(&body);
     let vectors = json!({"inputs": "카페", "model": "bert"}).to_string();
     let vectors = head("POST", "/embed", &JSON, vectors.as_bytes());
     let send = |request: &[u8]| -> std::io::Result<u16> {
