@@ -93,12 +93,16 @@ async function go(page, url, view) {
   await until(page, () => !document.querySelector('[data-state="busy"]'));
 }
 
-/** The large map of a card: `matrix[query][key]`. */
-const matrix = (page, direction) => page.locator(`[data-direction="${direction}"] rect[data-q]`).evaluateAll((cells) => {
-  const rows = [];
-  for (const { dataset } of cells) (rows[dataset.q] ??= [])[dataset.k] = Number(dataset.p);
-  return rows;
-});
+/** The large map of a card, once it is drawn: `matrix[query][key]`. */
+async function matrix(page, direction) {
+  const cells = page.locator(`[data-direction="${direction}"] rect[data-q]`);
+  await cells.first().waitFor({ state: 'attached' });
+  return cells.evaluateAll((all) => {
+    const rows = [];
+    for (const { dataset } of all) (rows[dataset.q] ??= [])[dataset.k] = Number(dataset.p);
+    return rows;
+  });
+}
 
 const upper = (rows) => rows.flatMap((row, q) => row.filter((_, k) => k > q));
 
@@ -248,7 +252,7 @@ const CHECKS = {
     await page.waitForSelector('.roofline .op');
     const roof = await page.locator('.roofline .roof:not(.thin)').last().evaluate((path) => path.getBBox().y);
     const tops = await page.locator('.roofline .op').evaluateAll((dots) => dots.map((dot) => Number(dot.getAttribute('cy'))));
-    assert(tops.length > 3 && tops.every((y) => y >= roof - 1e-6), 'an operation lies above the roof');
+    assert(tops.length > 3 && tops.every((y) => y >= roof - 1e-6), `an operation lies above the roof at ${roof}: ${tops}`);
     await page.waitForSelector('#live .fact');
   },
 
