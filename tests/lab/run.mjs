@@ -252,7 +252,8 @@ const CHECKS = {
     await page.waitForSelector('.roofline .op');
     const roof = await page.locator('.roofline .roof:not(.thin)').last().evaluate((path) => path.getBBox().y);
     const tops = await page.locator('.roofline .op').evaluateAll((dots) => dots.map((dot) => Number(dot.getAttribute('cy'))));
-    assert(tops.length > 3 && tops.every((y) => y >= roof - 1e-6), `an operation lies above the roof at ${roof}: ${tops}`);
+    // A box is measured in single precision: to some hundred-thousandths of a pixel.
+    assert(tops.length > 3 && tops.every((y) => y >= roof - 1e-3), `an operation lies above the roof at ${roof}: ${tops}`);
     await page.waitForSelector('#live .fact');
   },
 
