@@ -15,7 +15,8 @@ fn probes_metrics_and_the_page_answer() {
         "malmoi_requests_total{route=\"/embed\",method=\"POST\",status=\"200\"}",
         "malmoi_request_duration_seconds_bucket",
         "malmoi_phase_duration_seconds_bucket",
-        "malmoi_queue_size{model=\"bert\"} 0",
+        // How many wait depends on the other tests.
+        "malmoi_queue_size{model=\"bert\"}",
         "malmoi_batch_tokens_count{model=\"bert\"}",
         "malmoi_tokens_in_total{model=\"bert\"}",
     ] {
