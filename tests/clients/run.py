@@ -15,6 +15,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import urllib.request
 import venv
@@ -105,6 +107,32 @@ class Server:
             raise SystemExit("the server did not stop")
 
 
+class Load:
+    """Streams at work while the server is told to stop: each has to come to its end."""
+
+    def __init__(self, url, key):
+        body = json.dumps({"model": "gpt", "prompt": "이 영화는", "max_tokens": 200, "min_tokens": 200, "stream": True, "seed": 1})
+        headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+        self.texts, self.begun = [], threading.Barrier(9)
+        self.threads = [threading.Thread(target=self.stream, args=(url, body.encode(), headers)) for _ in range(8)]
+        for thread in self.threads:
+            thread.start()
+        self.begun.wait(60)
+
+    def stream(self, url, body, headers):
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/completions", body, headers)) as answer:
+            first = answer.readline()
+            self.begun.wait(60)
+            self.texts.append(first + answer.read())
+
+    def ended_well(self):
+        for thread in self.threads:
+            thread.join(60)
+        whole = [text for text in self.texts if text.endswith(b"data: [DONE]\n\n") and b'"finish_reason":"length"' in text]
+        print(f"{len(whole)} of {len(self.threads)} streams came to their end")
+        return len(whole) == len(self.threads)
+
+
 def main():
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
@@ -129,16 +157,20 @@ def main():
             # A step of these trains a model or measures the machine; their faults have tests of their own.
             "--exclude-path", "/lab/learn", "--exclude-path", "/lab/machine", "--exclude-path", "/lab/roofline",
         ]
-        outcome = subprocess.run(schema)
+        # It keeps a folder of its own where it runs.
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = subprocess.run(schema, cwd=folder)
         print("schemathesis", "ok" if outcome.returncode == 0 else "FAILED")
         failed += outcome.returncode != 0
         server.drain()
         with urllib.request.urlopen(f"{server.url}/health") as answer:
             assert answer.status == 200
+        load = Load(server.url, key)
     finally:
         code = server.stop()
-    print(f"stopped on SIGTERM with status {code}")
+    print(f"stopped on SIGTERM under load with status {code}")
     failed += code != 0
+    failed += not load.ended_well()
     raise SystemExit(1 if failed else 0)
 
 

@@ -2,8 +2,8 @@
 //
 //     node tests/lab/run.mjs target/release/malmoi
 //
-// Needs `npm ci` in this folder and a Chromium ($CHROMIUM, or `chromium` on the path). Trains a BERT and a GPT of a few thousand numbers for some
-// steps in target/lab on first use, serves them, and checks what the pages show. Prints a line a check and ends with a status.
+// Needs `npm ci` in this folder and a Chromium ($CHROMIUM, or `chromium` on the path). Trains a BERT, a GPT and a T5 of a few thousand numbers for some
+// steps in target/lab on first use, teaches the BERT entities and questions, serves them all, and checks what the pages show. Prints a line a check and ends with a status.
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
@@ -20,21 +20,35 @@ const SENTENCE = '어제 카페 갔었어 거기 사람 많더라';
 // A shared machine may be slow; nothing here waits longer than it must.
 const PATIENCE = 60_000;
 
-/** A small model after a few steps; its run directory is what the training view shows. */
-function train(malmoi, kind) {
-  const out = join(WORK, kind);
+/** Runs a command that leaves a model in a folder, unless it is there. */
+function made(malmoi, out, command, settings) {
   if (!existsSync(join(out, 'last/config.json'))) {
-    const settings = ['model.d_model=64', 'model.n_layers=2', 'model.n_heads=4', 'train.steps=12', 'schedule.warmup_steps=2', 'log.every=2', 'evaluate.batches=1'];
-    if (kind === 'bert') settings.push('model.d_ff=128');
-    execFileSync(malmoi, ['--quiet', 'pretrain', `configs/${kind}-korean-small.toml`, '--out', out, ...settings.flatMap((one) => ['--set', one])], { cwd: ROOT, stdio: 'inherit' });
+    execFileSync(malmoi, ['--quiet', ...command, '--out', out, ...settings.flatMap((one) => ['--set', one])], { cwd: ROOT, stdio: 'inherit' });
   }
   return join(out, 'last');
 }
 
+/** A small model after a few steps; its run directory is what the training view shows. */
+function train(malmoi, kind) {
+  const settings = ['model.d_model=64', 'model.n_layers=2', 'model.n_heads=4', 'train.steps=12', 'schedule.warmup_steps=2', 'log.every=2', 'evaluate.batches=1'];
+  if (kind === 'bert') settings.push('model.d_ff=128');
+  if (kind === 't5') settings.push('train.batch_size=8', 'tokenizer.train.vocab_size=2000');
+  return made(malmoi, join(WORK, 'runs', kind), ['pretrain', `configs/${kind}-korean-small.toml`], settings);
+}
+
+/** The small BERT, taught a task from the rows of the repository until it knows some of them by heart. */
+function teach(malmoi, bert, task, [train, valid], settings) {
+  const files = ['--train', `data/samples/${train}`, '--valid', `data/samples/${valid}`];
+  return made(malmoi, join(WORK, task), ['finetune', task, '--model', bert, ...files], settings);
+}
+
 /** Starts the server on a free port and waits until its models are loaded. */
 async function serve(malmoi) {
-  const models = ['bert', 'gpt'].flatMap((kind) => ['--model', `${kind}=${train(malmoi, kind)}`]);
-  const server = spawn(malmoi, ['serve', ...models, '--runs', WORK, '--port', '0'], { cwd: ROOT, stdio: ['ignore', 'ignore', 'pipe'] });
+  const all = Object.fromEntries(['bert', 'gpt', 't5'].map((kind) => [kind, train(malmoi, kind)]));
+  all.ner = teach(malmoi, all.bert, 'tag', ['ko_ner_klue/train.tsv.gz', 'ko_ner_klue/valid.tsv.gz'], ['train.epochs=60.0', 'optimizer.lr=3e-3']);
+  all.qa = teach(malmoi, all.bert, 'qa', ['en_qa_xquad/train.json', 'en_qa_xquad/valid.json'], ['train.epochs=0.1']);
+  const models = Object.entries(all).flatMap(([name, folder]) => ['--model', `${name}=${folder}`]);
+  const server = spawn(malmoi, ['serve', ...models, '--runs', join(WORK, 'runs'), '--port', '0'], { cwd: ROOT, stdio: ['ignore', 'ignore', 'pipe'] });
   const url = await new Promise((found, failed) => {
     const lines = createInterface({ input: server.stderr });
     const seen = [];
@@ -79,18 +93,22 @@ async function go(page, url, view) {
   await until(page, () => !document.querySelector('[data-state="busy"]'));
 }
 
-/** The large map of a card: `matrix[query][key]`. */
-const matrix = (page, direction) => page.locator(`[data-direction="${direction}"] rect[data-q]`).evaluateAll((cells) => {
-  const rows = [];
-  for (const { dataset } of cells) (rows[dataset.q] ??= [])[dataset.k] = Number(dataset.p);
-  return rows;
-});
+/** The large map of a card, once it is drawn: `matrix[query][key]`. */
+async function matrix(page, direction) {
+  const cells = page.locator(`[data-direction="${direction}"] rect[data-q]`);
+  await cells.first().waitFor({ state: 'attached' });
+  return cells.evaluateAll((all) => {
+    const rows = [];
+    for (const { dataset } of all) (rows[dataset.q] ??= [])[dataset.k] = Number(dataset.p);
+    return rows;
+  });
+}
 
 const upper = (rows) => rows.flatMap((row, q) => row.filter((_, k) => k > q));
 
 const CHECKS = {
   async 'every view is drawn, in both languages, wide and narrow, light and dark'({ browser, url }) {
-    for (const [width, colorScheme, locale] of [[1440, 'light', 'ko-KR'], [390, 'dark', 'en-US']]) {
+    for (const [width, colorScheme, locale] of [[1440, 'light', 'ko-KR'], [390, 'dark', 'en-US'], [1440, 'dark', 'en-US'], [390, 'light', 'ko-KR']]) {
       const { page, faults, close } = await open(browser, url, { viewport: { width, height: 844 }, colorScheme, locale });
       const titles = new Set();
       for (const view of VIEWS) {
@@ -129,6 +147,25 @@ const CHECKS = {
     assert.equal(await heads.count(), 2 * 4);
     await heads.first().click();
     assert.notDeepEqual(await matrix(page, 'decoder'), gpt);
+  },
+
+  async 'attention: an encoder-decoder looks from what it writes at what it reads'({ page, url }) {
+    await go(page, url, 'attention');
+    const card = '[data-direction="encoder-decoder"]';
+    const words = () => page.locator(`${card} button.token`).count();
+    const across = await matrix(page, 'encoder-decoder');
+    const read = await page.locator(`${card} .lookedat .token`).count();
+    assert(read > 4 && across.length === await words(), 'a row for each written token');
+    assert(across.every((row) => row.length === read && Math.abs(row.reduce((sum, p) => sum + p, 0) - 1) < 1e-6 * read), 'a row of probabilities over what was read');
+    const part = (index) => page.locator(`${card} .segmented button`).nth(index).click();
+    await part(1);
+    assert(upper(await matrix(page, 'encoder-decoder')).some((p) => p > 0), 'its encoder does not look to the right');
+    await page.fill(`${card} input[type="text"]`, '사람이 많았다');
+    await page.locator(`${card} form button`).click();
+    await until(page, () => !document.querySelector('[data-state="busy"]'));
+    await part(2);
+    const written = await matrix(page, 'encoder-decoder');
+    assert(written.length > 2 && written.length === await words() && upper(written).every((p) => p === 0), 'its decoder looks to the right');
   },
 
   async 'attention: words can be walked by keys'({ page, url }) {
@@ -186,6 +223,19 @@ const CHECKS = {
     const tab = (index) => page.locator('main .tools .segmented button').nth(index).click();
     await tab(1);
     await page.waitForSelector('[data-state="empty"] .command');
+    // A sentence of the training rows, of which some words are known by heart.
+    await tab(2);
+    await page.fill('textarea[name="text"]', '책 보고 궁금증으로 한번쯤 볼만한 영화...단 밀려오는 실망감은 감당해야됨');
+    await page.locator('form button[type="submit"]').click();
+    await page.waitForSelector('.answer .marked');
+    assert((await page.locator('.answer mark').count()) > 0, 'no entity is marked');
+    assert.equal(await page.locator('.answer mark').count(), await page.locator('.answer .bars li').count());
+    await tab(3);
+    await page.locator('form button[type="submit"]').click();
+    await page.waitForSelector('.answer .bars li');
+    const context = await page.inputValue('textarea[name="context"]');
+    assert.equal(await page.locator('.answer .marked').innerText(), context);
+    assert.equal(await page.locator('.answer .bars li').count(), 3);
     await tab(4);
     await page.locator('form button[type="submit"]').click();
     await page.waitForSelector('.answer .bars li');
@@ -202,14 +252,15 @@ const CHECKS = {
     await page.waitForSelector('.roofline .op');
     const roof = await page.locator('.roofline .roof:not(.thin)').last().evaluate((path) => path.getBBox().y);
     const tops = await page.locator('.roofline .op').evaluateAll((dots) => dots.map((dot) => Number(dot.getAttribute('cy'))));
-    assert(tops.length > 3 && tops.every((y) => y >= roof - 1e-6), 'an operation lies above the roof');
+    // A box is measured in single precision: to some hundred-thousandths of a pixel.
+    assert(tops.length > 3 && tops.every((y) => y >= roof - 1e-3), `an operation lies above the roof at ${roof}: ${tops}`);
     await page.waitForSelector('#live .fact');
   },
 
   async 'training: the curves of a run are drawn'({ page, url }) {
     await go(page, url, 'training');
     await page.waitForSelector('.curve');
-    assert.equal(await page.locator('.run').count(), 2);
+    assert.equal(await page.locator('.run').count(), 3);
     assert((await page.locator('.chart').count()) >= 4);
     const path = await page.locator('.curve').first().getAttribute('d');
     assert(path.split('L').length >= 5, `a curve of ${path}`);

@@ -1,6 +1,6 @@
 // Tasks: a form, a route, and its answer drawn.
 
-import { able, post } from './api.js';
+import { able, post, served } from './api.js';
 import { choice, field, h, put } from './dom.js';
 import { percent } from './numbers.js';
 import { busy, empty, failed } from './states.js';
@@ -52,21 +52,25 @@ const scores = (rows) => h('ol', { class: 'bars wide' }, rows.map(([name, score]
   h('li', { vars: { '--p': Math.max(0, Math.min(1, score)) } }, h('span', { class: 'word' }, name), h('span', { class: 'bar', 'aria-hidden': 'true' }), h('span', { class: 'number' }, percent(score)))));
 
 /** A text with marked places, given in characters (code points). */
-function marked(text, places) {
+function marked(text, places, hue = () => 200) {
   const characters = [...text];
   const out = [];
   let at = 0;
   for (const place of [...places].sort((a, b) => a.start - b.start)) {
     if (place.start < at) continue;
-    out.push(characters.slice(at, place.start).join(''), h('mark', { vars: { '--hue': hue(place.label || '') } }, characters.slice(place.start, place.end).join(''), place.label ? h('small', {}, place.label) : null));
+    out.push(characters.slice(at, place.start).join(''), h('mark', { vars: { '--hue': hue(place.label) } }, characters.slice(place.start, place.end).join(''), place.label ? h('small', {}, place.label) : null));
     at = place.end;
   }
   out.push(characters.slice(at).join(''));
   return h('p', { class: 'marked' }, out);
 }
 
-/** A colour that stays the same for a label. */
-const hue = (label) => [...label].reduce((sum, character) => (sum * 31 + character.codePointAt(0)) % 360, 200);
+/** Colours of a model's kinds of entities, as far from each other as so many can be. */
+function hues(id) {
+  const labels = served.models.find((model) => model.id === id)?.labels ?? [];
+  const kinds = [...new Set(labels.filter((label) => label !== 'O').map((label) => label.replace(/^[BIES]-/, '')))].sort();
+  return (label) => Math.round(200 + (360 * kinds.indexOf(label)) / Math.max(kinds.length, 1)) % 360;
+}
 
 export const TASKS = {
   sentiment: panel('sentiment', 'predict', [['text', '배우들의 연기가 정말 좋았다. 다시 보고 싶다.', 3]],
@@ -74,8 +78,8 @@ export const TASKS = {
     (answer) => scores(answer.map((one) => [one.label, one.score]))),
   ner: panel('ner', 'ner', [['text', '이순신 장군은 1592년 한산도에서 싸웠다.', 3]],
     ({ model, text }, signal) => post('/ner', { model, text }, signal),
-    (answer, { text }) => (answer.entities.length
-      ? [marked(text, answer.entities), scores(answer.entities.map((one) => [`${one.text} (${one.label})`, one.score]))]
+    (answer, { text, model }) => (answer.entities.length
+      ? [marked(text, answer.entities, hues(model)), scores(answer.entities.map((one) => [`${one.text} (${one.label})`, one.score]))]
       : h('p', { class: 'hint' }, t('task.noEntities')))),
   qa: panel('qa', 'qa', [['context', '말모이는 주시경과 그 제자들이 1911년부터 엮은 우리말 사전 원고이다.', 4], ['question', '말모이는 언제부터 엮었나?', 1]],
     ({ model, question, context }, signal) => post('/qa', { model, question, context, top_k: 3 }, signal),

@@ -28,7 +28,7 @@ const TEXTS = {
   notReady: ['모델을 읽는 중입니다', 'The models are being loaded'], tooBusy: ['서버가 바쁩니다', 'The server is busy'], refused: ['처리할 수 없습니다', 'This could not be done'],
   key: ['API 키', 'API key'], keyText: ['이 서버는 키를 요구합니다. 키는 이 탭을 닫을 때까지만 보관합니다.', 'This server asks for a key. It is kept until this tab is closed.'],
   sentence: ['문장', 'Sentence'], model: ['모델', 'Model'], answer: ['결과', 'Answer'], auto: ['자동', 'auto'], back: ['앞으로', 'Back'], on: ['다음', 'On'], look: ['보기', 'Look'], predict: ['예측', 'Predict'], layer: ['{0}층', 'Layer {0}'],
-  'kind.bert': ['BERT · 인코더', 'BERT · encoder'], 'kind.gpt': ['GPT · 디코더', 'GPT · decoder'],
+  'kind.bert': ['BERT · 인코더', 'BERT · encoder'], 'kind.gpt': ['GPT · 디코더', 'GPT · decoder'], 'kind.t5': ['T5 · 인코더와 디코더', 'T5 · encoder and decoder'],
   'none.encoder': ['인코더(BERT)가 없습니다', 'No encoder (BERT) is served'], 'none.decoder': ['디코더(GPT)가 없습니다', 'No decoder (GPT) is served'], 'none.text': ['모델 폴더를 더해 다시 시작하세요.', 'Start again with a model directory.'], 'none.task': ['이 작업을 하는 모델이 없습니다', 'No served model can do this'],
   drawing: ['그림', 'Drawing'],
 
@@ -36,6 +36,9 @@ const TEXTS = {
   'attention.lead': ['같은 문장을 BERT는 양쪽 모두, GPT는 왼쪽만 보고 읽습니다.', 'One sentence, read twice: BERT looks both ways, GPT only to the left.'],
   'attention.map': ['지도', 'Map'], 'attention.lines': ['선', 'Lines'], 'attention.hint': ['단어를 가리키거나 ← →로 옮기세요.', 'Point at a word, or move with ← →.'],
   'attention.bert': ['모든 단어가 모든 단어를 봅니다.', 'Every word sees every word.'], 'attention.gpt': ['빗금 친 곳, 오른쪽은 보지 못합니다.', 'What is hatched, to the right, it cannot see.'],
+  'attention.t5': ['인코더는 양쪽을 보고 읽고, 디코더는 왼쪽과 읽은 글을 보며 씁니다.', 'The encoder reads both ways; the decoder looks to the left, and at what was read.'],
+  'attention.target': ['디코더가 쓰는 글', 'What the decoder writes'], 'attention.part': ['어텐션', 'Attention'], 'attention.cross': ['교차', 'Cross'], 'attention.read': ['인코더', 'Encoder'], 'attention.write': ['디코더', 'Decoder'],
+  'attention.cross.hint': ['쓰는 토큰이 읽은 문장의 어디를 보는지', 'Where in the sentence a written token looks'], 'attention.read.hint': ['읽는 문장 안에서', 'Within the sentence that is read'], 'attention.write.hint': ['쓰는 글 안에서, 왼쪽만', 'Within the text that is written, to the left only'], 'attention.readWords': ['읽은 문장', 'The sentence read'],
   'attention.words': ['문장의 토큰', 'Tokens of the sentence'], 'attention.unseen': ['볼 수 없음', 'not visible'], 'attention.caption': ['{0}층 {1}번 헤드', 'Layer {0}, head {1}'], 'attention.heads': ['모든 층과 헤드', 'All layers and heads'],
   'attention.leftOnly': ['왼쪽 {0}개만 보고', 'sees the {0} up to itself and looks at'], 'attention.bothSides': ['{0}개를 모두 보고', 'sees all {0} and looks at'],
   'attention.mapLabel': ['어텐션 확률: 줄이 보는 쪽, 칸이 보이는 쪽', 'Attention probabilities: rows look at columns'], 'attention.linesLabel': ['어텐션 확률: 왼쪽이 오른쪽을 봄', 'Attention probabilities: left looks at right'], 'attention.cut': ['처음 {0}개 토큰만 그렸습니다.', 'Only the first {0} tokens are drawn.'],

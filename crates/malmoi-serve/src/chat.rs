@@ -6,6 +6,12 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior};
 use serde_json::{Map, Value, json};
 
+/// Instructions that a template may take for one conversation: of published templates a message takes tens to hundreds.
+const FUEL: u64 = 10_000_000;
+
+/// Bytes that a template may write for one conversation, far more than a model reads.
+const MAX_BYTES: usize = 8 << 20;
+
 /// A chat template with the special tokens that it may name.
 #[derive(Debug)]
 pub struct ChatTemplate {
@@ -50,6 +56,7 @@ impl ChatTemplate {
         let mut syntax = SyntaxConfig::builder();
         syntax.trim_blocks(true).lstrip_blocks(true);
         environment.set_syntax(syntax.build()?);
+        environment.set_fuel(Some(FUEL));
         environment.set_undefined_behavior(UndefinedBehavior::Lenient);
         environment.add_function("raise_exception", |message: String| {
             Err::<String, _>(Error::new(ErrorKind::InvalidOperation, message))
@@ -72,7 +79,7 @@ impl ChatTemplate {
     /// The conversation as one text, ready for the assistant's turn.
     ///
     /// # Errors
-    /// What the template says against the conversation.
+    /// What the template says against the conversation, and when it takes too many steps or writes too much.
     pub fn render(&self, messages: &Value) -> Result<String, String> {
         let template = self.environment.get_template("chat");
         let mut values = self.tokens.clone();
@@ -80,9 +87,36 @@ impl ChatTemplate {
         values.insert("add_generation_prompt".into(), json!(true));
         let values: minijinja::Value =
             serde_json::from_value(Value::Object(values)).map_err(|error| error.to_string())?;
+        let mut text = Bounded(Vec::new());
         template
-            .and_then(|template| template.render(values))
-            .map_err(|error| error.to_string())
+            .and_then(|template| template.render_captured_to(values, &mut text).map(drop))
+            .map_err(|error| match error.kind() {
+                ErrorKind::OutOfFuel => format!(
+                    "more than {FUEL} steps for this conversation: send a shorter one, or mend the template"
+                ),
+                ErrorKind::WriteFailure => format!(
+                    "more than {MAX_BYTES} bytes for this conversation: send a shorter one, or mend the template"
+                ),
+                _ => error.to_string(),
+            })?;
+        String::from_utf8(text.0).map_err(|error| error.to_string())
+    }
+}
+
+/// Takes [`MAX_BYTES`] and no more.
+struct Bounded(Vec<u8>);
+
+impl std::io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_BYTES {
+            return Err(std::io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -140,6 +174,26 @@ mod tests {
         );
         let text = chat.render(&json!([{"role": "user", "content": " 안녕 "}]));
         assert_eq!(text.unwrap(), "<s>[안녕]</s>\n답:");
+    }
+
+    #[test]
+    fn a_template_ends_and_writes_a_bounded_text() {
+        let nested =
+            "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}";
+        let error = template(nested).render(&json!([])).unwrap_err();
+        assert!(error.contains("steps"), "{error}");
+        let much = format!(
+            "{{% for a in range(10000) %}}{}{{% endfor %}}",
+            "x".repeat(1000)
+        );
+        let error = template(&much).render(&json!([])).unwrap_err();
+        assert!(error.contains("bytes"), "{error}");
+        // A conversation of a thousand turns is well within the bounds.
+        let turns: Vec<Value> = (0..1000)
+            .map(|i| json!({"role": "user", "content": i.to_string()}))
+            .collect();
+        let chat = template("{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}");
+        assert!(chat.render(&json!(turns)).unwrap().ends_with("<user>999\n"));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use malmoi_infer::pipeline::PipelineOptions;
 
+use crate::traces::Collector;
+
 /// A model to serve.
 #[derive(Clone, Debug)]
 pub struct ModelSource {
@@ -34,6 +36,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Run directories, or folders of them, whose curves the lab shows.
     pub runs: Vec<PathBuf>,
+    /// Where spans of requests are sent.
+    pub collector: Option<Collector>,
     /// Bounds.
     pub limits: Limits,
 }
@@ -102,6 +106,7 @@ impl Default for Config {
             allow_open: false,
             allowed_hosts: Vec::new(),
             runs: Vec::new(),
+            collector: None,
             limits: Limits::default(),
         }
     }

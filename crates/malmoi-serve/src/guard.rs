@@ -20,6 +20,7 @@ use crate::listener::Client;
 use crate::metrics::{Finished, Route};
 use crate::routes;
 use crate::state::{App, ClientId};
+use crate::traces::{Context, Span};
 use crate::worker::panic_text;
 
 /// The header of request ids.
@@ -35,6 +36,11 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
     let path = request.uri().path().to_owned();
     let method = request.method().to_string();
     let route = pattern(&path);
+    let traced = match app.traces() {
+        Some(_) if !OPEN.contains(&path.as_str()) => Context::new(request.headers()),
+        _ => None,
+    };
+    let arrived = SystemTime::now();
     let span =
         tracing::info_span!("request", id = %id.to_str().unwrap_or_default(), %method, %path);
     let response = inside(&app, request, next, &path)
@@ -45,13 +51,24 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
         _ => response,
     };
     let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id);
+    headers.insert(REQUEST_ID, id.clone());
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
     let status = response.status().as_u16();
     let elapsed = start.elapsed();
+    if let (Some(traces), Some(context)) = (app.traces(), traced) {
+        traces.send(Span {
+            context,
+            method: method.clone(),
+            route: route.clone(),
+            id: id.to_str().unwrap_or_default().to_owned(),
+            status,
+            start: arrived,
+            took: elapsed,
+        });
+    }
     let finished = Finished {
         route: route.clone(),
         method,

@@ -18,6 +18,7 @@ mod served;
 mod server;
 mod state;
 mod text;
+mod traces;
 mod worker;
 
 pub use config::{Config, Limits, ModelSource};
@@ -25,3 +26,4 @@ pub use logging::{LogFormat, init as init_logging};
 pub use routes::openapi;
 pub use served::LoadError;
 pub use server::{ServeError, run};
+pub use traces::Collector;

@@ -12,6 +12,7 @@ use crate::listener::{BoundedListener, Client};
 use crate::routes;
 use crate::served::{LoadError, Served};
 use crate::state::App;
+use crate::traces::Traces;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +72,11 @@ async fn serve(
         .map_err(|source| ServeError::Bind { address, source })?;
     let bound = listener.local_addr()?;
     let limits = config.limits.clone();
+    let collector = config.collector.clone();
     let app = App::new(config);
+    if let Some(collector) = collector {
+        app.set_traces(Traces::start(collector));
+    }
     let listener = BoundedListener::new(listener, limits.connections, limits.head_time);
     let router = routes::router(app.clone());
     let service = router.into_make_service_with_connect_info::<Client>();
@@ -102,6 +107,9 @@ async fn serve(
     match tokio::time::timeout(limits.drain_time, &mut server).await {
         Ok(ended) => ended.map_err(std::io::Error::other)??,
         Err(_) => tracing::warn!("{} requests did not end in time", app.in_flight()),
+    }
+    if let Some(traces) = app.traces() {
+        traces.flush().await;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::error::{ApiError, Kind};
 use crate::metrics::Metrics;
 use crate::served::Served;
+use crate::traces::Traces;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +40,7 @@ struct Inner {
     in_flight: AtomicUsize,
     machine: OnceLock<Machine>,
     lessons: Arc<Semaphore>,
+    traces: OnceLock<Traces>,
 }
 
 impl App {
@@ -54,6 +56,7 @@ impl App {
             in_flight: AtomicUsize::new(0),
             machine: OnceLock::new(),
             lessons: Arc::new(Semaphore::new(1)),
+            traces: OnceLock::new(),
         }))
     }
 
@@ -157,6 +160,16 @@ impl App {
     /// The place where models are trained for a page; there is one.
     pub fn lessons(&self) -> Arc<Semaphore> {
         Arc::clone(&self.0.lessons)
+    }
+
+    /// Spans go there from now on.
+    pub fn set_traces(&self, traces: Traces) {
+        let _once = self.0.traces.set(traces);
+    }
+
+    /// Where spans go.
+    pub fn traces(&self) -> Option<&Traces> {
+        self.0.traces.get()
     }
 
     /// Counts a request of a client until the guard is dropped.

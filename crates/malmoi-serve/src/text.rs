@@ -1,8 +1,8 @@
 //! Tokens as clients see them, with their places in the text that was sent.
 
 use malmoi_infer::Pipeline;
-use malmoi_text::{EncodeOptions, Encoding, Truncation};
-use serde::Serialize;
+use malmoi_text::{EncodeOptions, Encoding, Side, Truncation};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
@@ -139,6 +139,39 @@ pub fn aside<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     }
 }
 
+/// Which end of a text is cut.
+#[derive(Debug, Default, Clone, Copy, Deserialize, ToSchema, PartialEq, Eq)]
+pub enum TruncationDirection {
+    /// The end.
+    #[default]
+    Right,
+    /// The beginning.
+    Left,
+}
+
+/// What is done with a text that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLong {
+    /// The request is refused.
+    Refuse,
+    /// This end goes away.
+    Cut(TruncationDirection),
+}
+
+impl TooLong {
+    /// The end goes away.
+    pub const CUT: Self = Self::Cut(TruncationDirection::Right);
+
+    /// As a request says.
+    pub fn new(truncate: bool, direction: TruncationDirection) -> Self {
+        if truncate {
+            Self::Cut(direction)
+        } else {
+            Self::Refuse
+        }
+    }
+}
+
 /// Encodes a text (or a pair); what is too long is cut or refused. An empty text becomes the token that starts (or ends) texts.
 ///
 /// # Errors
@@ -147,12 +180,21 @@ pub fn encode(
     pipeline: &Pipeline,
     text: &str,
     pair: Option<&str>,
-    truncate: bool,
+    too_long: TooLong,
     most: usize,
 ) -> Result<Encoded, ApiError> {
     let most = most.min(max_tokens(pipeline));
     let options = EncodeOptions {
-        truncation: truncate.then(|| Truncation::to(most)),
+        truncation: match too_long {
+            TooLong::Refuse => None,
+            TooLong::Cut(direction) => Some(Truncation {
+                direction: match direction {
+                    TruncationDirection::Right => Side::Right,
+                    TruncationDirection::Left => Side::Left,
+                },
+                ..Truncation::to(most)
+            }),
+        },
         ..EncodeOptions::default()
     };
     let length = text.len() + pair.map_or(0, str::len);
@@ -168,22 +210,54 @@ pub fn encode(
     if encoding.is_empty() {
         let special = pipeline.tokenizer.special();
         let id = special.bos.or(special.eos).or(special.pad).unwrap_or(0);
-        encoding.ids.push(id);
-        encoding
-            .tokens
-            .push(pipeline.tokenizer.id_to_token(id).unwrap_or_default());
-        encoding.type_ids.push(0);
-        encoding.attention_mask.push(1);
-        encoding.special_tokens_mask.push(1);
-        encoding.offsets.push((0, 0));
-        encoding.byte_offsets.push((0, 0));
-        encoding.word_ids.push(None);
-        encoding.sequence_ids.push(None);
+        begin_with(&mut encoding, pipeline, id);
     }
     Ok(Encoded {
         encoding,
         truncated,
     })
+}
+
+/// Puts a special token before all others.
+fn begin_with(encoding: &mut Encoding, pipeline: &Pipeline, id: u32) {
+    encoding.ids.insert(0, id);
+    encoding.tokens.insert(0, name(pipeline, id));
+    encoding.type_ids.insert(0, 0);
+    encoding.attention_mask.insert(0, 1);
+    encoding.special_tokens_mask.insert(0, 1);
+    encoding.offsets.insert(0, (0, 0));
+    encoding.byte_offsets.insert(0, (0, 0));
+    encoding.word_ids.insert(0, None);
+    encoding.sequence_ids.insert(0, None);
+}
+
+/// What the decoder of an encoder-decoder reads while it writes a text: the token that it starts from, then the text, without
+/// the token that ends it.
+///
+/// # Errors
+/// Those of [`encode`].
+pub fn decoder_input(
+    pipeline: &Pipeline,
+    text: &str,
+    start: u32,
+    most: usize,
+) -> Result<Encoded, ApiError> {
+    let mut encoded = encode(pipeline, text, None, TooLong::CUT, most)?;
+    let encoding = &mut encoded.encoding;
+    let end = pipeline.tokenizer.special().eos;
+    if encoding.ids.last().copied() == end && encoding.special_tokens_mask.last() == Some(&1) {
+        encoding.ids.pop();
+        encoding.tokens.pop();
+        encoding.type_ids.pop();
+        encoding.attention_mask.pop();
+        encoding.special_tokens_mask.pop();
+        encoding.offsets.pop();
+        encoding.byte_offsets.pop();
+        encoding.word_ids.pop();
+        encoding.sequence_ids.pop();
+    }
+    begin_with(encoding, pipeline, start);
+    Ok(encoded)
 }
 
 /// A row of logits as probabilities: the best and, where asked for, one token's own.

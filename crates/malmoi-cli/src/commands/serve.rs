@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use malmoi_infer::pipeline::PipelineOptions;
 use malmoi_models::Precision;
-use malmoi_serve::{Config, Limits, LogFormat, ModelSource, ServeError};
+use malmoi_serve::{Collector, Config, Limits, LogFormat, ModelSource, ServeError};
 
 use crate::arguments::Global;
 use crate::failure::{BAD_INPUT, Failure, Result, WORK_FAILED};
@@ -52,6 +52,9 @@ pub struct Serve {
     /// Run directory, or folder of them, whose curves the web lab shows
     #[arg(long = "runs", value_name = "DIR")]
     runs: Vec<PathBuf>,
+    /// Collector of OpenTelemetry that a span of each request is sent to (OTLP over HTTP)
+    #[arg(long = "otlp", value_name = "URL")]
+    collector: Option<Collector>,
     /// Accept keys in config.json that malmoi does not know
     #[arg(long)]
     accept_unknown_config: bool,
@@ -142,6 +145,7 @@ impl Serve {
             allow_open: self.allow_open,
             allowed_hosts: self.allowed_hosts.clone(),
             runs: self.runs.clone(),
+            collector: self.collector.clone(),
             limits: Limits {
                 queue: self.max_queue,
                 per_client: self.max_per_client,

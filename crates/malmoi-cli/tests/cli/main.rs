@@ -1,6 +1,7 @@
 //! The program as users run it.
 
 mod bad_input;
+mod deploy;
 mod finetune;
 mod help;
 mod speed;

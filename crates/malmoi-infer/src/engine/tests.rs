@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::beam::{BeamOptions, beam_search};
-use crate::generate::{GenerateOptions, generate};
+use crate::generate::{FinishReason, Flow, GenerateOptions, generate};
 use crate::sampling::SamplingSettings;
 
 const VOCAB: u32 = 53;

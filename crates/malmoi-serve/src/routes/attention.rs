@@ -9,7 +9,7 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::Ability;
 use crate::state::App;
-use crate::text::{self, Token};
+use crate::text::{self, Token, TooLong};
 
 /// Longest text, in tokens.
 const MAX_TOKENS: usize = 512;
@@ -93,33 +93,27 @@ pub async fn attention(
     super::check_text(&app, &request.text)?;
     let pipeline = &served.pipeline;
     let config = pipeline.model.config();
-    let both = config.direction() == Direction::EncoderDecoder;
     let (text, pair) = (request.text, request.pair);
-    let source = text::encode(pipeline, &text, pair.as_deref(), true, MAX_TOKENS)?;
+    let source = text::encode(pipeline, &text, pair.as_deref(), TooLong::CUT, MAX_TOKENS)?;
     let layers = chosen("layers", request.layers, config.n_layers())?;
     let heads = chosen("heads", request.heads, config.n_heads())?;
-    let shown = layers.len() * heads.len() * source.encoding.len().pow(2);
-    if shown > MAX_NUMBERS {
-        return Err(ApiError::invalid(format!(
-            "this would be {shown} numbers, at most {MAX_NUMBERS} fit: choose fewer layers or heads, or a shorter text"
-        )));
-    }
-    let target = match (&request.target, both) {
-        (Some(target), true) => {
+    let target = match (&request.target, config.decoder_start()) {
+        (Some(target), Some(start)) => {
             super::check_text(&app, target)?;
-            let target = text::encode(pipeline, target, None, true, MAX_TOKENS)?;
-            Some(target)
+            // The token in front takes one place.
+            let most = MAX_TOKENS.min(text::max_tokens(pipeline)) - 1;
+            Some(text::decoder_input(pipeline, target, start, most)?)
         }
-        (None, true) => {
+        (None, Some(_)) => {
             return Err(ApiError::invalid(
                 "an encoder-decoder looks from what it writes to what it reads: give a `target`",
             )
             .at("target"));
         }
-        (Some(_), false) => {
+        (Some(_), None) => {
             return Err(ApiError::invalid("only an encoder-decoder has a `target`").at("target"));
         }
-        (None, false) => None,
+        (None, None) => None,
     };
     let tokens = source.tokens(pipeline, &text, pair.as_deref())?;
     let target_tokens = match (&target, &request.target) {
@@ -128,6 +122,12 @@ pub async fn attention(
     };
     let n = tokens.len();
     let m = target_tokens.as_ref().map_or(0, Vec::len);
+    let shown = layers.len() * heads.len() * (n * n + m * m + m * n);
+    if shown > MAX_NUMBERS {
+        return Err(ApiError::invalid(format!(
+            "this would be {shown} numbers, at most {MAX_NUMBERS} fit: choose fewer layers or heads, or a shorter text"
+        )));
+    }
     let segments = source.encoding.type_ids.clone();
     let ids = source.encoding.ids.clone();
     let target_ids = target.map(|target| target.encoding.ids);

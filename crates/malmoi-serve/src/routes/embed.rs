@@ -11,17 +11,8 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::{Ability, Served};
 use crate::state::App;
-use crate::text;
+use crate::text::{self, TooLong, TruncationDirection};
 use crate::worker::Want;
-
-/// Which end of a text is cut.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema, PartialEq, Eq)]
-pub enum TruncationDirection {
-    /// The end.
-    Right,
-    /// The beginning.
-    Left,
-}
 
 /// Texts to turn into vectors.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -36,8 +27,9 @@ pub struct EmbedRequest {
     /// Cut texts that are too long instead of refusing them.
     #[serde(default)]
     truncate: bool,
-    /// Which end is cut; only `Right`.
-    truncation_direction: Option<TruncationDirection>,
+    /// Which end is cut.
+    #[serde(default)]
+    truncation_direction: TruncationDirection,
     /// Keep only so many values of each vector.
     #[schema(minimum = 1)]
     dimensions: Option<usize>,
@@ -52,14 +44,14 @@ pub async fn hidden(
     app: &App,
     served: &Served,
     texts: &[String],
-    truncate: bool,
+    too_long: TooLong,
 ) -> Result<(Vec<Vec<f32>>, Usage), ApiError> {
     super::check_batch(app, texts.len())?;
     let mut usage = Usage::default();
     let mut sequences = Vec::with_capacity(texts.len());
     for text in texts {
         super::check_text(app, text)?;
-        let encoded = text::encode(&served.pipeline, text, None, truncate, usize::MAX)?;
+        let encoded = text::encode(&served.pipeline, text, None, too_long, usize::MAX)?;
         usage.tokens += encoded.encoding.len();
         usage.truncated |= encoded.truncated;
         sequences.push(encoded.sequence());
@@ -88,7 +80,7 @@ pub async fn vectors(
     app: &App,
     served: &Served,
     texts: &[String],
-    truncate: bool,
+    too_long: TooLong,
     normal: bool,
     dimensions: Option<usize>,
 ) -> Result<(Vec<Vec<f32>>, Usage), ApiError> {
@@ -97,7 +89,7 @@ pub async fn vectors(
         Some(count) => super::check_range("dimensions", count, 1..=d)?,
         None => d,
     };
-    let (states, usage) = hidden(app, served, texts, truncate).await?;
+    let (states, usage) = hidden(app, served, texts, too_long).await?;
     let vector = |states: Vec<f32>| {
         let mut vector = served.pooling.pool(&states, d);
         vector.truncate(kept);
@@ -109,16 +101,6 @@ pub async fn vectors(
     Ok((states.into_iter().map(vector).collect(), usage))
 }
 
-fn only_right(direction: Option<TruncationDirection>) -> Result<(), ApiError> {
-    if direction == Some(TruncationDirection::Left) {
-        return Err(ApiError::invalid(
-            "texts are cut at their end: leave truncation_direction away, or say \"Right\"",
-        )
-        .at("truncation_direction"));
-    }
-    Ok(())
-}
-
 /// A vector for each text.
 #[utoipa::path(post, path = "/embed", tag = "text-embeddings-inference", params(ModelQuery), request_body = EmbedRequest, responses((status = 200, body = Vec<Vec<f32>>), (status = "4XX", description = "The request cannot be done")))]
 pub async fn embed(
@@ -126,7 +108,6 @@ pub async fn embed(
     query: ModelQuery,
     Json(request): Json<EmbedRequest>,
 ) -> Result<Answer<Vec<Vec<f32>>>, ApiError> {
-    only_right(request.truncation_direction)?;
     let name = request.model.or(query.model);
     let served = app.model(name.as_deref(), "vectors", |m| m.can(Ability::Embed))?;
     let texts = request.inputs.into_vec();
@@ -134,7 +115,7 @@ pub async fn embed(
         &app,
         &served,
         &texts,
-        request.truncate,
+        TooLong::new(request.truncate, request.truncation_direction),
         request.normalize,
         request.dimensions,
     )
@@ -152,8 +133,9 @@ pub struct EmbedAllRequest {
     /// Cut texts that are too long instead of refusing them.
     #[serde(default)]
     truncate: bool,
-    /// Which end is cut; only `Right`.
-    truncation_direction: Option<TruncationDirection>,
+    /// Which end is cut.
+    #[serde(default)]
+    truncation_direction: TruncationDirection,
 }
 
 /// A vector for each token of each text.
@@ -163,11 +145,11 @@ pub async fn embed_all(
     query: ModelQuery,
     Json(request): Json<EmbedAllRequest>,
 ) -> Result<Answer<Vec<Vec<Vec<f32>>>>, ApiError> {
-    only_right(request.truncation_direction)?;
     let name = request.model.or(query.model);
     let served = app.model(name.as_deref(), "vectors", |m| m.can(Ability::Embed))?;
     let texts = request.inputs.into_vec();
-    let (states, usage) = hidden(&app, &served, &texts, request.truncate).await?;
+    let too_long = TooLong::new(request.truncate, request.truncation_direction);
+    let (states, usage) = hidden(&app, &served, &texts, too_long).await?;
     let d = served.pipeline.model.config().d_model();
     let by_token = |states: Vec<f32>| states.chunks(d).map(<[f32]>::to_vec).collect();
     Ok(Answer(states.into_iter().map(by_token).collect(), usage))
@@ -199,6 +181,9 @@ pub struct SimilarityParameters {
     /// Cut texts that are too long instead of refusing them.
     #[serde(default)]
     truncate: bool,
+    /// Which end is cut.
+    #[serde(default)]
+    truncation_direction: TruncationDirection,
 }
 
 /// Cosines between the vector of a text and those of others.
@@ -212,10 +197,12 @@ pub async fn similarity(
     let served = app.model(name.as_deref(), "similarity", |m| {
         m.can(Ability::Similarity)
     })?;
-    let truncate = request.parameters.is_some_and(|p| p.truncate);
+    let too_long = request.parameters.map_or(TooLong::Refuse, |p| {
+        TooLong::new(p.truncate, p.truncation_direction)
+    });
     let mut texts = vec![request.inputs.source_sentence];
     texts.extend(request.inputs.sentences);
-    let (vectors, usage) = vectors(&app, &served, &texts, truncate, true, None).await?;
+    let (vectors, usage) = vectors(&app, &served, &texts, too_long, true, None).await?;
     let cosines = vectors[1..].iter().map(|other| cosine(&vectors[0], other));
     Ok(Answer(cosines.collect(), usage))
 }

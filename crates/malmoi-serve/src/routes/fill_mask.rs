@@ -8,7 +8,7 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::Ability;
 use crate::state::App;
-use crate::text::{self, Actual, Row, Token};
+use crate::text::{self, Actual, Row, Token, TooLong};
 use crate::worker::Want;
 
 /// Blanks in one text.
@@ -95,7 +95,8 @@ pub async fn fill_mask(
     })?;
     let top_k = super::check_range("top_k", request.top_k, 1..=100)?;
     let pipeline = &served.pipeline;
-    let (encoded, tokens) = super::read_text(&app, &served, &request.text, true, usize::MAX)?;
+    let (encoded, tokens) =
+        super::read_text(&app, &served, &request.text, TooLong::CUT, usize::MAX)?;
     let mut sequence = encoded.sequence();
     let blanks = hide(pipeline, &mut sequence.ids, &request.mask, &tokens)?;
     let rows = blanks.iter().map(|&position| position as u32).collect();

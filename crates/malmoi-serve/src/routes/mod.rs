@@ -30,7 +30,7 @@ use crate::error::ApiError;
 use crate::guard;
 use crate::served::Served;
 use crate::state::App;
-use crate::text::{self, Encoded, Token};
+use crate::text::{self, Encoded, Token, TooLong};
 
 /// The model that a query names.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -76,11 +76,11 @@ fn read_text(
     app: &App,
     served: &Served,
     text: &str,
-    truncate: bool,
+    too_long: TooLong,
     most: usize,
 ) -> Result<(Encoded, Vec<Token>), ApiError> {
     check_text(app, text)?;
-    let encoded = text::encode(&served.pipeline, text, None, truncate, most)?;
+    let encoded = text::encode(&served.pipeline, text, None, too_long, most)?;
     let tokens = encoded.tokens(&served.pipeline, text, None)?;
     Ok((encoded, tokens))
 }

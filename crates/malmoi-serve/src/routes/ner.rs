@@ -9,7 +9,7 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::Ability;
 use crate::state::App;
-use crate::text::Token;
+use crate::text::{Token, TooLong, TruncationDirection};
 use crate::worker::Want;
 
 /// A text to search.
@@ -85,8 +85,8 @@ pub async fn ner(
         m.can(Ability::Ner)
     })?;
     let pipeline = &served.pipeline;
-    let truncate = request.truncate;
-    let (encoded, tokens) = super::read_text(&app, &served, &request.text, truncate, usize::MAX)?;
+    let too_long = TooLong::new(request.truncate, TruncationDirection::Right);
+    let (encoded, tokens) = super::read_text(&app, &served, &request.text, too_long, usize::MAX)?;
     let sequence = vec![encoded.sequence()];
     let outputs = served
         .worker

@@ -9,7 +9,7 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::Ability;
 use crate::state::App;
-use crate::text::{Actual, Candidate, Row, Token};
+use crate::text::{Actual, Candidate, Row, Token, TooLong};
 
 /// Longest text, in tokens.
 const MAX_TOKENS: usize = 512;
@@ -81,7 +81,8 @@ pub async fn next_token(
         ))
         .at("temperature"));
     }
-    let (encoded, tokens) = super::read_text(&app, &served, &request.text, true, MAX_TOKENS)?;
+    let (encoded, tokens) =
+        super::read_text(&app, &served, &request.text, TooLong::CUT, MAX_TOKENS)?;
     let ids = encoded.encoding.ids.clone();
     let positions = served
         .worker

@@ -10,7 +10,7 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::{Ability, Served};
 use crate::state::App;
-use crate::text;
+use crate::text::{self, TooLong, TruncationDirection};
 use crate::worker::{Sequence, Want};
 
 /// A text, a pair of texts, or a batch of either.
@@ -38,6 +38,9 @@ pub struct PredictRequest {
     /// Cut texts that are too long instead of refusing them.
     #[serde(default)]
     truncate: bool,
+    /// Which end is cut.
+    #[serde(default)]
+    truncation_direction: TruncationDirection,
 }
 
 /// A class with its score.
@@ -67,7 +70,7 @@ pub async fn logits(
     app: &App,
     served: &Served,
     pairs: &[Pair],
-    truncate: bool,
+    too_long: TooLong,
 ) -> Result<(Vec<Vec<f32>>, Usage), ApiError> {
     super::check_batch(app, pairs.len())?;
     let mut usage = Usage::default();
@@ -78,7 +81,7 @@ pub async fn logits(
         second
             .map(|text| super::check_text(app, text))
             .transpose()?;
-        let encoded = text::encode(&served.pipeline, first, second, truncate, usize::MAX)?;
+        let encoded = text::encode(&served.pipeline, first, second, too_long, usize::MAX)?;
         usage.tokens += encoded.encoding.len();
         usage.truncated |= encoded.truncated;
         sequences.push(encoded.sequence());
@@ -147,7 +150,8 @@ pub async fn predict(
             (pairs?, false)
         }
     };
-    let (rows, usage) = logits(&app, &served, &pairs, request.truncate).await?;
+    let too_long = TooLong::new(request.truncate, request.truncation_direction);
+    let (rows, usage) = logits(&app, &served, &pairs, too_long).await?;
     let labels = served.labels(rows.first().map_or(0, Vec::len));
     let mut all: Vec<Vec<Prediction>> = (rows.iter())
         .map(|row| predictions(&labels, row, request.raw_scores))

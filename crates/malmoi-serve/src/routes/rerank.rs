@@ -9,6 +9,7 @@ use crate::body::{Answer, Json};
 use crate::error::ApiError;
 use crate::served::Ability;
 use crate::state::App;
+use crate::text::{TooLong, TruncationDirection};
 
 /// A query and texts to order.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -28,6 +29,9 @@ pub struct RerankRequest {
     /// Cut texts that are too long instead of refusing them.
     #[serde(default)]
     truncate: bool,
+    /// Which end is cut.
+    #[serde(default)]
+    truncation_direction: TruncationDirection,
 }
 
 /// A text with its score.
@@ -53,7 +57,8 @@ pub async fn rerank(
     let served = app.model(name.as_deref(), "reranking", |m| m.can(Ability::Rerank))?;
     let pair = |text: &String| (request.query.clone(), Some(text.clone()));
     let pairs: Vec<predict::Pair> = request.texts.iter().map(pair).collect();
-    let (rows, usage) = predict::logits(&app, &served, &pairs, request.truncate).await?;
+    let too_long = TooLong::new(request.truncate, request.truncation_direction);
+    let (rows, usage) = predict::logits(&app, &served, &pairs, too_long).await?;
     let mut texts = request.texts.into_iter();
     let mut ranks: Vec<Rank> = rows
         .iter()

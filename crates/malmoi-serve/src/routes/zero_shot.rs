@@ -11,7 +11,7 @@ use crate::body::{Answer, Json, Usage};
 use crate::error::ApiError;
 use crate::served::{Ability, Served};
 use crate::state::App;
-use crate::text;
+use crate::text::{self, TooLong};
 
 /// Labels of one request.
 const MAX_LABELS: usize = 64;
@@ -111,7 +111,7 @@ async fn entailment(
 ) -> Result<(Vec<f64>, Usage), ApiError> {
     let pair = |statement| (request.text.clone(), Some(statement));
     let pairs: Vec<predict::Pair> = statements.into_iter().map(pair).collect();
-    let (rows, usage) = predict::logits(app, served, &pairs, true).await?;
+    let (rows, usage) = predict::logits(app, served, &pairs, TooLong::CUT).await?;
     let scores = match (request.multi_label, no) {
         (true, Some(no)) => (rows.iter())
             .map(|row| softmax(&[row[no], row[yes]])[1])
@@ -139,7 +139,7 @@ async fn likelihood(
             ApiError::invalid("the labels leave no room for the text: shorten them").at("labels"),
         );
     }
-    let encoded = text::encode(pipeline, &request.text, None, true, room)?;
+    let encoded = text::encode(pipeline, &request.text, None, TooLong::CUT, room)?;
     let mut usage = Usage {
         tokens: 0,
         truncated: encoded.truncated,

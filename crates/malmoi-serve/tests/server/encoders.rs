@@ -84,6 +84,52 @@ fn long_texts_are_refused_or_cut_as_asked() {
 }
 
 #[test]
+fn the_beginning_of_a_text_can_be_cut_instead_of_its_end() {
+    let (first, last) = ("어제 카페 갔었어 ", "거기 사람 많더라 ");
+    // 48 tokens with two special ones: the same end behind two beginnings leaves the same tokens.
+    let tail = last.repeat(30);
+    let with = |start: &str, side: &str| {
+        let body = json!({"inputs": format!("{start}{tail}"), "model": "bert", "truncate": true, "truncation_direction": side});
+        SERVER.ok("/embed", &body)
+    };
+    assert_eq!(with(first, "Left"), with("", "Left"));
+    assert_ne!(with(first, "Right"), with("", "Right"));
+    let route = |path: &str, mut body: Value, side: &str| {
+        body["truncation_direction"] = json!(side);
+        SERVER.ok(path, &body)
+    };
+    let long = format!("{first}{tail}");
+    let routes = [
+        (
+            "/embed_all?model=bert",
+            json!({"inputs": long, "truncate": true}),
+        ),
+        (
+            "/predict?model=nli",
+            json!({"inputs": long, "truncate": true}),
+        ),
+        (
+            "/rerank",
+            json!({"query": "카페", "texts": [long], "truncate": true}),
+        ),
+    ];
+    for (path, body) in routes {
+        assert_ne!(
+            route(path, body.clone(), "Left"),
+            route(path, body, "Right"),
+            "{path}"
+        );
+    }
+    let similar = |side: &str| {
+        let inputs = json!({"source_sentence": last, "sentences": [long]});
+        let parameters = json!({"truncate": true, "truncation_direction": side});
+        let body = json!({"inputs": inputs, "parameters": parameters, "model": "bert"});
+        SERVER.ok("/similarity", &body)
+    };
+    assert_ne!(similar("Left"), similar("Right"));
+}
+
+#[test]
 fn similarity_is_largest_for_the_same_text() {
     let body = json!({"inputs": {"source_sentence": TEXT, "sentences": ["서울은", TEXT]}});
     let cosines = SERVER.ok("/similarity?model=bert", &body);
@@ -182,6 +228,19 @@ fn attention_of_a_decoder_looks_back_and_that_of_an_encoder_both_ways() {
     );
     assert_eq!(cross[0].as_array().unwrap().len(), source);
     assert_eq!(both["target_attention"][0][0][0][1], json!(0.0));
+    // The decoder starts from its own token, and does not read the end that it is to write.
+    let written = both["target_tokens"].as_array().unwrap();
+    assert_eq!(
+        (&written[0]["id"], &written[0]["special"]),
+        (&json!(0), &json!(true))
+    );
+    assert!(written.len() > 1 && written[1..].iter().all(|token| token["special"] == false));
+    check_tokens(&both["target_tokens"], "the dog");
+    for row in cross.as_array().unwrap() {
+        let row = row.as_array().unwrap().iter();
+        let total: f64 = row.map(|p| p.as_f64().unwrap()).sum();
+        assert!((total - 1.0).abs() < 1e-4);
+    }
     let wrong = SERVER.post(
         "/attention",
         &json!({"text": "a", "model": "bert", "layers": [7]}),

@@ -10,6 +10,12 @@ use crate::support::{Server, head, read_answer};
 
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
+/// A request for a text, as bytes.
+fn completion(body: &serde_json::Value) -> Vec<u8> {
+    let body = body.to_string();
+    head("POST", "/v1/completions", &JSON, body.as_bytes())
+}
+
 fn works(server: &Server) {
     let body = json!({"inputs": "카페", "model": "bert"});
     assert_eq!(server.post("/embed", &body).status, 200);
@@ -88,12 +94,7 @@ fn large_bodies_and_long_texts_are_refused() {
 fn a_client_that_leaves_frees_its_place() {
     // A busy time that would last for long.
     let body = json!({"model": "gpt", "prompt": "a", "max_tokens": 90, "n": 30, "stream": true, "seed": 1, "logit_bias": {"0": -100}});
-    let request = head(
-        "POST",
-        "/v1/completions",
-        &JSON,
-        body.to_string().as_bytes(),
-    );
+    let request = completion(&body);
     let mut stream = SERVER.connect();
     stream.write_all(&request).unwrap();
     let mut first = [0; 64];
@@ -110,6 +111,82 @@ fn a_client_that_leaves_frees_its_place() {
         std::thread::sleep(Duration::from_millis(20));
     }
     works(&SERVER);
+}
+
+#[test]
+fn a_client_that_leaves_before_its_answer_frees_its_place() {
+    let server = Server::start(|_, _| {});
+    let idle = || {
+        let live = server.get("/lab/live").json();
+        live["models"][0]["active"] == 0 && live["models"][0]["queued"] == 0
+    };
+    let until = |wanted: bool| {
+        let start = Instant::now();
+        while idle() != wanted {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "idle: {}",
+                idle()
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    // Long enough to be seen at work: 30 texts of 90 tokens, and texts that wait behind them.
+    let body = json!({"model": "gpt", "prompt": "a", "max_tokens": 90, "n": 60, "seed": 1, "logit_bias": {"0": -100}});
+    let request = completion(&body);
+    let mut stream = server.connect();
+    stream.write_all(&request).unwrap();
+    until(false);
+    drop(stream);
+    let start = Instant::now();
+    until(true);
+    // Given up, not written to its end.
+    let alone = Instant::now();
+    let freed = start.elapsed();
+    server.ok("/v1/completions", &body);
+    assert!(freed < alone.elapsed(), "{freed:?} to be given up");
+    works(&server);
+}
+
+#[test]
+fn unknown_models_and_wrong_keys_are_refused() {
+    let server = Server::start(|config, _| config.api_keys = vec!["secret".into()]);
+    let ask = |key: &str, path: &str, body: serde_json::Value| {
+        let key = format!("Bearer {key}");
+        let headers = [JSON[0], ("authorization", &key)];
+        server.send("POST", path, &headers, body.to_string().as_bytes())
+    };
+    let body = |model: &str| json!({"model": model, "prompt": "a", "max_tokens": 2});
+    let unknown = ask("secret", "/v1/completions", body("gtp"));
+    assert_eq!(
+        (unknown.status, unknown.json()["error"]["code"].as_str()),
+        (404, Some("model_not_found"))
+    );
+    assert!(unknown.text().contains("gpt"), "the served ones are named");
+    let unknown = ask(
+        "secret",
+        "/embed",
+        json!({"model": "brt", "inputs": "카페"}),
+    );
+    assert_eq!(
+        (unknown.status, unknown.json()["error_type"].as_str()),
+        (404, Some("not_found"))
+    );
+    let wrong = ask("secre", "/v1/completions", body("gpt"));
+    assert_eq!(
+        (wrong.status, wrong.json()["error"]["code"].as_str()),
+        (401, Some("invalid_api_key"))
+    );
+    let wrong = ask(
+        "secret2",
+        "/embed",
+        json!({"model": "bert", "inputs": "카페"}),
+    );
+    assert_eq!(
+        (wrong.status, wrong.json()["error_type"].as_str()),
+        (401, Some("authentication"))
+    );
+    assert_eq!(ask("secret", "/v1/completions", body("gpt")).status, 200);
 }
 
 #[test]
@@ -179,12 +256,7 @@ fn a_full_queue_says_when_to_come_back() {
 fn a_signal_lets_streams_end_and_takes_nothing_new() {
     let mut server = Server::start(|_, _| {});
     let body = json!({"model": "gpt", "prompt": "a", "max_tokens": 90, "stream": true, "seed": 1, "logit_bias": {"0": -100}});
-    let request = head(
-        "POST",
-        "/v1/completions",
-        &JSON,
-        body.to_string().as_bytes(),
-    );
+    let request = completion(&body);
     let mut stream = server.connect();
     stream.write_all(&request).unwrap();
     let mut first = [0; 64];
@@ -194,6 +266,59 @@ fn a_signal_lets_streams_end_and_takes_nothing_new() {
     assert!(rest.contains("[DONE]"), "{rest}");
     server.wait();
     assert!(std::net::TcpStream::connect(server.address).is_err());
+}
+
+#[test]
+fn a_signal_under_load_ends_what_has_begun_and_refuses_the_rest() {
+    let mut server = Server::start(|config, _| config.limits.rows = 4);
+    let address = server.address;
+    let body = json!({"model": "gpt", "prompt": "a", "max_tokens": 60, "seed": 1, "logit_bias": {"0": -100}});
+    let request = completion(&body);
+    let vectors = json!({"inputs": "카페", "model": "bert"}).to_string();
+    let vectors = head("POST", "/embed", &JSON, vectors.as_bytes());
+    let send = |request: &[u8]| -> std::io::Result<u16> {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.write_all(request)?;
+        Ok(read_answer(&mut stream).status)
+    };
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..12)
+            .map(|client| {
+                let request = if client % 2 == 0 { &request } else { &vectors };
+                scope.spawn(move || {
+                    let mut seen = Vec::new();
+                    // Until connections are accepted no more.
+                    while let Ok(status) = send(request) {
+                        seen.push(status);
+                        if status == 0 {
+                            break;
+                        }
+                    }
+                    seen
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        server.signal();
+        server.wait();
+        clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap())
+            .collect()
+    });
+    let count = |wanted: u16| statuses.iter().filter(|&&status| status == wanted).count();
+    assert!(count(200) >= 12, "{statuses:?}");
+    // 503 while it ends, 0 for a connection that waited in the system's queue: each client sees one of them at most.
+    assert_eq!(
+        count(200) + count(503) + count(0),
+        statuses.len(),
+        "{statuses:?}"
+    );
+    assert!(count(0) <= 12, "{statuses:?}");
+    // The next one at this place works.
+    let next = Server::start(|config, _| config.port = address.port());
+    works(&next);
 }
 
 fn read_to_end(stream: &mut std::net::TcpStream) -> String {

@@ -15,7 +15,8 @@ fn probes_metrics_and_the_page_answer() {
         "malmoi_requests_total{route=\"/embed\",method=\"POST\",status=\"200\"}",
         "malmoi_request_duration_seconds_bucket",
         "malmoi_phase_duration_seconds_bucket",
-        "malmoi_queue_size{model=\"bert\"} 0",
+        // How many wait depends on the other tests.
+        "malmoi_queue_size{model=\"bert\"}",
         "malmoi_batch_tokens_count{model=\"bert\"}",
         "malmoi_tokens_in_total{model=\"bert\"}",
     ] {
@@ -38,6 +39,129 @@ fn probes_metrics_and_the_page_answer() {
         (404, Some("not_found"))
     );
     assert_eq!(SERVER.get("/embed").status, 405);
+}
+
+#[test]
+fn a_collector_is_told_of_requests_and_may_be_gone() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let collector = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let length = text
+                .split_once("content-length: ")
+                .and_then(|(_, rest)| rest.lines().next()?.parse::<usize>().ok());
+            if let (Some(length), Some((head, body))) = (length, text.split_once("\r\n\r\n"))
+                && body.len() == length
+            {
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+                    .unwrap();
+                return (head.to_owned(), body.to_owned());
+            }
+            let count = stream.read(&mut buffer).unwrap();
+            assert!(count > 0, "broke off: {text}");
+            bytes.extend_from_slice(&buffer[..count]);
+        }
+    });
+    let mut server = Server::start(|config, _| config.collector = Some(url.parse().unwrap()));
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let headers = [
+        ("traceparent", parent),
+        ("x-request-id", "abc-1"),
+        ("content-type", "application/json"),
+    ];
+    server.send("POST", "/embed", &headers, b"{\"inputs\": \"a\"}");
+    server.get("/health");
+    assert_eq!(server.get("/v1/models/none").status, 404);
+    // What was seen is sent before the end; the collector, gone by then, does not hold it up.
+    server.signal();
+    server.wait();
+    let (head, body) = collector.join().unwrap();
+    assert!(head.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{head}");
+    let sent: Value = serde_json::from_str(&body).unwrap();
+    let spans = &sent["resourceSpans"][0]["scopeSpans"][0]["spans"];
+    let span = &spans[0];
+    assert_eq!(span["traceId"], "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(span["parentSpanId"], "b7ad6b7169203331");
+    assert_eq!(
+        (&span["name"], &span["kind"]),
+        (&json!("POST /embed"), &json!(2))
+    );
+    let attributes = span["attributes"].as_array().unwrap();
+    let has = |key: &str, value: Value| attributes.contains(&json!({"key": key, "value": value}));
+    assert!(
+        has("malmoi.request_id", json!({"stringValue": "abc-1"})),
+        "{span}"
+    );
+    assert!(
+        has("http.response.status_code", json!({"intValue": "200"})),
+        "{span}"
+    );
+    let time = |key: &str| span[key].as_str().unwrap().parse::<u128>().unwrap();
+    assert!(time("endTimeUnixNano") > time("startTimeUnixNano"));
+    // Probes leave no spans.
+    let names: Vec<&Value> = (spans.as_array().unwrap().iter())
+        .map(|s| &s["name"])
+        .collect();
+    assert!(
+        names
+            .iter()
+            .all(|name| !name.as_str().unwrap().contains("health")),
+        "{names:?}"
+    );
+}
+
+/// A file of `deploy/`.
+fn deployed(path: &str) -> String {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn the_dashboard_and_the_autoscaler_ask_for_metrics_that_exist() {
+    // A request of each kind, and a refused one: families appear with their first label.
+    SERVER.ok("/embed", &json!({"inputs": "카페", "model": "bert"}));
+    SERVER.ok(
+        "/v1/completions",
+        &json!({"model": "gpt", "prompt": "a", "max_tokens": 3, "logit_bias": {"0": -100}}),
+    );
+    SERVER.send("GET", "/v1/models", &[("host", "evil.example")], b"");
+    let metrics = SERVER.get("/metrics").text();
+    let exposed: std::collections::HashSet<&str> = (metrics.lines())
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.split(['{', ' ']).next().unwrap_or_default())
+        .collect();
+    let files = ["compose/grafana/malmoi.json", "kubernetes/malmoi.yaml"];
+    let mut asked = 0;
+    for file in files {
+        let text = deployed(file);
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for name in text
+            .split(|c| !word(c))
+            .filter(|w| w.starts_with("malmoi_"))
+        {
+            assert!(
+                exposed.contains(name),
+                "{file} asks for {name}, but there are {exposed:?}"
+            );
+            asked += 1;
+        }
+    }
+    assert!(asked > 10, "{asked} names");
+    // Labels as well: `sum by (…)` of a label that no sample has gives one line without a name.
+    let board = deployed("compose/grafana/malmoi.json");
+    for grouped in board.split("by (").skip(1) {
+        let labels = grouped.split(')').next().unwrap_or_default();
+        for label in labels.split(',').map(str::trim) {
+            let with = format!("{label}=\"");
+            assert!(metrics.contains(&with), "no sample has the label {label}");
+        }
+    }
 }
 
 #[test]

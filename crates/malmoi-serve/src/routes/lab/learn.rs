@@ -20,7 +20,7 @@ use crate::routes::attention::direction_name;
 use crate::routes::fill_mask::hide;
 use crate::served::Ability;
 use crate::state::App;
-use crate::text::{Actual, Candidate, Row, Token};
+use crate::text::{Actual, Candidate, Row, Token, TooLong};
 
 /// Longest text, in tokens.
 const MAX_TOKENS: usize = 128;
@@ -143,7 +143,7 @@ pub async fn learn(
     }
     let pipeline = &served.pipeline;
     let (encoded, tokens) =
-        crate::routes::read_text(&app, &served, &request.text, true, MAX_TOKENS)?;
+        crate::routes::read_text(&app, &served, &request.text, TooLong::CUT, MAX_TOKENS)?;
     let direction = pipeline.model.config().direction();
     let exercise = exercise(pipeline, &encoded.sequence(), &request.mask, &tokens)?;
     let lesson = Lesson {

@@ -127,7 +127,9 @@ pub async fn create(
     )?;
     let messages = messages(&app, &request.messages)?;
     let template = served.chat.as_ref().ok_or_else(ApiError::internal)?;
-    let text = template.render(&messages).map_err(|error| {
+    // How long that takes, only the template knows.
+    let rendered = aside(usize::MAX, || template.render(&messages));
+    let text = rendered.map_err(|error| {
         ApiError::invalid(format!("the chat template says: {error}")).at("messages")
     })?;
     crate::routes::check_text(&app, &text)?;

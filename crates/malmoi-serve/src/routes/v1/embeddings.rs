@@ -14,6 +14,7 @@ use crate::routes::embed;
 use crate::routes::tokenize::OneOrMany;
 use crate::served::Ability;
 use crate::state::App;
+use crate::text::TooLong;
 
 /// How vectors are written.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
@@ -102,8 +103,15 @@ pub async fn create(
     if texts.is_empty() {
         return Err(ApiError::invalid("no text: expected at least one").at("input"));
     }
-    let (vectors, usage) =
-        embed::vectors(&app, &served, &texts, false, true, request.dimensions).await?;
+    let (vectors, usage) = embed::vectors(
+        &app,
+        &served,
+        &texts,
+        TooLong::Refuse,
+        true,
+        request.dimensions,
+    )
+    .await?;
     let written = |vector: Vec<f32>| match request.encoding_format {
         EncodingFormat::Float => Vector::Float(vector),
         EncodingFormat::Base64 => {
