@@ -191,8 +191,8 @@ impl<'a> Run<'a> {
 
     /// Compares probabilities: one entry a query of each head, for rows of padded queries carry no meaning.
     fn attention(&self, name: &str, queries: &Padded, keys: &Padded, packed: &[f32]) -> Comparison {
-        let (heads, t) = (self.subject.config.n_heads(), queries.t);
-        let values = queries.unpack_attention(keys, packed, heads);
+        let t = queries.t;
+        let (values, heads) = queries.unpack_attention(keys, packed);
         let counted: Vec<bool> = (0..queries.real.len() * heads)
             .map(|i| queries.real[(i / (heads * t)) * t + i % t])
             .collect();
