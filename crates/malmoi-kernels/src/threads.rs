@@ -145,7 +145,10 @@ impl<T> SharedMut<T> {
 
     /// Stops a debug build when `end` elements are more than the slice has.
     #[inline(always)]
-    #[cfg_attr(not(debug_assertions), allow(unused_variables, reason = "nothing to check"))]
+    #[cfg_attr(
+        not(debug_assertions),
+        allow(unused_variables, reason = "nothing to check")
+    )]
     fn check(self, end: usize) {
         #[cfg(debug_assertions)]
         assert!(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use malmoi_models::{BatchError, Head, Model, PackedBatch};
+use malmoi_models::{BatchError, Direction, Head, Model, PackedBatch};
 
 use super::layout::Padded;
 use super::{CaseError, Subject};
@@ -184,8 +184,11 @@ impl<'a> Run<'a> {
             .ok_or_else(|| CaseError::Unsupported(format!("{what} of layer {layer}")))
     }
 
+    /// What the encoder reads; a classifier's text is its own source.
     fn source(&self) -> Result<&'a Padded, CaseError> {
-        let source = self.padded.source.as_deref();
+        let reads_twice = self.subject.model.direction() == Direction::EncoderDecoder;
+        let own = Some(self.padded).filter(|_| reads_twice);
+        let source = self.padded.source.as_deref().or(own);
         source.ok_or_else(|| CaseError::Unsupported("encoder states of a model without one".into()))
     }
 
