@@ -40,6 +40,7 @@ class Draw:
         self.rng, self.batch, self.length = rng, batch, length
         self.vocab = config.vocab_size
         self.labels = getattr(config, "num_labels", 2)
+        self.eos = getattr(config, "eos_token_id", None)
 
     def ids(self, *shape):
         # Token 0 is the padding token of every family here, so it never occurs as a real one.
@@ -188,8 +189,26 @@ def seq2seq(draw):
     }
 
 
+def labelled_tokens(draw):
+    inputs = draw.padded()
+    return inputs | token_class_labels(draw, inputs["attention_mask"])
+
+
 def sources(draw):
     return {key: value[:, :6] for key, value in Draw(draw.rng, argparse.Namespace(vocab_size=draw.vocab), draw.batch, 6).padded().items()}
+
+
+def ended_texts(draw):
+    """Rows with two end tokens each, the last at the end: the published classifier wants as many in every row, and reads the last."""
+    inputs = draw.padded()
+    mask = inputs["attention_mask"]
+    ids = torch.where(inputs["input_ids"] == draw.eos, draw.eos + 1, inputs["input_ids"])
+    lengths = mask.sum(1)
+    ids[torch.arange(draw.batch), lengths - 1] = draw.eos
+    ids[torch.arange(draw.batch), (lengths - 1) // 2] = draw.eos
+    labels = {"labels": draw.choose(draw.labels, draw.batch)}
+    return {"padded": Case("forward", "classes of sequences, read at the last end token of the decoder, which sees the same text one token later",
+                           inputs | {"input_ids": ids * mask} | labels, {"use_cache": False})}
 
 
 def modernbert(head, labels, **settings):
@@ -215,6 +234,9 @@ GPT_NEO = dict(hidden_size=32, num_heads=4, num_layers=2, attention_types=[[["gl
                max_position_embeddings=40, bos_token_id=98, eos_token_id=98)
 T5 = dict(d_model=32, d_kv=8, d_ff=48, num_heads=4, num_layers=3, num_decoder_layers=2, vocab_size=110, relative_attention_num_buckets=8,
           relative_attention_max_distance=10, decoder_start_token_id=0)
+# Head counts and widths of the two sides differ, as the format allows.
+BART = dict(d_model=32, encoder_layers=3, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=8, encoder_ffn_dim=48,
+            decoder_ffn_dim=40, vocab_size=110, max_position_embeddings=40, forced_eos_token_id=None)
 RELATIVE = ["attention scores are not scaled; a relative position bias is shared by the layers of a stack; cross-attention has none",
             "decoder_input_ids = labels shifted right with decoder_start_token_id in front and -100 replaced by pad"]
 SHIFT = "labels are shifted inside the model: logits[t] predicts labels[t+1]; -100 ignored; loss is the mean over the counted positions"
@@ -269,6 +291,18 @@ FAMILIES = {
                       "padded", [*RELATIVE, "no output scaling; 'gated-gelu' is the tanh approximation"], generate=sources),
     "mt5": Family("MT5ForConditionalGeneration", "MT5Config", T5 | {"num_heads": 3, "d_kv": 6}, seq2seq, "padded",
                   [*RELATIVE, "num_heads * d_kv differs from d_model"], generate=sources),
+    "t5-sequence-classification": Family(
+        "T5ForSequenceClassification", "T5Config", T5 | {"num_labels": 3, "problem_type": "single_label_classification"}, ended_texts, "padded",
+        RELATIVE),
+    "t5-token-classification": Family("T5ForTokenClassification", "T5Config", T5 | {"num_labels": 5},
+                                      lambda draw: {"padded": Case("forward", "the encoder classifies every token", labelled_tokens(draw))},
+                                      "padded", RELATIVE),
+    "bart": Family("BartForConditionalGeneration", "BartConfig", BART, seq2seq, "padded",
+                   ["learned positions are offset by 2; post-norm; decoder_input_ids = labels shifted right with decoder_start_token_id in front",
+                    "final_logits_bias is a buffer of zeros"], generate=sources),
+    "bart-sequence-classification": Family(
+        "BartForSequenceClassification", "BartConfig", BART | {"num_labels": 3, "problem_type": "single_label_classification"}, ended_texts,
+        "padded", ["classification_head: tanh between two dense layers"]),
     "modernbert-masked-lm": modernbert("MaskedLM", lambda d, m: {"labels": d.token_labels(m, 0.3)}),
     "modernbert-sequence-classification": modernbert(
         "SequenceClassification", lambda d, m: {"labels": d.choose(d.labels, d.batch)}, num_labels=3, classifier_pooling="mean",

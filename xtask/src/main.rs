@@ -1,4 +1,4 @@
-//! Tasks of the repository: `cargo xtask test|check|tidy|golden|bench-compare|bench-diff`.
+//! Tasks of the repository: `cargo xtask test|check|tidy|golden|valgrind|bench-compare|bench-diff`.
 
 mod bench_compare;
 mod bench_diff;
@@ -13,6 +13,7 @@ mod shell;
 mod summary;
 mod test_command;
 mod tidy;
+mod valgrind;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// The kernels' tests at the edge sizes under Valgrind's memory checker, on portable code and AVX2. Needs the Debian package `valgrind`.
+    Valgrind,
     /// Run `malmoi bench` and other programs in turn and print the ratios beside what the project promises.
     BenchCompare(bench_compare::Options),
     /// Compare two files of JSON lines from `malmoi bench --json` and fail when a workload became slower.
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Task::Check => test_command::check(&root),
         Task::Tidy => tidy::run(&root).report(),
         Task::Golden { python, seed } => golden::run(&root, python.as_deref(), seed),
+        Task::Valgrind => valgrind::run(&root),
         Task::BenchCompare(options) => bench_compare::run(&root, &options),
         Task::BenchDiff {
             before,

@@ -104,6 +104,11 @@ impl<'a> ConfigReader<'a> {
         self.map.get(key).is_some_and(|value| !value.is_null())
     }
 
+    /// Whether a key is there and null, for the few where that means something else than its absence; it does not count as read.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
+    }
+
     fn get<T>(
         &self,
         key: &str,

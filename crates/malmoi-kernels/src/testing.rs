@@ -1,18 +1,24 @@
 //! Helpers of this crate's tests.
 
-use crate::cpu::{Isa, available, best, use_isa};
+use crate::cpu::{Isa, available, requested, use_isa};
 use crate::random::{Key, Purpose};
 use std::sync::{Mutex, PoisonError};
 
-/// Runs `f` on every instruction set of the machine, one test at a time. Every test that calls a kernel runs in here.
+/// Runs `f` on every instruction set of the machine, or on the one that `MALMOI_ISA` names, one test at a time. Every test that calls a
+/// kernel runs in here.
 pub(crate) fn for_each_isa(f: impl Fn(Isa)) {
     static LOCK: Mutex<()> = Mutex::new(());
     let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    for isa in available() {
+    let wanted = requested().unwrap_or_else(|error| panic!("{error}"));
+    let isas = match std::env::var_os("MALMOI_ISA").filter(|name| !name.is_empty()) {
+        Some(_) => vec![wanted],
+        None => available(),
+    };
+    for isa in isas {
         use_isa(isa);
         f(isa);
     }
-    use_isa(best());
+    use_isa(wanted);
 }
 
 /// Normal draws, the same for the same seed.

@@ -103,9 +103,14 @@ pub(crate) fn chunks_mut<T: Send>(
     });
 }
 
-/// A pointer to elements (floats unless said otherwise) that several threads write through, each to its own.
+/// A pointer to elements (floats unless said otherwise) that several threads write through, each to its own. Builds with debug
+/// assertions know where the slice ends and check every access.
 #[derive(Debug)]
-pub(crate) struct SharedMut<T = f32>(*mut T);
+pub(crate) struct SharedMut<T = f32> {
+    start: *mut T,
+    #[cfg(debug_assertions)]
+    bytes: usize,
+}
 
 impl<T> Clone for SharedMut<T> {
     fn clone(&self) -> Self {
@@ -122,12 +127,35 @@ unsafe impl<T: Send> Sync for SharedMut<T> {}
 
 impl<T> SharedMut<T> {
     pub(crate) fn new(slice: &mut [T]) -> SharedMut<T> {
-        SharedMut(slice.as_mut_ptr())
+        SharedMut {
+            start: slice.as_mut_ptr(),
+            #[cfg(debug_assertions)]
+            bytes: std::mem::size_of_val(slice),
+        }
     }
 
     /// The same memory as elements of another type.
     pub(crate) fn cast<U>(self) -> SharedMut<U> {
-        SharedMut(self.0.cast())
+        SharedMut {
+            start: self.start.cast(),
+            #[cfg(debug_assertions)]
+            bytes: self.bytes,
+        }
+    }
+
+    /// Stops a debug build when `end` elements are more than the slice has.
+    #[inline(always)]
+    #[cfg_attr(
+        not(debug_assertions),
+        allow(unused_variables, reason = "nothing to check")
+    )]
+    fn check(self, end: usize) {
+        #[cfg(debug_assertions)]
+        assert!(
+            end * size_of::<T>() <= self.bytes,
+            "an access that ends at element {end} of {}",
+            self.bytes / size_of::<T>().max(1)
+        );
     }
 
     /// The pointer to element `offset`.
@@ -135,8 +163,9 @@ impl<T> SharedMut<T> {
     /// # Safety
     /// `offset` must lie within (or one past) the slice this was made from.
     pub(crate) unsafe fn at(self, offset: usize) -> *mut T {
+        self.check(offset);
         // SAFETY: promised by the caller.
-        unsafe { self.0.add(offset) }
+        unsafe { self.start.add(offset) }
     }
 
     /// The elements `offset .. offset + len` as a slice.
@@ -145,8 +174,9 @@ impl<T> SharedMut<T> {
     /// The range must lie within the slice this was made from, and nobody else may touch it while the result lives.
     #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
     pub(crate) unsafe fn slice<'a>(self, offset: usize, len: usize) -> &'a mut [T] {
+        self.check(offset + len);
         // SAFETY: promised by the caller.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(offset), len) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), len) }
     }
 }
 

@@ -11,6 +11,7 @@ use malmoi_nn::parameters::{self, Mode, ParameterInfo};
 use malmoi_nn::{PackedBatch, Pass, Stack};
 use serde_json::Value;
 
+use crate::both_sides::SequenceHead;
 use crate::common::Common;
 use crate::config::{Direction, Sizes, SpecialTokens};
 use crate::head::Head;
@@ -168,19 +169,19 @@ pub(crate) trait Network: Parameters + Debug + Send + Sync {
         hidden
     }
 
-    /// For a network that reads one text on both sides: a batch without source, made into one with it.
-    fn paired(&self, _batch: &PackedBatch) -> Option<PackedBatch> {
+    /// What classifies texts that an encoder-decoder reads on both sides.
+    fn both_sides(&self) -> Option<&SequenceHead> {
         None
     }
 
     /// Logits or values of each sequence from hidden states `[N, D]`: `[B, K]`.
     fn sequence_outputs(
         &self,
-        _hidden: Tensor<2>,
-        _batch: &PackedBatch,
-        _pass: &Pass,
+        hidden: Tensor<2>,
+        batch: &PackedBatch,
+        pass: &Pass,
     ) -> Option<Tensor<2>> {
-        None
+        self.both_sides()?.outputs(hidden, batch, pass)
     }
 
     /// Logits of each token: `[N, K]`.

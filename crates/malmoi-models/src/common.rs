@@ -143,6 +143,14 @@ impl Common {
         })
     }
 
+    /// Takes `default` for the padding token where the configuration does not speak of it. Where it says null there is none, and every
+    /// token's vector is trained.
+    pub(crate) fn pad_with(&mut self, read: &ConfigReader<'_>, default: u32) {
+        if !read.is_null("pad_token_id") {
+            self.tokens.pad.get_or_insert(default);
+        }
+    }
+
     /// Writes what [`Common::read`] reads.
     pub fn write(&self, config: &mut Value, keys: &CommonKeys) {
         config[keys.initializer] = config_keys::decimal(self.initializer_range).into();

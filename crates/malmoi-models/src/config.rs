@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::electra::pair;
 use crate::error::ModelError;
-use crate::head::Head;
+use crate::head::{Head, ProblemType};
 use crate::names::NameTable;
 pub use crate::registry::ModelConfig;
 
@@ -284,10 +284,18 @@ impl ModelConfig {
         Some(self.get().common().source?.decoder_start_token_id)
     }
 
-    /// The token that stands where a decoder behind an encoder has nothing to read.
+    /// The padding token, which also stands where a decoder behind an encoder has nothing to read.
     pub fn pad_token(&self) -> Option<u32> {
-        let common = self.get().common();
-        common.tokens.pad.filter(|_| common.source.is_some())
+        self.get().common().tokens.pad
+    }
+
+    /// How the labels of a sequence classifier are read; by their number where the configuration does not say it.
+    pub fn problem_type(&self) -> ProblemType {
+        let labels = &self.get().common().labels;
+        labels.problem_type.unwrap_or(match labels.n_labels {
+            1 => ProblemType::Regression,
+            _ => ProblemType::SingleLabel,
+        })
     }
 
     /// Names of the labels, empty when none were given.

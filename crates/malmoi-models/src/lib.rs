@@ -8,6 +8,7 @@ mod albert;
 mod architecture;
 pub mod bart;
 mod bert;
+mod both_sides;
 pub mod common;
 pub mod config;
 mod config_keys;

@@ -65,7 +65,7 @@ impl Model {
             return plain.outputs(batch);
         }
         self.validate(batch)?;
-        let paired = self.net.paired(batch);
+        let paired = self.net.both_sides().and_then(|head| head.paired(batch));
         let batch = paired.as_ref().unwrap_or(batch);
         let pass = Pass::inference();
         let hidden = self.run(batch, &pass, &mut |_| ())?;
@@ -130,7 +130,7 @@ impl Model {
         if let Labels::ReplacedTokens(labels) = labels {
             return self.replaced_token_loss(batch, labels, pass);
         }
-        let paired = self.net.paired(batch);
+        let paired = self.net.both_sides().and_then(|head| head.paired(batch));
         let batch = paired.as_ref().unwrap_or(batch);
         let hidden = self.run(batch, pass, &mut |_| ())?;
         let (loss, parts) = self.loss_of(hidden, batch, labels, pass)?;

@@ -1,4 +1,4 @@
-//! T5 without its decoder, and its classifiers.
+//! T5 without its decoder, and the classifiers of encoder-decoders.
 
 use malmoi_models::{
     Direction, Head, Mode, Model, ModelConfig, ModelError, OpenOptions, PackedBatch, SaveOptions,
@@ -9,6 +9,15 @@ fn config() -> ModelConfig {
     let json: Value = json!({"model_type": "t5", "vocab_size": 50, "d_model": 16, "d_kv": 6, "d_ff": 20, "num_layers": 2,
                              "num_decoder_layers": 3, "num_heads": 2, "relative_attention_num_buckets": 8,
                              "id2label": {"0": "a", "1": "b", "2": "c"}});
+    ModelConfig::from_json(&json, false).expect("a valid configuration")
+}
+
+/// BART with another number of heads on each side, whose start and end tokens are those of [`config`].
+fn bart() -> ModelConfig {
+    let json: Value = json!({"model_type": "bart", "vocab_size": 50, "d_model": 16, "encoder_layers": 2, "decoder_layers": 1,
+                             "encoder_attention_heads": 4, "decoder_attention_heads": 2, "encoder_ffn_dim": 20,
+                             "decoder_ffn_dim": 24, "max_position_embeddings": 9, "eos_token_id": 1,
+                             "decoder_start_token_id": 0, "pad_token_id": 3});
     ModelConfig::from_json(&json, false).expect("a valid configuration")
 }
 
@@ -71,7 +80,17 @@ fn the_encoder_alone_computes_what_it_computes_in_front_of_a_decoder() {
 
 #[test]
 fn a_classifier_reads_its_text_on_both_sides() {
-    let model = Model::initialise(config(), Head::SequenceClassification, 3, Mode::Inference);
+    for (config, shared) in [
+        (config(), "transformer.shared.weight"),
+        // Three classes are the published default here.
+        (bart(), "model.shared.weight"),
+    ] {
+        reads_its_text_on_both_sides(config, shared);
+    }
+}
+
+fn reads_its_text_on_both_sides(config: ModelConfig, shared: &str) {
+    let model = Model::initialise(config, Head::SequenceClassification, 3, Mode::Inference);
     let batch = PackedBatch::from_sequences(&texts());
     let outputs = model.outputs(&batch).expect("classes");
     assert_eq!(outputs.len(), 2 * 3);
@@ -86,7 +105,7 @@ fn a_classifier_reads_its_text_on_both_sides() {
     assert!(far.fold(0.0, f32::max) < 1e-6, "{alone:?} {outputs:?}");
     let names: Vec<String> = model.published_tensors().into_iter().map(|t| t.0).collect();
     for name in [
-        "transformer.shared.weight",
+        shared,
         "classification_head.dense.weight",
         "classification_head.out_proj.bias",
     ] {

@@ -33,6 +33,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn load_part(self, p: *const f32, n: usize) -> Self::V {
+        debug_assert!(n <= Self::LANES, "{n} lanes");
         // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
         unsafe { _mm256_maskload_ps(p, first(n)) }
     }
@@ -43,6 +44,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn store_part(self, p: *mut f32, n: usize, v: Self::V) {
+        debug_assert!(n <= Self::LANES, "{n} lanes");
         // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
         unsafe { _mm256_maskstore_ps(p, first(n), v) }
     }
@@ -148,6 +150,7 @@ impl Simd for Avx2 {
         dst: *mut f32,
         dst_stride: usize,
     ) {
+        debug_assert!(rows.max(cols) <= Self::LANES, "a block of {rows} x {cols}");
         // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
         unsafe {
             let mut block = [self.splat(0.0); 8];
@@ -174,6 +177,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn tile(self, rows: usize, t: Tile) {
+        debug_assert!(rows <= Self::MR, "a tile of {rows} rows");
         // SAFETY: the token says that the processor has the instructions; the rest is promised by the caller.
         unsafe {
             match rows {

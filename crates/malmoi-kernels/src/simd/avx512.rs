@@ -38,6 +38,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn load_part(self, p: *const f32, n: usize) -> Self::V {
+        debug_assert!(n <= Self::LANES, "{n} lanes");
         // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
         unsafe { _mm512_maskz_loadu_ps(first(n), p) }
     }
@@ -48,6 +49,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn store_part(self, p: *mut f32, n: usize, v: Self::V) {
+        debug_assert!(n <= Self::LANES, "{n} lanes");
         // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
         unsafe { _mm512_mask_storeu_ps(p, first(n), v) }
     }
@@ -139,6 +141,7 @@ impl Simd for Avx512 {
         dst: *mut f32,
         dst_stride: usize,
     ) {
+        debug_assert!(rows.max(cols) <= Self::LANES, "a block of {rows} x {cols}");
         // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
         unsafe {
             let mut block = [self.splat(0.0); 16];
@@ -165,6 +168,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn tile(self, rows: usize, t: Tile) {
+        debug_assert!(rows <= Self::MR, "a tile of {rows} rows");
         // SAFETY: the token says that the processor has the instructions; the rest is promised by the caller.
         unsafe {
             match rows {

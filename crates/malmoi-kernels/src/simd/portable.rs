@@ -29,6 +29,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load_part(self, p: *const f32, n: usize) -> Self::V {
+        debug_assert!(n <= Self::LANES, "{n} lanes");
         let mut v = [0.0; LANES];
         for (i, v) in v.iter_mut().enumerate().take(n) {
             // SAFETY: promised by the caller for the first `n`.
@@ -43,6 +44,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn store_part(self, p: *mut f32, n: usize, v: Self::V) {
+        debug_assert!(n <= Self::LANES, "{n} lanes");
         for (i, x) in v.into_iter().enumerate().take(n) {
             // SAFETY: promised by the caller for the first `n`.
             unsafe { p.add(i).write(x) }
@@ -123,6 +125,7 @@ impl Simd for Portable {
         dst: *mut f32,
         dst_stride: usize,
     ) {
+        debug_assert!(rows.max(cols) <= Self::LANES, "a block of {rows} x {cols}");
         for c in 0..cols {
             for r in 0..LANES {
                 // SAFETY: the caller promises readable rows and columns and room for every lane.
@@ -138,6 +141,7 @@ impl Simd for Portable {
         }
     }
     unsafe fn tile(self, rows: usize, t: Tile) {
+        debug_assert!(rows <= Self::MR, "a tile of {rows} rows");
         // SAFETY: promised by the caller.
         unsafe {
             match rows {

@@ -63,6 +63,15 @@ pub(super) unsafe fn run<S: Simd, const ROWS: usize>(s: S, t: Tile) {
 
 #[inline(always)]
 unsafe fn multiply<S: Simd, const ROWS: usize>(s: S, t: Tile, a_row: usize) {
+    debug_assert!(
+        t.k == 0 || !(t.a.is_null() || t.b.is_null()),
+        "operands of {} products",
+        t.k
+    );
+    debug_assert!(
+        !t.c.is_null() && (ROWS < 2 || t.c_step >= S::NR),
+        "rows of the result lie over each other"
+    );
     let mut acc = [[s.zero(); 2]; ROWS];
     let (mut a, mut b, mut ahead) = (t.a, t.b, t.ahead);
     // The results' place, so that it is there when they are.

@@ -29,6 +29,8 @@ pub struct BartConfig {
     pub attention_dropout: f32,
     /// Dropout inside the feed-forward layers.
     pub activation_dropout: f32,
+    /// Dropout before and inside a classifier.
+    pub classifier_dropout: f32,
     /// Whether the file's `final_logits_bias` is the zeros that it always was; another one is refused as unused.
     pub unbiased: bool,
 }
@@ -37,6 +39,9 @@ const KEYS: CommonKeys = CommonKeys {
     initializer: "init_std",
     ..COMMON_KEYS
 };
+
+/// Classes of a configuration that says nothing of them, as published: those of natural language inference.
+const DEFAULT_LABELS: usize = 3;
 
 impl Architecture for BartConfig {
     const MODEL_TYPES: &'static [&'static str] = &["bart"];
@@ -53,11 +58,7 @@ impl Architecture for BartConfig {
         read.refuse_unless("normalize_embedding", true)?;
         read.refuse_unless("static_position_embeddings", false)?;
         read.refuse_unless("add_bias_logits", false)?;
-        read.inert(&[
-            "classifier_dropout",
-            "classif_dropout",
-            "force_bos_token_to_be_generated",
-        ]);
+        read.inert(&["classif_dropout", "force_bos_token_to_be_generated"]);
         read.inert(&[
             "forced_bos_token_id",
             "forced_eos_token_id",
@@ -83,8 +84,11 @@ impl Architecture for BartConfig {
             ..Sizes::of_heads(d_model, decoder.n_heads)
         };
         let mut common = Common::read(&read, sizes, &KEYS)?;
-        common.tokens.pad.get_or_insert(1);
+        common.pad_with(&read, 1);
         common.tokens.bos.get_or_insert(0);
+        if common.labels.labels.is_empty() {
+            common.labels.n_labels = DEFAULT_LABELS;
+        }
         let start = *common.tokens.eos.get_or_insert(2);
         let this = Self {
             common: common.with_source(&read, encoder, Some(start))?,
@@ -96,6 +100,7 @@ impl Architecture for BartConfig {
             dropout: config_keys::rate(&read, "dropout", 0.1)?,
             attention_dropout: config_keys::rate(&read, "attention_dropout", 0.0)?,
             activation_dropout: config_keys::rate(&read, "activation_dropout", 0.0)?,
+            classifier_dropout: config_keys::rate(&read, "classifier_dropout", 0.0)?,
             unbiased: true,
         };
         read.finish(accept_unknown)?;
@@ -136,6 +141,7 @@ impl Config for BartConfig {
             "dropout": decimal(self.dropout),
             "attention_dropout": decimal(self.attention_dropout),
             "activation_dropout": decimal(self.activation_dropout),
+            "classifier_dropout": decimal(self.classifier_dropout),
             "forced_eos_token_id": null,
         });
         for (name, which) in [("encoder", Which::Encoder), ("decoder", Which::Decoder)] {
@@ -157,6 +163,7 @@ impl Config for BartConfig {
 
     fn set_dropout(&mut self, rate: f32) {
         (self.dropout, self.attention_dropout) = (rate, rate);
+        self.classifier_dropout = rate;
     }
 
     fn set_special_tokens(&mut self, tokens: SpecialTokens) {

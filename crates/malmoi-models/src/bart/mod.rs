@@ -12,9 +12,9 @@ use crate::published::{Published, heads};
 /// BART.
 pub static PUBLISHED: Published = Published {
     model_type: "bart",
-    heads: heads!("Bart": None, Seq2SeqLm),
+    heads: heads!("Bart": None, Seq2SeqLm, SequenceClassification),
     prefix: "model.",
-    unprefixed: &[],
+    unprefixed: &["classification_head."],
     tied: &[("token.weight", "lm_head.weight")],
     redundant: &["embed_tokens.weight"],
 };

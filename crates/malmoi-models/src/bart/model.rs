@@ -1,7 +1,8 @@
 //! BART, layer by layer.
 //!
 //! One token embedding for both sides; each side adds positions of its own and norms the sum; post-norm blocks, those of the decoder
-//! with attention to the encoder's output; the embedding once more as the output projection. Where we differ from the published
+//! with attention to the encoder's output; the embedding once more as the output projection. A classifier reads the same text on both
+//! sides. Where we differ from the published
 //! code: batches are packed, and `final_logits_bias`, which is zero in every published file, is not there.
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use malmoi_nn::{
 
 use super::BartConfig;
 use crate::architecture::Network;
+use crate::both_sides::SequenceHead;
 use crate::head::Head;
 use crate::side::{Side, Which};
 
@@ -31,6 +33,7 @@ pub(super) struct Bart {
     token: Embedding,
     encoder: Side,
     decoder: Side,
+    sequence: Option<SequenceHead>,
     #[module(skip)]
     config: BartConfig,
 }
@@ -65,12 +68,13 @@ fn side(config: &BartConfig, which: Which) -> Side {
 
 impl Bart {
     /// A model with weights yet to be filled.
-    pub(super) fn new(config: &BartConfig, _head: Head) -> Self {
+    pub(super) fn new(config: &BartConfig, head: Head) -> Self {
         let sizes = &config.common.sizes;
         Self {
             token: Embedding::new(sizes.vocab_size, sizes.d_model),
             encoder: side(config, Which::Encoder),
             decoder: side(config, Which::Decoder),
+            sequence: SequenceHead::of(&config.common, head, config.classifier_dropout),
             config: config.clone(),
         }
     }
@@ -114,6 +118,10 @@ impl Network for Bart {
 
     fn source_stack(&self) -> Option<Stack<'_>> {
         Some(self.encoder.stack())
+    }
+
+    fn both_sides(&self) -> Option<&SequenceHead> {
+        self.sequence.as_ref()
     }
 
     fn projection(&self) -> Option<Projection> {

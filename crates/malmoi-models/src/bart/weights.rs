@@ -48,7 +48,11 @@ macro_rules! side {
 
 /// The table; a bare model carries no prefix.
 pub(super) const RULES: [&[Rule]; 6] = [
-    &[rule("token.weight", "shared.weight", Part::Whole)],
+    &[
+        rule("token.weight", "shared.weight", Part::Whole),
+        layer("sequence.dense", "classification_head.dense"),
+        layer("sequence.output", "classification_head.out_proj"),
+    ],
     side!("encoder"),
     side!("decoder"),
     attention!("encoder.layers.{}.attention", "encoder.layers.{}.self_attn"),

@@ -106,6 +106,11 @@ impl DecoderConfig {
         }
     }
 
+    /// The token whose vector is not trained: LLaMA's padding, as published. Other decoders train all of them.
+    pub fn frozen_token(&self) -> Option<u32> {
+        self.common.tokens.pad.filter(|_| self.rope.is_some())
+    }
+
     /// A layer norm.
     pub fn layer_norm(&self) -> NormConfig {
         NormConfig {

@@ -34,6 +34,8 @@ pub struct Decoder {
     #[module(skip)]
     choice_dropout: f32,
     #[module(skip)]
+    frozen_token: Option<u32>,
+    #[module(skip)]
     pad_token_id: Option<u32>,
     #[module(skip)]
     sharing: Sharing,
@@ -61,6 +63,7 @@ impl Decoder {
             choice: (head == Head::DoubleHeads).then(|| Linear::new(d, 1, true)),
             embedding_dropout: config.embedding_dropout,
             choice_dropout: config.classifier_dropout,
+            frozen_token: config.frozen_token(),
             pad_token_id: config.common.tokens.pad,
             sharing,
             n_layers: sizes.n_layers,
@@ -91,7 +94,7 @@ impl Network for Decoder {
                 tables.push(self.token.at(segments));
             }
         }
-        let sum = ops::sum_of_embeddings(tables, None);
+        let sum = ops::sum_of_embeddings(tables, [self.frozen_token]);
         ops::dropout(sum, pass.dropout(self.embedding_dropout))
     }
 

@@ -25,7 +25,7 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
         ..heads
     };
     let mut common = Common::read(read, sizes, &COMMON_KEYS)?;
-    common.tokens.pad.get_or_insert(0);
+    common.pad_with(read, 0);
     let dropouts = Dropouts {
         everywhere: config_keys::rate(read, "dropout", 0.1)?,
         attention: config_keys::rate(read, "attention_dropout", 0.1)?,

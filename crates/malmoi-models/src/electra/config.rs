@@ -12,6 +12,9 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
     read.refuse_unless("summary_type", "first")?;
     read.refuse_unless("summary_use_proj", true)?;
     read.refuse_unless("summary_activation", "gelu")?;
+    if read.is_null("summary_activation") {
+        return Err(read.unsupported("summary_activation", &Value::Null, "gelu"));
+    }
     let this = read_bert_keys(read, &BERT_DEFAULTS)?;
     Ok(EncoderConfig {
         d_embedding: config_keys::positive(read, "embedding_size", Some(128))?,

@@ -142,7 +142,10 @@ pub(crate) fn check_generator(
             ("embedding_size", config.d_embedding),
             ("max_position_embeddings", sizes.max_len),
             ("type_vocab_size", sizes.n_segments),
-            ("pad_token_id", config.pad_token_id() as usize),
+            (
+                "pad_token_id",
+                config.pad_token_id().map_or(0, |id| id as usize),
+            ),
         ]
     };
     let pairs = sizes(discriminator).into_iter().zip(sizes(generator));

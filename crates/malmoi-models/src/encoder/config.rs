@@ -275,9 +275,9 @@ impl EncoderConfig {
         }
     }
 
-    /// The padding token.
-    pub fn pad_token_id(&self) -> u32 {
-        self.common.tokens.pad.unwrap_or(0)
+    /// The padding token, whose vector is not trained.
+    pub fn pad_token_id(&self) -> Option<u32> {
+        self.common.tokens.pad
     }
 
     /// The block of every layer.
@@ -303,7 +303,7 @@ impl EncoderConfig {
     /// Row of the position table at which a sequence starts.
     pub fn position_offset(&self) -> u32 {
         match self.positions {
-            Positions::LearnedAfterPadding => self.pad_token_id() + 1,
+            Positions::LearnedAfterPadding => self.pad_token_id().unwrap_or(0) + 1,
             Positions::Learned | Positions::Sinusoidal => 0,
         }
     }
@@ -370,7 +370,11 @@ pub(crate) fn read_bert_keys(
         ..heads
     };
     let mut common = Common::read(read, sizes, &COMMON_KEYS)?;
-    common.tokens.pad.get_or_insert(defaults.pad_token_id);
+    common.pad_with(read, defaults.pad_token_id);
+    if common.tokens.pad.is_none() && defaults.positions == Positions::LearnedAfterPadding {
+        // Positions are counted from it.
+        return Err(read.unsupported("pad_token_id", &Value::Null, "a token id"));
+    }
     let everywhere = config_keys::rate(read, "hidden_dropout_prob", defaults.dropout)?;
     let dropouts = Dropouts {
         everywhere,

@@ -27,7 +27,7 @@ pub struct Embeddings {
     #[module(skip)]
     segments: Segments,
     #[module(skip)]
-    pad_token_id: u32,
+    pad_token_id: Option<u32>,
     #[module(skip)]
     dropout: f32,
 }
@@ -55,7 +55,7 @@ impl Embeddings {
     /// The vectors of a batch, `[N, E]`. The padding token's own vectors get no gradient, as published.
     pub fn forward(&self, batch: &PackedBatch, pass: &Pass) -> Tensor<2> {
         let rows = self.position_rows(batch);
-        let pad = Some(self.pad_token_id);
+        let pad = self.pad_token_id;
         let padded = self.positions == Positions::LearnedAfterPadding;
         let mut tables = vec![self.token.at(&batch.ids), self.position.at(&rows)];
         let mut frozen = vec![pad, pad.filter(|_| padded)];
@@ -98,7 +98,7 @@ impl Embeddings {
         if self.positions != Positions::LearnedAfterPadding {
             return Arc::clone(&batch.positions);
         }
-        let pad = self.pad_token_id;
+        let pad = self.pad_token_id.unwrap_or(0);
         let mut rows = Vec::with_capacity(batch.n_tokens());
         for sequence in batch.sequences() {
             let mut padding = 0;

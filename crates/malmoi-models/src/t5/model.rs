@@ -10,22 +10,16 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use malmoi_nn::ops::{self, Projection};
 use malmoi_nn::{
-    Activation, AttentionConfig, Biases, BlockConfig, Embedding, FeedForwardConfig, Linear,
-    NormConfig, NormKind, NormPlace, PackedBatch, Pass, RelativeBias, Sides, Stack,
+    AttentionConfig, Biases, BlockConfig, Embedding, FeedForwardConfig, Linear, NormConfig,
+    NormKind, NormPlace, PackedBatch, Pass, RelativeBias, Sides, Stack,
 };
 
 use super::{OutputScale, T5Config};
 use crate::architecture::Network;
+use crate::both_sides::SequenceHead;
 use crate::head::Head;
 use crate::layers::{own_projection, projection};
 use crate::side::{Side, Which};
-
-/// What classifies sequences: two dense layers, a tanh between them and dropout before each.
-#[derive(Module, Debug)]
-pub struct SequenceHead {
-    dense: Linear,
-    output: Linear,
-}
 
 /// Encoder and decoder, with the heads that a task needs; tokens are classified by the encoder alone.
 #[derive(Module, Debug)]
@@ -91,10 +85,7 @@ impl T5 {
             encoder: side(config, Which::Encoder),
             decoder: (!encodes).then(|| side(config, Which::Decoder)),
             vocabulary: own_projection(&config.common, head, false),
-            sequence: (head == Head::SequenceClassification).then(|| SequenceHead {
-                dense: Linear::new(d, d, true),
-                output: Linear::new(d, n_labels, true),
-            }),
+            sequence: SequenceHead::of(&config.common, head, config.classifier_dropout),
             classifier: (head == Head::TokenClassification).then(|| Linear::new(d, n_labels, true)),
             config: config.clone(),
         }
@@ -132,41 +123,8 @@ impl Network for T5 {
         self.dropout(self.encoder.finish(hidden), pass)
     }
 
-    // A sequence is classified from its own text in the decoder, one token later.
-    fn paired(&self, batch: &PackedBatch) -> Option<PackedBatch> {
-        self.sequence.as_ref().filter(|_| batch.source.is_none())?;
-        let mut ids = Vec::with_capacity(batch.n_tokens());
-        for rows in batch.sequences().filter(|rows| !rows.is_empty()) {
-            ids.extend(self.config.common.source.map(|s| s.decoder_start_token_id));
-            ids.extend(&batch.ids[rows.start..rows.end - 1]);
-        }
-        let shifted = PackedBatch {
-            ids: ids.into(),
-            ..batch.clone()
-        };
-        Some(shifted.with_source(batch.clone()))
-    }
-
-    // Read where the text ends: at its last end token, or last token where it has none.
-    fn sequence_outputs(
-        &self,
-        hidden: Tensor<2>,
-        batch: &PackedBatch,
-        pass: &Pass,
-    ) -> Option<Tensor<2>> {
-        let head = self.sequence.as_ref()?;
-        let source = batch.source.as_ref()?;
-        let eos = self.config.common.tokens.eos;
-        let ends = source.sequences().map(|mut rows| {
-            let last = rows.end.saturating_sub(1);
-            let end = rows.rfind(|row| Some(source.ids[*row]) == eos);
-            end.unwrap_or(last) as u32
-        });
-        let rows = ops::gather_rows(hidden, ends.collect());
-        let rate = self.config.classifier_dropout;
-        let rows = ops::dropout(rows, pass.dropout(rate));
-        let dense = ops::activation(head.dense.forward(rows), Activation::Tanh);
-        Some(head.output.forward(ops::dropout(dense, pass.dropout(rate))))
+    fn both_sides(&self) -> Option<&SequenceHead> {
+        self.sequence.as_ref()
     }
 
     fn token_outputs(&self, hidden: Tensor<2>, pass: &Pass) -> Option<Tensor<2>> {

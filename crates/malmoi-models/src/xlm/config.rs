@@ -57,7 +57,7 @@ pub fn read(read: &ConfigReader<'_>) -> Result<EncoderConfig, ConfigError> {
         feed_forward: FeedForwardSize::FourTimes,
         ..Common::read(read, sizes, &KEYS)?
     };
-    common.tokens.pad.get_or_insert(pad as u32);
+    common.pad_with(read, pad as u32);
     let dropouts = Dropouts {
         everywhere: config_keys::rate(read, "dropout", 0.1)?,
         attention: config_keys::rate(read, "attention_dropout", 0.1)?,

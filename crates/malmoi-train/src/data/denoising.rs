@@ -5,8 +5,7 @@ use std::sync::Arc;
 use malmoi_kernels::random::Purpose;
 use malmoi_text::Tokenizer;
 
-use super::mlm::{Piece, single_pieces};
-use super::order::EpochOrder;
+use super::pieces::{Cut, NO_TOKENS, Piece, Pieces};
 use super::{Draws, Example, Examples, Tokens};
 use crate::error::TrainError;
 use crate::objectives::infilling::{InfillRates, infill, permute};
@@ -30,9 +29,8 @@ pub struct DenoisingOptions {
 pub struct DenoisingData {
     tokens: Arc<dyn Tokens>,
     options: DenoisingOptions,
-    pieces: Vec<Piece>,
+    pieces: Pieces,
     mean_tokens: f64,
-    order: EpochOrder,
     /// What a text starts with, ends with, and is hidden behind.
     special: [u32; 3],
     /// What the decoder starts with.
@@ -64,28 +62,12 @@ impl DenoisingData {
             })?;
         }
         let room = options.max_len.saturating_sub(AROUND);
-        let mut pieces = Vec::new();
-        for document in 0..tokens.n_documents() {
-            if !tokens.document(document).is_empty() {
-                single_pieces(&*tokens, document as u32, room, &mut pieces);
-            }
-        }
-        let problem = |problem: &str| TrainError::Corpus {
-            corpus: name.to_string(),
-            problem: problem.to_string(),
-        };
-        if pieces.is_empty() {
-            return Err(problem("no tokens, expected text; add some"));
-        }
-        if u32::try_from(pieces.len()).is_err() {
-            return Err(problem("more than 2^32 texts; split the corpus"));
-        }
+        let pieces = Pieces::cut(&*tokens, Cut::Singles(room), name, NO_TOKENS)?;
         let raw = tokens.n_tokens() as f64 / pieces.len() as f64;
         // The input loses what is hidden and gains a mask a span; the target is whole.
         let hidden = raw * options.rates.probability;
         let input = raw - hidden + hidden / options.rates.mean_span;
         Ok(Self {
-            order: EpochOrder::new(pieces.len()),
             mean_tokens: input + raw + (2 * AROUND) as f64,
             tokens,
             options,
@@ -96,7 +78,7 @@ impl DenoisingData {
     }
 
     /// Where the sentences of a piece end, counted in its tokens.
-    fn ends(&self, piece: &Piece) -> Vec<usize> {
+    fn ends(&self, piece: Piece) -> Vec<usize> {
         let document = piece.document as usize;
         let sentences = 0..self.tokens.n_sentences(document);
         let ends = sentences.map(|s| self.tokens.sentences(document, s..s + 1).end);
@@ -106,7 +88,7 @@ impl DenoisingData {
         ends
     }
 
-    fn example(&self, piece: &Piece, draws: Draws, n: u64) -> Result<Example, TrainError> {
+    fn example(&self, piece: Piece, draws: Draws, n: u64) -> Result<Example, TrainError> {
         let mut text = Vec::new();
         self.tokens.read(piece.start..piece.end, &mut text);
         let [first, end, mask] = self.special;
@@ -138,7 +120,7 @@ impl DenoisingData {
 
 impl Examples for DenoisingData {
     fn per_epoch(&self) -> u64 {
-        self.pieces.len() as u64
+        self.pieces.len()
     }
 
     fn mean_tokens(&self) -> f64 {
@@ -146,15 +128,12 @@ impl Examples for DenoisingData {
     }
 
     fn training(&self, seed: u64, n: u64) -> Result<Example, TrainError> {
-        let (_, place) = self.order.place(seed, n);
-        self.example(&self.pieces[place], Draws::Training(seed), n)
-    }
-
-    fn evaluation_count(&self) -> u64 {
-        self.per_epoch()
+        let (piece, draws) = self.pieces.training(seed, n);
+        self.example(piece, draws, n)
     }
 
     fn evaluation(&self, n: u64) -> Result<Example, TrainError> {
-        self.example(&self.pieces[n as usize], Draws::Evaluation, n)
+        let (piece, draws) = self.pieces.evaluation(n);
+        self.example(piece, draws, n)
     }
 }

@@ -6,7 +6,7 @@ use malmoi_kernels::random::{Key, Purpose};
 use malmoi_text::Tokenizer;
 
 use super::hide::{Hider, Units, targets};
-use super::order::EpochOrder;
+use super::pieces::{Cut, NO_TOKENS, Piece, Pieces};
 use super::{Detection, Draws, Example, Examples, Tokens};
 use crate::error::TrainError;
 use crate::objectives::masked::MaskingRates;
@@ -66,15 +66,6 @@ pub enum PairKind {
     SentenceOrder,
 }
 
-/// A run of sentences of one document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) document: u32,
-    /// Sentences of the document; without pairs, tokens of the corpus.
-    pub(super) start: u64,
-    pub(super) end: u64,
-}
-
 /// Fills sequences with consecutive sentences of one document and hides tokens in them.
 ///
 /// Without next-sentence prediction a sequence is `[CLS] text [SEP]` with as many whole sentences as fit; a longer sentence is
@@ -85,11 +76,10 @@ pub struct MlmData {
     special: SpecialIds,
     hider: Hider,
     options: MlmOptions,
-    pieces: Vec<Piece>,
+    pieces: Pieces,
     /// Documents with text, from which strangers are drawn.
     filled: Vec<u32>,
     mean_tokens: f64,
-    order: EpochOrder,
 }
 
 impl MlmData {
@@ -110,48 +100,33 @@ impl MlmData {
             .filter(|&d| !tokens.document(d).is_empty())
             .map(|d| d as u32)
             .collect();
-        let mut pieces = Vec::new();
-        for &document in &filled {
-            if paired {
-                pair_pieces(
-                    &*tokens,
-                    document,
-                    options.max_len.saturating_sub(3),
-                    &mut pieces,
-                );
-            } else {
-                single_pieces(
-                    &*tokens,
-                    document,
-                    options.max_len.saturating_sub(2),
-                    &mut pieces,
-                );
-            }
-        }
-        let problem = |problem: &str| TrainError::Corpus {
-            corpus: name.to_string(),
-            problem: problem.to_string(),
-        };
-        if pieces.is_empty() && !paired {
-            return Err(problem("no tokens, expected text; add some"));
-        }
         let strangers = options.pairs == PairKind::NextSentence;
-        if pieces.is_empty() || strangers && filled.len() < 2 {
-            return Err(problem(&format!(
-                "pairs of segments need {} with two sentences; separate documents by an empty line, put one sentence on a line \
-                 (data.documents = \"blank-line\"), or set objective.next_sentence and objective.sentence_order to false",
-                if strangers {
-                    "at least two documents, one of them"
-                } else {
-                    "a document"
-                }
-            )));
-        }
-        if u32::try_from(pieces.len()).is_err() {
-            return Err(problem("more than 2^32 sequences; split the corpus"));
+        let two_sentences = format!(
+            "pairs of segments need {} with two sentences; separate documents by an empty line, put one sentence on a line \
+             (data.documents = \"blank-line\"), or set objective.next_sentence and objective.sentence_order to false",
+            if strangers {
+                "at least two documents, one of them"
+            } else {
+                "a document"
+            }
+        );
+        let (cut, none) = if paired {
+            (
+                Cut::Pairs(options.max_len.saturating_sub(3)),
+                &*two_sentences,
+            )
+        } else {
+            (Cut::Singles(options.max_len.saturating_sub(2)), NO_TOKENS)
+        };
+        let pieces = Pieces::cut(&*tokens, cut, name, none)?;
+        if strangers && filled.len() < 2 {
+            return Err(TrainError::Corpus {
+                corpus: name.to_string(),
+                problem: two_sentences,
+            });
         }
         let mut total = 0;
-        for piece in &pieces {
+        for piece in pieces.iter() {
             let (length, added) = if paired {
                 (
                     tokens.sentences(piece.document as usize, piece.start..piece.end),
@@ -164,7 +139,6 @@ impl MlmData {
         }
         Ok(Self {
             mean_tokens: total as f64 / pieces.len() as f64,
-            order: EpochOrder::new(pieces.len()),
             tokens,
             special,
             hider,
@@ -241,72 +215,9 @@ impl MlmData {
     }
 }
 
-/// Consecutive whole sentences with at most `room` tokens; a longer sentence in parts.
-pub(super) fn single_pieces(
-    tokens: &dyn Tokens,
-    document: u32,
-    room: usize,
-    pieces: &mut Vec<Piece>,
-) {
-    let d = document as usize;
-    let mut start = tokens.document(d).start;
-    let mut end = start;
-    let mut push = |start: u64, end: u64| {
-        pieces.push(Piece {
-            document,
-            start,
-            end,
-        })
-    };
-    for s in 0..tokens.n_sentences(d) {
-        let sentence = tokens.sentences(d, s..s + 1);
-        if sentence.end - start > room as u64 {
-            if end > start {
-                push(start, end);
-            }
-            start = sentence.start;
-            while sentence.end - start > room as u64 {
-                push(start, start + room as u64);
-                start += room as u64;
-            }
-        }
-        end = sentence.end;
-    }
-    if end > start {
-        push(start, end);
-    }
-}
-
-/// Runs of at least two sentences that reach `room` tokens. A single sentence that is left over at the end of a document is
-/// taken together with the one before it once more.
-fn pair_pieces(tokens: &dyn Tokens, document: u32, room: usize, pieces: &mut Vec<Piece>) {
-    let d = document as usize;
-    let n = tokens.n_sentences(d);
-    if n < 2 {
-        return;
-    }
-    let mut start = 0;
-    while start < n {
-        let from = start.min(n - 2);
-        let mut end = from + 2;
-        while end < n && {
-            let range = tokens.sentences(d, from..end);
-            range.end - range.start < room as u64
-        } {
-            end += 1;
-        }
-        pieces.push(Piece {
-            document,
-            start: from,
-            end,
-        });
-        start = end;
-    }
-}
-
 impl Examples for MlmData {
     fn per_epoch(&self) -> u64 {
-        self.pieces.len() as u64
+        self.pieces.len()
     }
 
     fn mean_tokens(&self) -> f64 {
@@ -314,15 +225,12 @@ impl Examples for MlmData {
     }
 
     fn training(&self, seed: u64, n: u64) -> Result<Example, TrainError> {
-        let (_, place) = self.order.place(seed, n);
-        self.example(self.pieces[place], Draws::Training(seed), n)
-    }
-
-    fn evaluation_count(&self) -> u64 {
-        self.pieces.len() as u64
+        let (piece, draws) = self.pieces.training(seed, n);
+        self.example(piece, draws, n)
     }
 
     fn evaluation(&self, n: u64) -> Result<Example, TrainError> {
-        self.example(self.pieces[n as usize], Draws::Evaluation, n)
+        let (piece, draws) = self.pieces.evaluation(n);
+        self.example(piece, draws, n)
     }
 }

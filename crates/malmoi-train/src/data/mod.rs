@@ -8,6 +8,7 @@ mod answer;
 mod clm;
 mod corpus;
 mod denoising;
+mod held;
 mod hide;
 mod mixed;
 mod mlm;
@@ -15,6 +16,7 @@ mod mlm;
 mod objective_tests;
 mod order;
 mod parallel;
+mod pieces;
 mod sentences;
 mod spans;
 #[cfg(test)]
@@ -28,9 +30,11 @@ pub use answer::{Answer, Weighted};
 pub use clm::{ClmData, ClmOptions};
 pub use corpus::{Corpus, Tokens};
 pub use denoising::{DenoisingData, DenoisingOptions};
+pub(crate) use held::HeldExamples;
 pub use hide::Units;
 pub use mixed::Mixed;
 pub use mlm::{MlmData, MlmOptions, PairKind, SpecialIds};
+#[cfg(test)]
 pub(crate) use order::EpochOrder;
 pub use parallel::{TextPairs, TranslationData, TranslationOptions};
 pub use sentences::SentenceRule;
@@ -114,8 +118,10 @@ pub trait Examples: Sync {
     /// [`TrainError`] when the objective cannot be applied.
     fn training(&self, seed: u64, n: u64) -> Result<Example, TrainError>;
 
-    /// Number of examples of an evaluation.
-    fn evaluation_count(&self) -> u64;
+    /// Number of examples of an evaluation: all, unless something else is said.
+    fn evaluation_count(&self) -> u64 {
+        self.per_epoch()
+    }
 
     /// Example `n` of an evaluation, below [`Examples::evaluation_count`].
     ///

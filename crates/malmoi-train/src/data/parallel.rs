@@ -172,10 +172,6 @@ impl Examples for TranslationData {
         )
     }
 
-    fn evaluation_count(&self) -> u64 {
-        self.per_epoch()
-    }
-
     fn evaluation(&self, n: u64) -> Result<Example, TrainError> {
         let key = |purpose| Draws::Evaluation.key(purpose, n);
         self.example(n as usize, key(Purpose::Pairing), key(Purpose::Masking))
@@ -244,10 +240,6 @@ impl Examples for TextPairs {
 
     fn training(&self, seed: u64, n: u64) -> Result<Example, TrainError> {
         Ok(self.example(self.order.place(seed, n).1))
-    }
-
-    fn evaluation_count(&self) -> u64 {
-        self.per_epoch()
     }
 
     fn evaluation(&self, n: u64) -> Result<Example, TrainError> {

@@ -152,10 +152,6 @@ impl Examples for SpanData {
         self.example(start, draws.key(Purpose::Masking, n))
     }
 
-    fn evaluation_count(&self) -> u64 {
-        self.per_epoch()
-    }
-
     fn evaluation(&self, n: u64) -> Result<Example, TrainError> {
         self.example(n * self.length, Draws::Evaluation.key(Purpose::Masking, n))
     }

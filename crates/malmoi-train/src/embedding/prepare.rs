@@ -8,7 +8,7 @@ use malmoi_text::Tokenizer;
 
 use super::config::{EmbeddingConfig, LossKind};
 use super::pairs::{PairTexts, evaluate, read_pairs};
-use crate::data::{EpochOrder, Example, Examples, SentenceRule};
+use crate::data::{Example, Examples, HeldExamples, SentenceRule};
 use crate::error::{ConfigProblem, TrainError};
 use crate::files::{LAYOUT, TOKENIZER, checksum, files_in, save_tokenizer};
 use crate::finetune::with_dropout;
@@ -17,7 +17,7 @@ use crate::training::{DataIdentity, Evaluation, Event, Judge, Observer, TrainerS
 /// Pairs, the model that they train, and the files that say how it is used.
 pub(super) struct Prepared {
     config: EmbeddingConfig,
-    train: PairExamples,
+    train: HeldExamples,
     valid: Option<Vec<PairTexts>>,
     identity: DataIdentity,
     files: Vec<(String, PathBuf)>,
@@ -88,7 +88,7 @@ pub(super) fn prepare(
         files.push((name.to_owned(), path));
     }
     let prepared = Prepared {
-        train: PairExamples::new(&train, rule, config.data.max_score)?,
+        train: held(&train, rule, config.data.max_score)?,
         identity: DataIdentity {
             train: checksum(&config.data.train.paths())?,
             valid: (config.data.valid.as_ref())
@@ -127,77 +127,39 @@ impl Prepared {
     }
 }
 
-/// Training examples: every pair once an epoch, in an order drawn for it.
-#[derive(Debug)]
-struct PairExamples {
-    examples: Vec<Example>,
-    order: EpochOrder,
-}
-
-impl PairExamples {
-    fn new(
-        pairs: &[PairTexts],
-        rule: SentenceRule,
-        max_score: Option<f64>,
-    ) -> Result<Self, TrainError> {
-        let scores = || pairs.iter().filter_map(|pair| pair.score);
-        let largest = max_score.unwrap_or_else(|| scores().fold(0.0, f64::max));
-        if rule.loss == LossKind::Similarity && scores().any(|s| !(0.0..=largest).contains(&s)) {
-            return Err(ConfigProblem::new(
-                "data.max_score",
-                "a scale from 0 that holds every score",
-                format!("scores outside 0 to {largest}"),
-                "raise it, or correct the scores",
-            )
-            .into());
-        }
-        let example = |pair: &PairTexts| {
-            let mut example = Example {
-                sentences: Some((
-                    rule,
-                    pair.score.map_or(1.0, |s| s / largest.max(1e-12)) as f32,
-                )),
-                ..Example::default()
-            };
-            for text in &pair.texts {
-                example.starts.push(example.ids.len());
-                example.positions.extend(0..text.len() as u32);
-                example.ids.extend(text);
-            }
-            example
+/// Training examples: every pair is one.
+fn held(
+    pairs: &[PairTexts],
+    rule: SentenceRule,
+    max_score: Option<f64>,
+) -> Result<HeldExamples, TrainError> {
+    let scores = || pairs.iter().filter_map(|pair| pair.score);
+    let largest = max_score.unwrap_or_else(|| scores().fold(0.0, f64::max));
+    if rule.loss == LossKind::Similarity && scores().any(|s| !(0.0..=largest).contains(&s)) {
+        return Err(ConfigProblem::new(
+            "data.max_score",
+            "a scale from 0 that holds every score",
+            format!("scores outside 0 to {largest}"),
+            "raise it, or correct the scores",
+        )
+        .into());
+    }
+    let example = |pair: &PairTexts| {
+        let mut example = Example {
+            sentences: Some((
+                rule,
+                pair.score.map_or(1.0, |s| s / largest.max(1e-12)) as f32,
+            )),
+            ..Example::default()
         };
-        Ok(Self {
-            examples: pairs.iter().map(example).collect(),
-            order: EpochOrder::new(pairs.len()),
-        })
-    }
-
-    fn tokens(&self) -> u64 {
-        self.examples.iter().map(|e| e.ids.len() as u64).sum()
-    }
-}
-
-impl Examples for PairExamples {
-    fn per_epoch(&self) -> u64 {
-        self.examples.len() as u64
-    }
-
-    fn mean_tokens(&self) -> f64 {
-        self.tokens() as f64 / self.examples.len() as f64
-    }
-
-    fn training(&self, seed: u64, n: u64) -> Result<Example, TrainError> {
-        let (_, place) = self.order.place(seed, n);
-        Ok(self.examples[place].clone())
-    }
-
-    fn evaluation_count(&self) -> u64 {
-        self.per_epoch()
-    }
-
-    fn evaluation(&self, n: u64) -> Result<Example, TrainError> {
-        Ok(self.examples[n as usize].clone())
-    }
+        for text in &pair.texts {
+            example.starts.push(example.ids.len());
+            example.positions.extend(0..text.len() as u32);
+            example.ids.extend(text);
+        }
+        example
+    };
+    Ok(HeldExamples::new(pairs.iter().map(example).collect()))
 }
 
 /// Opens the bare model of a directory. A pooler that its files lack keeps initial values; nothing here uses it.

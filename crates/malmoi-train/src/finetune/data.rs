@@ -2,8 +2,7 @@
 
 use malmoi_tasks::{Case, Layout, Sequence, Truth};
 
-use crate::data::{Answer, EpochOrder, Example, Examples, Weighted};
-use crate::error::TrainError;
+use crate::data::{Answer, Example, HeldExamples, Weighted};
 
 /// How cases become examples.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -109,53 +108,8 @@ fn inputs(inputs: &[Sequence]) -> Example {
     example
 }
 
-/// Training examples of a data set: every row once an epoch, in an order drawn for it.
-#[derive(Debug)]
-pub(super) struct CaseExamples {
-    examples: Vec<Example>,
-    order: EpochOrder,
-}
-
-impl CaseExamples {
-    pub(super) fn new(cases: &[Case], options: &ExampleOptions) -> Self {
-        let examples: Vec<Example> = cases
-            .iter()
-            .flat_map(|case| examples(case, options))
-            .collect();
-        Self {
-            order: EpochOrder::new(examples.len()),
-            examples,
-        }
-    }
-
-    /// Tokens of all examples.
-    pub(super) fn tokens(&self) -> u64 {
-        let target = |example: &Example| example.decoder.as_ref().map_or(0, Vec::len);
-        let lengths =
-            (self.examples.iter()).map(|example| (example.ids.len() + target(example)) as u64);
-        lengths.sum()
-    }
-}
-
-impl Examples for CaseExamples {
-    fn per_epoch(&self) -> u64 {
-        self.examples.len() as u64
-    }
-
-    fn mean_tokens(&self) -> f64 {
-        self.tokens() as f64 / self.examples.len() as f64
-    }
-
-    fn training(&self, seed: u64, n: u64) -> Result<Example, TrainError> {
-        let (_, place) = self.order.place(seed, n);
-        Ok(self.examples[place].clone())
-    }
-
-    fn evaluation_count(&self) -> u64 {
-        self.per_epoch()
-    }
-
-    fn evaluation(&self, n: u64) -> Result<Example, TrainError> {
-        Ok(self.examples[n as usize].clone())
-    }
+/// Training examples of a data set.
+pub(super) fn held(cases: &[Case], options: &ExampleOptions) -> HeldExamples {
+    let each = cases.iter().flat_map(|case| examples(case, options));
+    HeldExamples::new(each.collect())
 }

@@ -8,14 +8,14 @@ use malmoi_tasks::{Case, OutputKind, Record, TaskSpec, collected};
 use malmoi_text::Tokenizer;
 
 use super::config::FinetuneConfig;
-use super::data::CaseExamples;
+use super::data::held;
 use super::model::{
     SavedTask, encoder, evaluate, head, open, read_cases, task_tokens, with_dropout,
     with_task_tokens, with_vocabulary,
 };
 use super::tune::{reset, tuning};
 use crate::config::OneOrMany;
-use crate::data::Examples;
+use crate::data::{Examples, HeldExamples};
 use crate::error::{ConfigProblem, TrainError};
 use crate::files::{TOKENIZER, checksum, files_in, save_tokenizer};
 use crate::training::{
@@ -33,7 +33,7 @@ pub(super) struct Prepared {
     tokenizer: Tokenizer,
     labels: Vec<String>,
     head: Head,
-    train: CaseExamples,
+    train: HeldExamples,
     valid: Option<Vec<Case>>,
     identity: DataIdentity,
     files: Vec<(String, PathBuf)>,
@@ -116,7 +116,7 @@ pub(super) fn prepare(
     };
     files.push(saved.save(out)?);
     Ok(Prepared {
-        train: CaseExamples::new(&train, &config.tune.examples(&model, &labels, &train)?),
+        train: held(&train, &config.tune.examples(&model, &labels, &train)?),
         identity: DataIdentity {
             train: identity(config, &config.data.train)?,
             valid: (config.data.valid.as_ref())

@@ -10,7 +10,7 @@ use malmoi_tasks::read_records;
 use malmoi_text::{Algorithm, TrainOptions, train_from_iter};
 use serde_json::json;
 
-use super::data::CaseExamples;
+use super::data::held;
 use super::*;
 use crate::data::{Answer, Counts, Example, MicroBatch, Weighted};
 use crate::training::{Event, Silent, StopReason};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use malmoi_models::{BatchError, Head, Model, PackedBatch};
+use malmoi_models::{BatchError, Direction, Head, Model, PackedBatch};
 
 use super::layout::Padded;
 use super::{CaseError, Subject};
@@ -184,15 +184,18 @@ impl<'a> Run<'a> {
             .ok_or_else(|| CaseError::Unsupported(format!("{what} of layer {layer}")))
     }
 
+    /// What the encoder reads; a classifier's text is its own source.
     fn source(&self) -> Result<&'a Padded, CaseError> {
-        let source = self.padded.source.as_deref();
+        let reads_twice = self.subject.model.direction() == Direction::EncoderDecoder;
+        let own = Some(self.padded).filter(|_| reads_twice);
+        let source = self.padded.source.as_deref().or(own);
         source.ok_or_else(|| CaseError::Unsupported("encoder states of a model without one".into()))
     }
 
     /// Compares probabilities: one entry a query of each head, for rows of padded queries carry no meaning.
     fn attention(&self, name: &str, queries: &Padded, keys: &Padded, packed: &[f32]) -> Comparison {
-        let (heads, t) = (self.subject.config.n_heads(), queries.t);
-        let values = queries.unpack_attention(keys, packed, heads);
+        let t = queries.t;
+        let (values, heads) = queries.unpack_attention(keys, packed);
         let counted: Vec<bool> = (0..queries.real.len() * heads)
             .map(|i| queries.real[(i / (heads * t)) * t + i % t])
             .collect();

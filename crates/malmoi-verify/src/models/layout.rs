@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use malmoi_models::{
-    BinaryTargets, ClassTargets, Direction, Head, KeyRows, Labels, PackedBatch, SpanTargets,
-    VocabularyTargets,
+    BinaryTargets, ClassTargets, Direction, Head, KeyRows, Labels, PackedBatch, ProblemType,
+    SpanTargets, VocabularyTargets,
 };
 
 use super::{CaseError, Subject};
@@ -42,18 +42,23 @@ impl Padded {
             case,
             tokens(subject, case, "input_ids", "attention_mask")?,
         )?;
-        if subject.config.direction() != Direction::EncoderDecoder {
+        if subject.model.direction() != Direction::EncoderDecoder {
             return Ok(own);
         }
         let has = |input: &str| subject.fixture.has(&format!("{case}.in.{input}"));
         let target = if has("decoder_input_ids") {
             tokens(subject, case, "decoder_input_ids", "decoder_attention_mask")?
-        } else if has("labels") {
+        } else if has("labels") && subject.head.has_vocabulary() {
             shifted(subject, case)?
         } else {
             return Ok(own);
         };
         let mut target = Self::pack(subject, case, target)?;
+        let (targets, sources) = (target.batch.n_sequences(), own.batch.n_sequences());
+        if targets != sources {
+            let why = format!("{targets} sequences of the decoder for {sources} of the encoder");
+            return Err(CaseError::Unsupported(why));
+        }
         target.batch = target.batch.with_source(own.batch.clone());
         target.source = Some(Box::new(own));
         Ok(target)
@@ -147,9 +152,13 @@ impl Padded {
         out
     }
 
-    /// Probabilities of packed sequences (`[heads, nq, nk]` one after another) for keys of `keys` laid out as `[B, heads, Tq, Tk]`.
-    pub fn unpack_attention(&self, keys: &Padded, packed: &[f32], heads: usize) -> Vec<f32> {
+    /// Probabilities of packed sequences (`[heads, nq, nk]` one after another) for keys of `keys` laid out as `[B, heads, Tq, Tk]`, and
+    /// how many heads there are: an encoder may have another number than its decoder.
+    pub fn unpack_attention(&self, keys: &Padded, packed: &[f32]) -> (Vec<f32>, usize) {
         let (tq, tk) = (self.t, keys.t);
+        let sequences = 0..self.row_of.len() / tq;
+        let pairs = |sequence| self.kept(sequence).count() * keys.kept(sequence).count();
+        let heads = packed.len() / sequences.map(pairs).sum::<usize>().max(1);
         let mut out = vec![0.0; self.row_of.len() * heads * tk];
         let mut values = packed.iter();
         for sequence in 0..self.row_of.len() / tq {
@@ -162,7 +171,7 @@ impl Padded {
                 }
             }
         }
-        out
+        (out, heads)
     }
 
     /// Places of a sequence that hold packed tokens.
@@ -211,7 +220,7 @@ impl Padded {
                 match fixture.f32s(&name("labels")) {
                     // Whole numbers are classes; fractions are values, or one truth value a label.
                     Err(_) => Labels::Classes(classes("labels")?),
-                    Ok(values) if subject.config.labels().len() == 1 => {
+                    Ok(values) if subject.config.problem_type() == ProblemType::Regression => {
                         Labels::Values(values.into())
                     }
                     Ok(values) => Labels::MultiLabel(values.into()),
@@ -304,6 +313,13 @@ fn tokens(subject: &Subject<'_>, case: &str, ids: &str, mask: &str) -> Result<To
         (0..ids.len())
             .map(|i| ((i % t) as i64) < lengths[i / t])
             .collect()
+    } else if subject.config.model_type() == "xlm" {
+        // Published code of this family takes a row to be as long as it has tokens that are not padding.
+        let rows = ids.chunks(t).map(|row| {
+            let padding = subject.config.pad_token();
+            row.iter().filter(|id| Some(**id) != padding).count()
+        });
+        rows.flat_map(|n| (0..t).map(move |i| i < n)).collect()
     } else {
         vec![true; ids.len()]
     };
@@ -327,9 +343,14 @@ fn shifted(subject: &Subject<'_>, case: &str) -> Result<Tokens, CaseError> {
         0 => start,
         _ => u32::try_from(labels[i - 1]).unwrap_or(padding),
     });
+    let mask = format!("{case}.in.decoder_attention_mask");
+    let real = match subject.fixture.has(&mask) {
+        true => (subject.fixture.i64s(&mask)?.iter().map(|mask| *mask != 0)).collect(),
+        false => vec![true; labels.len()],
+    };
     Ok(Tokens {
         ids: ids.collect(),
         t,
-        real: vec![true; labels.len()],
+        real,
     })
 }

@@ -651,7 +651,7 @@ fn windows_of_a_question_are_examples_of_their_own() {
         )),
         ..Default::default()
     };
-    let cases = CaseExamples::new(&[case.clone(), case], &ExampleOptions::default());
+    let cases = held(&[case.clone(), case], &ExampleOptions::default());
     assert_eq!(cases.per_epoch(), 6);
     assert_eq!(
         cases.evaluation(2).unwrap().answer,
