@@ -173,7 +173,7 @@ fn bad_rows_of_every_task_are_named_with_file_and_line() {
     let bert = path(&model(parent.path(), "bert"));
     let file = |name: &str, text: &str| {
         let path = parent.path().join(name);
-        std::fs::write(&path, text).unwrap();
+        fs::write(&path, text).unwrap();
         path.display().to_string()
     };
     let question = r#"{"context": "영화 음악이", "question": "영화", "answers": [{"text": "음악이", "answer_start": "#;
@@ -262,6 +262,6 @@ fn bad_rows_of_every_task_are_named_with_file_and_line() {
         let ran = finetune(task, file);
         says(&ran.stderr, words);
         ran.ok();
-        std::fs::remove_dir_all(&out).unwrap();
+        fs::remove_dir_all(&out).unwrap();
     }
 }

@@ -92,7 +92,8 @@ pub(super) fn prepare(
     };
     check_choices(task.output(), &train, &records)?;
     for (what, cases) in [("training", Some(&train)), ("validation", valid.as_ref())] {
-        let said = |cases: &Vec<Case>| remarks(cases, what, encoder.max_len, model.position_limit());
+        let said =
+            |cases: &Vec<Case>| remarks(cases, what, encoder.max_len, model.position_limit());
         for text in cases.map_or_else(Vec::new, said) {
             observer.event(&Event::Warning(&text));
         }
