@@ -15,6 +15,10 @@ use malmoi_kernels::mixed::bf16;
 /// as the product that fills them.
 const LIMIT: usize = 256 << 20;
 
+/// A buffer may be longer than what is asked for by this part of it: batches of whole sequences have more tokens and fewer, and the buffers of
+/// the longest one serve them all.
+const LONGER: usize = 2;
+
 /// Below this many elements the allocator is as fast.
 const SMALL: usize = 1024;
 
@@ -38,6 +42,18 @@ impl<T> Free<T> {
     /// The smallest buffer of at least `len` elements and at most `slack` more.
     fn take(&mut self, len: usize, slack: usize) -> Option<Vec<T>> {
         let (&found, same) = self.buffers.range_mut(len..=len + slack).next()?;
+        let buffer = same.pop()?;
+        if same.is_empty() {
+            self.buffers.remove(&found);
+        }
+        self.elements -= found;
+        Some(buffer)
+    }
+
+    /// Takes the longest buffer away that was too short for `len`, but would have done for what is little shorter: the one that is made in its
+    /// place will do for both. So the number of buffers stays that of the outputs of a step, whatever lengths have been seen.
+    fn outgrown(&mut self, len: usize) -> Option<Vec<T>> {
+        let (&found, same) = self.buffers.range_mut(len - len / 3..len).next_back()?;
         let buffer = same.pop()?;
         if same.is_empty() {
             self.buffers.remove(&found);
@@ -80,8 +96,7 @@ impl Number for bf16 {
 /// A buffer of `len` elements with arbitrary contents, for a kernel that overwrites all of it.
 #[must_use]
 pub fn take<T: Number>(len: usize) -> Vec<T> {
-    // Slightly longer ones do as well: lengths vary when sequences do.
-    within(len, len / 8)
+    within(len, len / LONGER)
 }
 
 thread_local! {
@@ -106,8 +121,15 @@ pub(crate) fn frugally<R>(f: impl FnOnce() -> R) -> R {
 }
 
 fn within<T: Number>(len: usize, slack: usize) -> Vec<T> {
-    let found = (len >= SMALL).then(|| T::with_free(|free| free.take(len, slack)));
-    match found.flatten() {
+    if len < SMALL {
+        return vec![T::default(); len];
+    }
+    let (found, outgrown) = T::with_free(|free| match free.take(len, slack) {
+        Some(buffer) => (Some(buffer), None),
+        None => (None, free.outgrown(len)),
+    });
+    drop(outgrown);
+    match found {
         Some(mut buffer) => {
             // One that was cut has to be filled again where it was.
             buffer.resize(len, T::default());
@@ -149,6 +171,34 @@ mod tests {
         give(cut);
         let whole: Vec<f32> = take(odd);
         assert_eq!((whole.len(), whole.as_ptr()), (odd, at), "whole again");
+    }
+
+    #[test]
+    fn as_many_buffers_are_kept_as_a_step_needs_whatever_its_length() {
+        let free = Free::<f32>::new();
+        let mut free = free.lock().unwrap();
+        let mut made = Vec::new();
+        // Tokens of batches of whole sequences, each with three outputs of a width and one of four times that.
+        for (step, tokens) in [689, 795, 628, 876, 524, 581, 876, 640, 777]
+            .into_iter()
+            .enumerate()
+        {
+            let lengths = [1, 1, 1, 4].map(|width| width * tokens);
+            let buffers = lengths.map(|len| {
+                free.take(len, len / LONGER).unwrap_or_else(|| {
+                    made.push(step);
+                    drop(free.outgrown(len));
+                    Vec::with_capacity(len)
+                })
+            });
+            buffers.into_iter().for_each(|buffer| free.give(buffer));
+        }
+        assert_eq!(free.elements, 7 * 876);
+        assert_eq!(
+            made,
+            [0, 0, 0, 0, 1, 1, 1, 1, 3, 3, 3, 3],
+            "none after the longest"
+        );
     }
 
     #[test]

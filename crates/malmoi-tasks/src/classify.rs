@@ -17,6 +17,15 @@ use crate::task::{
 #[serde(transparent)]
 pub struct Classify(pub TextColumns);
 
+/// The label of a row. An empty cell is a row that nobody labelled, not a class of its own.
+fn label_of(record: &Record, column: &str) -> Result<String, TaskError> {
+    let label = record.text(column)?;
+    match label.trim().is_empty() {
+        true => Err(record.bad(column, "nothing".into(), "a label")),
+        false => Ok(label),
+    }
+}
+
 impl Task for Classify {
     fn name(&self) -> &'static str {
         "classify"
@@ -38,7 +47,7 @@ impl Task for Classify {
     fn labels(&self, records: &[Record]) -> Result<Vec<String>, TaskError> {
         let labels = records
             .iter()
-            .map(|record| record.text(&self.0.label_column))
+            .map(|record| label_of(record, &self.0.label_column))
             .collect::<Result<Vec<_>, _>>()?;
         let labels = distinct(labels);
         match labels.as_slice() {
@@ -54,7 +63,7 @@ impl Task for Classify {
         encoder: &Encoder<'_>,
     ) -> Result<Case, TaskError> {
         let class = |labels| {
-            let label = record.text(&self.0.label_column)?;
+            let label = label_of(record, &self.0.label_column)?;
             class_of(record, label, labels).map(Truth::Class)
         };
         let truth = labels.map(class).transpose()?;
@@ -142,6 +151,15 @@ mod tests {
         assert_eq!(labels(&["10", "9", "a"]), ["10", "9", "a"]);
         let error = task.labels(&records(&["1", "1"])).unwrap_err();
         assert!(error.to_string().contains("at least two"), "{error}");
+        for empty in ["", " "] {
+            let error = task.labels(&records(&["1", empty, "2"])).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .contains("line 1: column `label` holds nothing"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

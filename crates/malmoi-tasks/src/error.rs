@@ -56,7 +56,12 @@ pub enum TaskError {
     },
     /// An answer that is not where its offset says.
     #[error(
-        "{place}: the answer `{answer}` should begin at character {start} of its context, where `{found}` stands{};          offsets count characters (not bytes) from 0: correct answer_start, or remove the question",
+        "{place}: the answer `{answer}` should begin at character {start} of its context, {}{}; \
+         offsets count characters (not bytes) from 0: correct answer_start, or remove the question",
+        match found.is_empty() {
+            true => "which ends before that".to_owned(),
+            false => format!("where `{found}` stands"),
+        },
         elsewhere.map(|at| format!(" (the answer is found at {at})")).unwrap_or_default()
     )]
     BadAnswer {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use malmoi_kernels::probe::Arithmetic;
 use malmoi_tasks::TaskSpec;
 use malmoi_tasks::charts::Curves;
 use malmoi_train::finetune::{self, FinetuneConfig, SweepSection};
@@ -12,6 +13,7 @@ use toml::Value;
 use crate::arguments::Global;
 use crate::commands::finetune_embed::FinetuneEmbed;
 use crate::failure::{Failure, INTERRUPTED, Result};
+use crate::profile::ProfileArguments;
 use crate::task::{
     ChoiceFlags, ClassifyFlags, PairFlags, QaFlags, RegressFlags, TagFlags, TaskArguments,
     Text2textFlags,
@@ -195,6 +197,8 @@ pub struct Run<T: TaskArguments + Args> {
     /// Accept keys in config.json that malmoi does not know
     #[arg(long)]
     accept_unknown_config: bool,
+    #[command(flatten)]
+    profile: ProfileArguments,
 }
 
 impl<T: TaskArguments + Args> Run<T> {
@@ -334,14 +338,17 @@ impl<T: TaskArguments + Args> Run<T> {
             interrupt: Some(interrupt::graceful()),
             time_limit: None,
         };
+        self.profile.start();
         if config.sweep.is_some() {
-            return several(&config, &options, global);
+            several(&config, &options, global)?;
+            return self.profile.finish(Arithmetic::F32);
         }
         let mut watcher = Watcher::new(global.quiet);
         let summary = finetune::run(&config, &options, &mut |event: &Event<'_>| {
             watcher.event(event)
         })?;
         watcher.finish();
+        self.profile.finish(Arithmetic::F32)?;
         draw_curves(&self.out)?;
         conclude(&summary)
     }

@@ -165,3 +165,103 @@ fn bad_rows_and_columns_are_named() {
     .fails(2);
     says(&message, &["text2text", "bert"]);
 }
+
+/// What the issue of every task is, and where: the first wrong row of a file ends the run, what the usual tools put up with is counted.
+#[test]
+fn bad_rows_of_every_task_are_named_with_file_and_line() {
+    let parent = tempdir().unwrap();
+    let bert = path(&model(parent.path(), "bert"));
+    let file = |name: &str, text: &str| {
+        let path = parent.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let question = r#"{"context": "영화 음악이", "question": "영화", "answers": [{"text": "음악이", "answer_start": "#;
+    let refused = [
+        (
+            "classify",
+            file("no-label.tsv", "text\tlabel\n영화\t1\n음악이\t\n"),
+            &["no-label.tsv: line 3", "`label`", "a label"][..],
+        ),
+        (
+            "classify",
+            file("short.tsv", "text\tlabel\n영화\t1\n음악이\n"),
+            &["short.tsv: line 3", "2 cells"],
+        ),
+        (
+            "pair",
+            file("columns.tsv", "text\tlabel\n영화\t1\n"),
+            &["columns.tsv", "sentence1", "text, label"],
+        ),
+        (
+            "regress",
+            file("word.tsv", "text\tlabel\n영화\t1\n음악이\t많이\n"),
+            &["word.tsv: line 3", "많이", "a number"],
+        ),
+        (
+            "tag",
+            file("no-tag.conll", "영화\tB-WK\n음악이\n"),
+            &["no-tag.conll: line 2", "음악이", "tag"],
+        ),
+        (
+            "qa",
+            file(
+                "offset.jsonl",
+                &format!("{question}3}}]}}\n{question}2}}]}}\n"),
+            ),
+            &[
+                "offset.jsonl: line 2",
+                "음악이",
+                "character 2",
+                "found at 3",
+            ],
+        ),
+        (
+            "choice",
+            file(
+                "choice.jsonl",
+                r#"{"text": "영화", "choices": ["영화", "음악이"], "label": 2}"#,
+            ),
+            &["choice.jsonl: line 1", "`2`", "0 to 1"],
+        ),
+    ];
+    let out = path(&parent.path().join("run"));
+    let finetune = |task: &str, file: &str| {
+        run(&[
+            "finetune",
+            task,
+            "--model",
+            &bert,
+            "--train",
+            file,
+            "--out",
+            &out,
+            "--max-len",
+            "16",
+            "--set",
+            "train.steps=1",
+        ])
+    };
+    for (task, file, words) in &refused {
+        says(&finetune(task, file).fails(2), words);
+        assert!(!Path::new(&out).exists(), "{file}");
+    }
+    let counted = [
+        (
+            "classify",
+            file("empty.tsv", "text\tlabel\n영화\t1\n\t0\n"),
+            &["1 of 2", "empty text", "empty.tsv: line 3"][..],
+        ),
+        (
+            "tag",
+            file("broken.conll", "영화\tB-WK\n음악이\tI-PS\n"),
+            &["1 of 1", "I- tag", "broken.conll: line 2"],
+        ),
+    ];
+    for (task, file, words) in &counted {
+        let ran = finetune(task, file);
+        says(&ran.stderr, words);
+        ran.ok();
+        fs::remove_dir_all(&out).unwrap();
+    }
+}

@@ -334,7 +334,7 @@ impl Task for QuestionAnswering {
                     "a question that fills all {} tokens of an input",
                     encoder.max_len
                 ),
-                "a shorter question, or a larger --max-len",
+                "a shorter question (or a larger --max-len, where the model has more positions)",
             ));
         };
         let mut first = encoder

@@ -208,6 +208,17 @@ fn an_offset_that_does_not_match_is_refused_with_file_line_and_a_hint() {
     ] {
         assert!(error.contains(words), "{words}: {error}");
     }
+    assert!(!error.contains("  "), "{error}");
+    std::fs::write(&path, text.replace(": 3}", ": 300}")).unwrap();
+    let record = task.rows(&path, "utf-8", true).unwrap().next().unwrap();
+    let error = task
+        .case(&record.unwrap(), Some(&[]), &encoder(&tokenizer, 64))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("character 300 of its context, which ends before that"),
+        "{error}"
+    );
     let long = "{\"id\": \"q1\"".replace("q1", "x");
     std::fs::write(&path, long).unwrap();
     assert!(

@@ -92,7 +92,9 @@ pub(super) fn prepare(
     };
     check_choices(task.output(), &train, &records)?;
     for (what, cases) in [("training", Some(&train)), ("validation", valid.as_ref())] {
-        for text in cases.map_or_else(Vec::new, |cases| remarks(cases, what, encoder.max_len)) {
+        let said =
+            |cases: &Vec<Case>| remarks(cases, what, encoder.max_len, model.position_limit());
+        for text in cases.map_or_else(Vec::new, said) {
             observer.event(&Event::Warning(&text));
         }
     }
@@ -194,13 +196,17 @@ fn check_choices(output: OutputKind, cases: &[Case], records: &[Record]) -> Resu
 }
 
 /// What people should know of the rows: how many were cut, and what is odd about them.
-fn remarks(cases: &[Case], what: &str, max_len: usize) -> Vec<String> {
+fn remarks(cases: &[Case], what: &str, max_len: usize, positions: usize) -> Vec<String> {
     let mut all = Vec::new();
     let cut = cases.iter().filter(|case| case.truncated).count();
     if cut > 0 {
         all.push(format!(
-            "{cut} of {} {what} rows are longer than {max_len} tokens and were cut; raise data.max_len to keep more of them",
-            cases.len()
+            "{cut} of {} {what} rows are longer than {max_len} tokens and were cut; {}",
+            cases.len(),
+            match max_len < positions {
+                true => "raise data.max_len to keep more of them",
+                false => "a model with more positions would keep more of them",
+            }
         ));
     }
     all.extend(malmoi_tasks::report::oddities(cases, what));

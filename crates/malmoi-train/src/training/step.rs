@@ -232,20 +232,14 @@ impl Trainer {
             )));
         }
         let grad_norm = squares.iter().sum::<f64>().sqrt();
-        if self.options.clip_norm > 0.0 {
-            let factor = clip::coefficient(grad_norm, self.options.clip_norm) as f32;
-            if factor < 1.0 {
-                let gradients = sum
-                    .gradients
-                    .iter_mut()
-                    .filter_map(|(_, gradient)| gradient.as_mut());
-                gradients.for_each(|gradient| optim::scale_in_place(gradient, factor));
-            }
-        }
+        let factor = match self.options.clip_norm > 0.0 {
+            true => clip::coefficient(grad_norm, self.options.clip_norm) as f32,
+            false => 1.0,
+        };
         // Counted from 1, so that the first step of a warm-up already moves.
         let lr = self.options.lr * self.options.schedule.factor(step);
         let of_adapters = sum.gradients.split_off(n_parameters);
-        self.apply(lr, sum.gradients, &of_adapters)?;
+        self.apply(lr, factor, sum.gradients, of_adapters)?;
         self.step = step;
         Ok(StepReport {
             loss: sum.loss,
@@ -257,19 +251,31 @@ impl Trainer {
         })
     }
 
+    /// Updates the parameters with `clip` times their gradients. Each gradient is scaled just before the rule reads it, while it is still in a
+    /// cache: one pass over memory less than scaling all of them first.
     fn apply(
         &mut self,
         lr: f64,
+        clip: f32,
         gradients: Vec<NamedGradient>,
-        of_adapters: &[NamedGradient],
+        mut of_adapters: Vec<NamedGradient>,
     ) -> Result<(), TrainError> {
         // Parameter and both moments are read and written, the gradient is read; the rules differ little in their arithmetic.
         let _span = profile::span(|| label("Optimizer", &gradients, 7, 14));
+        let clipped = |gradient: &mut Vec<f32>| {
+            if clip < 1.0 {
+                optim::scale_in_place(gradient, clip);
+            }
+        };
         let Some(model) = self.model.take() else {
             unreachable!("the model is taken out only here")
         };
         if let Some(adapters) = &mut self.tuning.adapters {
-            adapters.update(lr, &mut self.optimizer, of_adapters)?;
+            of_adapters
+                .iter_mut()
+                .filter_map(|(_, gradient)| gradient.as_mut())
+                .for_each(clipped);
+            adapters.update(lr, &mut self.optimizer, &of_adapters)?;
         }
         let tuning = &self.tuning;
         let merged = (tuning.adapters.as_ref()).map_or_else(Default::default, Adapters::weights);
@@ -280,9 +286,10 @@ impl Trainer {
             if let Some(weight) = merged.get(info.name.as_str()) {
                 values.copy_from_slice(weight);
             }
-            let Some((named, Some(gradient))) = gradients.next() else {
+            let Some((named, Some(mut gradient))) = gradients.next() else {
                 return;
             };
+            clipped(&mut gradient);
             debug_assert_eq!(
                 named.name, info.name,
                 "gradients come in the order of the parameters"

@@ -371,6 +371,22 @@ fn odd_rows_are_counted_and_bad_ones_refused_with_their_line() {
         "{warned}"
     );
 
+    // The model has 48 positions: more of data.max_len would not help.
+    let long = format!("text\tlabel\n{}\t1\nyoung\t0\n", "mina ".repeat(60));
+    let rows = file(dir.path(), "long.tsv", &long);
+    for (max_len, advice) in [
+        ("24", "raise data.max_len"),
+        ("64", "a model with more positions"),
+    ] {
+        let max_len = format!("data.max_len={max_len}");
+        let config = configured(&model, &rows, &rows, &["train.steps=1", &max_len]).unwrap();
+        let warned = warnings(&config, dir.path().join(&max_len));
+        assert!(
+            warned.contains("1 of 2 training rows") && warned.contains(advice),
+            "{warned}"
+        );
+    }
+
     let choices = "{\"text\": \"a\", \"choices\": [\"b\", \"c\"], \"label\": 0}\n{\"text\": \"a\", \"choices\": [\"b\", \"c\", \"d\"], \"label\": 0}\n";
     let unseen = format!("{}mina\tB-NEW\n\n", sentences(2));
     let cases = [
