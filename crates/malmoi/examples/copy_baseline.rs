@@ -1,5 +1,10 @@
-//! What copying the source would score on a text-to-text table, the trivial answer that a model has to beat:
-//! `cargo run --release -p malmoi --example copy_baseline -- data/samples/en_text2text_e2e/valid.tsv`
+//! What copying the source would score on a text-to-text table, the trivial answer that a model has to beat. Built with the whole
+//! workspace it shares the program's build of the engine:
+//!
+//! ```text
+//! cargo build --release --workspace --example copy_baseline
+//! target/release/examples/copy_baseline data/samples/en_text2text_e2e/valid.tsv
+//! ```
 
 use std::path::Path;
 
