@@ -130,7 +130,7 @@ impl<T> SharedMut<T> {
         SharedMut {
             start: slice.as_mut_ptr(),
             #[cfg(debug_assertions)]
-            bytes: std::mem::size_of_val(slice),
+            bytes: size_of_val(slice),
         }
     }
 
