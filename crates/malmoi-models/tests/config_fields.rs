@@ -101,6 +101,12 @@ fn no_field_of_a_published_configuration_is_read_over() {
     let configs = golden["configs"].as_object().expect("configurations");
     assert_eq!(configs.len(), 15);
     for (model_type, config) in configs {
+        let mut config = config.clone();
+        if model_type == "xlm" {
+            // With a single language there is nothing to embed.
+            config["n_langs"] = json!(3);
+        }
+        let config = &config;
         let read = |config: &Value| ModelConfig::from_json(config, false);
         let base = read(config).unwrap_or_else(|error| panic!("{model_type}: {error}"));
         let mut ignored = BTreeSet::new();
