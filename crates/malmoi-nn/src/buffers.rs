@@ -15,8 +15,8 @@ use malmoi_kernels::mixed::bf16;
 /// as the product that fills them.
 const LIMIT: usize = 256 << 20;
 
-/// A buffer may be longer than what is asked for by this part of it: batches of whole sequences have more tokens and fewer, and the buffers of
-/// the longest one serve them all.
+/// A buffer may be longer than what is asked for by one part in so many: batches of whole sequences have more tokens and fewer, and
+/// the buffers of the longest one serve all that are not much shorter.
 const LONGER: usize = 2;
 
 /// Below this many elements the allocator is as fast.
@@ -51,7 +51,7 @@ impl<T> Free<T> {
     }
 
     /// Takes the longest buffer away that was too short for `len`, but would have done for what is little shorter: the one that is made in its
-    /// place will do for both. So the number of buffers stays that of the outputs of a step, whatever lengths have been seen.
+    /// place will do for both. So the buffers that are kept are those of a step for each range of lengths, not for each length.
     fn outgrown(&mut self, len: usize) -> Option<Vec<T>> {
         let (&found, same) = self.buffers.range_mut(len - len / 3..len).next_back()?;
         let buffer = same.pop()?;
@@ -174,12 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn as_many_buffers_are_kept_as_a_step_needs_whatever_its_length() {
+    fn lengths_that_differ_by_less_than_half_share_their_buffers() {
         let free = Free::<f32>::new();
         let mut free = free.lock().unwrap();
         let mut made = Vec::new();
         // Tokens of batches of whole sequences, each with three outputs of a width and one of four times that.
-        for (step, tokens) in [689, 795, 628, 876, 524, 581, 876, 640, 777]
+        for (step, tokens) in [689, 795, 628, 876, 590, 640, 876, 601, 777]
             .into_iter()
             .enumerate()
         {
