@@ -8,6 +8,7 @@ use malmoi_kernels::mixed::{Values, to_f32};
 
 use malmoi_kernels::profile::{Cost, Direction};
 
+use super::losses::{scaled_gradient, with_gradient};
 use crate::bridge::{
     BackwardPass, Data, Forward, FusedOp, Keep, MixedBackward, MixedForward, MixedOperand, Operand,
     OutputFormat, apply, narrowed_data, primitive,
@@ -67,11 +68,7 @@ impl FusedOp for CrossEntropy {
             &self.weights,
             track.then_some(dlogits.as_mut_slice()),
         );
-        Forward {
-            data: vec![sum.loss as f32],
-            shape: vec![1],
-            saved: if track { vec![dlogits] } else { Vec::new() },
-        }
+        with_gradient(sum.loss, track.then_some(dlogits))
     }
 
     fn output_format(&self) -> OutputFormat {
@@ -85,10 +82,8 @@ impl FusedOp for CrossEntropy {
         }
     }
 
-    fn backward(&self, mut pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
-        let mut dlogits = pass.saved.pop().expect("saved by the forward pass");
-        malmoi_kernels::optim::scale_in_place(&mut dlogits, pass.grad[0]);
-        vec![Some(dlogits)]
+    fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
+        scaled_gradient(pass)
     }
 }
 

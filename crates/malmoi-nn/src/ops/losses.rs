@@ -105,6 +105,22 @@ impl FusedOp for Pointwise {
     }
 }
 
+/// What a loss gives that makes its gradient in the forward pass, when one is wanted.
+pub(super) fn with_gradient(loss: f64, gradient: Option<Vec<f32>>) -> Forward {
+    Forward {
+        data: vec![loss as f32],
+        shape: vec![1],
+        saved: Vec::from_iter(gradient),
+    }
+}
+
+/// The backward pass of such a loss: its gradient times that of the loss.
+pub(super) fn scaled_gradient(mut pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
+    let mut gradient = pass.saved.pop().expect("saved by the forward pass");
+    malmoi_kernels::optim::scale_in_place(&mut gradient, pass.grad[0]);
+    vec![Some(gradient)]
+}
+
 #[derive(Debug)]
 struct WeightedSum(f32, f32);
 

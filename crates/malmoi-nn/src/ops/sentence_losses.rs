@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
+use super::losses::{scaled_gradient, with_gradient};
 use crate::bridge::{
     BackwardPass, Forward, FusedOp, Keep, Operand, OutputFormat, apply, primitive,
 };
@@ -158,11 +159,7 @@ impl FusedOp for SentenceLoss {
             }
         }
         let (loss, gradient) = self.compute(x, shape[1]);
-        Forward {
-            data: vec![loss as f32],
-            shape: vec![1],
-            saved: if track { vec![gradient] } else { Vec::new() },
-        }
+        with_gradient(loss, track.then_some(gradient))
     }
 
     fn output_format(&self) -> OutputFormat {
@@ -176,10 +173,8 @@ impl FusedOp for SentenceLoss {
         }
     }
 
-    fn backward(&self, mut pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
-        let mut gradient = pass.saved.pop().expect("saved by the forward pass");
-        malmoi_kernels::optim::scale_in_place(&mut gradient, pass.grad[0]);
-        vec![Some(gradient)]
+    fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
+        scaled_gradient(pass)
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::Tensor;
 
+use super::losses::{scaled_gradient, with_gradient};
 use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
 
 /// Sum of weighted cross-entropies against smoothed targets (Szegedy et al., 2016): `logits [M, V]`, `targets [M]`, `weights [M]` →
@@ -185,11 +186,7 @@ impl FusedOp for Rows {
                 gradients.extend(gradient.iter().map(|g| *g as f32));
             }
         }
-        Forward {
-            data: vec![loss as f32],
-            shape: vec![1],
-            saved: if track { vec![gradients] } else { Vec::new() },
-        }
+        with_gradient(loss, track.then_some(gradients))
     }
 
     fn keep(&self) -> Keep {
@@ -199,9 +196,7 @@ impl FusedOp for Rows {
         }
     }
 
-    fn backward(&self, mut pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
-        let mut gradient = pass.saved.pop().expect("saved by the forward pass");
-        malmoi_kernels::optim::scale_in_place(&mut gradient, pass.grad[0]);
-        vec![Some(gradient)]
+    fn backward(&self, pass: BackwardPass<'_>) -> Vec<Option<Vec<f32>>> {
+        scaled_gradient(pass)
     }
 }

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use malmoi_checkpoint::{Error as CheckpointError, ModelCard, ModelDirectory, write_json};
-use malmoi_models::{Head, Mode, Model, ModelConfig, ModelError, OpenOptions, SentenceLayout};
-use malmoi_text::Tokenizer;
+use malmoi_checkpoint::{Error as CheckpointError, ModelCard, write_json};
+use malmoi_models::{Head, Mode, Model, ModelError, OpenOptions, SentenceLayout};
 
 use super::config::{EmbeddingConfig, LossKind};
 use super::pairs::{PairTexts, evaluate, read_pairs};
@@ -29,17 +28,7 @@ pub(super) fn prepare(
     out: &Path,
     observer: &mut dyn Observer,
 ) -> Result<Prepared, TrainError> {
-    let model = ModelConfig::from_json(
-        &ModelDirectory::open(&config.model.path)?.config,
-        config.model.accept_unknown_config,
-    )?;
-    let tokenizer = Tokenizer::load(&config.model.path)?;
-    if tokenizer.vocab_size() > model.vocab_size() {
-        return Err(TrainError::VocabularyMismatch {
-            tokenizer: tokenizer.vocab_size(),
-            model: model.vocab_size(),
-        });
-    }
+    let (model, tokenizer) = config.model.open()?;
     let max_len = config.data.max_len.min(model.max_len());
     observer.event(&Event::Preparing("reading the pairs"));
     let read = |paths: &[PathBuf], columns| -> Result<Vec<PairTexts>, TrainError> {

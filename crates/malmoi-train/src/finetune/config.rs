@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use malmoi_checkpoint::ModelDirectory;
+use malmoi_models::ModelConfig;
 use malmoi_tasks::TaskSpec;
+use malmoi_text::Tokenizer;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -122,6 +125,27 @@ const ALTERNATIVES: [(&str, &[&str]); 2] = [
     ("train", &["steps", "epochs", "tokens"]),
     ("schedule", &["warmup_steps", "warmup_ratio"]),
 ];
+
+impl StartSection {
+    /// The model's configuration and its tokenizer.
+    ///
+    /// # Errors
+    /// [`TrainError`] when one cannot be read, or the tokenizer has more tokens than the model.
+    pub(crate) fn open(&self) -> Result<(ModelConfig, Tokenizer), TrainError> {
+        let model = ModelConfig::from_json(
+            &ModelDirectory::open(&self.path)?.config,
+            self.accept_unknown_config,
+        )?;
+        let tokenizer = Tokenizer::load(&self.path)?;
+        if tokenizer.vocab_size() > model.vocab_size() {
+            return Err(TrainError::VocabularyMismatch {
+                tokenizer: tokenizer.vocab_size(),
+                model: model.vocab_size(),
+            });
+        }
+        Ok((model, tokenizer))
+    }
+}
 
 impl DataSection {
     /// The files of a list, in the data directory.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use malmoi_checkpoint::{ModelCard, ModelDirectory};
+use malmoi_checkpoint::ModelCard;
 use malmoi_models::{Direction, Head, Mode, Model, ModelConfig, OpenOptions};
 use malmoi_tasks::{Case, OutputKind, Record, TaskSpec, collected};
 use malmoi_text::Tokenizer;
@@ -46,18 +46,8 @@ pub(super) fn prepare(
     observer: &mut dyn Observer,
 ) -> Result<Prepared, TrainError> {
     let task = config.task.task();
-    let model = ModelConfig::from_json(
-        &ModelDirectory::open(&config.model.path)?.config,
-        config.model.accept_unknown_config,
-    )?;
+    let (model, mut tokenizer) = config.model.open()?;
     let head = head(task, &model)?;
-    let mut tokenizer = Tokenizer::load(&config.model.path)?;
-    if tokenizer.vocab_size() > model.vocab_size() {
-        return Err(TrainError::VocabularyMismatch {
-            tokenizer: tokenizer.vocab_size(),
-            model: model.vocab_size(),
-        });
-    }
     config.tune.check(&model, task.output())?;
     if config.tune.task_tokens {
         tokenizer = with_task_tokens(&tokenizer)?;
