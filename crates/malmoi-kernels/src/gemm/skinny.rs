@@ -2,7 +2,7 @@
 //! weights are read from memory once. This is what generating one token at a time does; its limit is the memory's bandwidth.
 
 use super::Mat;
-use crate::simd::{Simd, dispatched, prefetch};
+use crate::simd::{Nearness, Simd, dispatched, prefetch};
 use crate::threads::{SharedMut, for_each};
 
 /// Whether a product of this shape goes this way. Packing the weights costs about as much as reading them twice, so the
@@ -135,7 +135,7 @@ impl Columns<'_> {
                 for (jj, weights) in weights.iter_mut().enumerate() {
                     let at = w.add(jj * b.col_stride + p);
                     *weights = s.load(at);
-                    prefetch(at.wrapping_add(ahead));
+                    prefetch(at.wrapping_add(ahead), Nearness::First);
                 }
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let v = s.load(x.add(i * a.row_stride + p));

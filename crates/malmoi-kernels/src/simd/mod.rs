@@ -19,29 +19,29 @@ pub(crate) use avx512::{Avx512, transposed as transpose16};
 pub(crate) use portable::Portable;
 pub(crate) use tile::{Layout, Tile};
 
-#[inline(always)]
-pub(crate) fn prefetch2(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has the instruction, and it never faults.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+/// The caches that a line is asked for into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nearness {
+    /// The first level: it is used within a few hundred cycles.
+    First,
+    /// The second level: it is used later, and would push out what is in use.
+    Second,
 }
 
 /// Asks for the cache line at an address, which need not exist.
 #[inline(always)]
-pub(crate) fn prefetch(at: *const f32) {
+pub(crate) fn prefetch<T>(at: *const T, nearness: Nearness) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 processor has the instruction, and it never faults.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        match nearness {
+            Nearness::First => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
+            Nearness::Second => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+    let _ = (at, nearness);
 }
 
 /// Vectors of `LANES` floats.

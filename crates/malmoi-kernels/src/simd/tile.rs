@@ -1,6 +1,6 @@
 //! The innermost product: a tile of `c` stays in registers while columns of `a` meet rows of `b`.
 
-use super::{Simd, prefetch};
+use super::{Nearness, Simd, prefetch};
 
 /// Floats of `b` between those in use and those asked for: ten rows of a panel, which the second-level cache takes about as long to
 /// answer.
@@ -77,17 +77,17 @@ unsafe fn multiply<S: Simd, const ROWS: usize>(s: S, t: Tile, a_row: usize) {
     // The results' place, so that it is there when they are.
     for i in 0..ROWS {
         let c = t.c.wrapping_add(i * t.c_step);
-        prefetch(c);
-        prefetch(c.wrapping_add(S::LANES));
+        prefetch(c, Nearness::First);
+        prefetch(c.wrapping_add(S::LANES), Nearness::First);
     }
     for _ in 0..t.k {
         // SAFETY: the caller promises readable `a` and `b`; the pointers may end one step behind, unread.
         unsafe {
             let b0 = s.load(b);
             let b1 = s.load(b.add(S::LANES));
-            prefetch(b.wrapping_add(AHEAD));
-            prefetch(b.wrapping_add(AHEAD + S::LANES));
-            super::prefetch2(ahead);
+            prefetch(b.wrapping_add(AHEAD), Nearness::First);
+            prefetch(b.wrapping_add(AHEAD + S::LANES), Nearness::First);
+            prefetch(ahead, Nearness::Second);
             for (i, acc) in acc.iter_mut().enumerate() {
                 let x = s.splat(*a.add(i * a_row));
                 acc[0] = s.fma(x, b0, acc[0]);
