@@ -24,29 +24,38 @@ macro_rules! with_features {
 }
 
 with_features! {
-    /// Writes the two tiles of rows `i0 ..` and columns `k0 ..` of the left operand [m, k] to `to`, zeros outside of it.
+    /// Writes the tile of rows `i ..` and columns `k ..` of the left operand [m, k] to `to`, zeros outside of it.
     ///
     /// # Safety
-    /// The processor has the features; `to` has room for [`super::STEP_VALUES`] values and is aligned to 64 bytes.
-    pub(super) unsafe fn left(a: Matrix, i0: usize, k0: usize, to: *mut u16) {
-        for half in 0..2 {
-            let i = i0 + 16 * half;
-            // SAFETY: promised by the caller.
-            unsafe {
-                let tile = if a.col_stride == 1 {
-                    rows(a, i, k0)
-                } else {
-                    transposed(pairs(a.t(), k0, i))
-                };
-                store(tile, to.add(512 * half));
-            }
+    /// The processor has the features; `to` has room for half of [`super::STEP_VALUES`] values and is aligned to 64 bytes.
+    pub(super) unsafe fn left_tile(a: Matrix, i: usize, k: usize, to: *mut u16) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let tile = if a.col_stride == 1 {
+                rows(a, i, k)
+            } else {
+                transposed(pairs(a.t(), k, i))
+            };
+            store(tile, to);
+        }
+    }
+
+    /// Writes the two tiles of rows `i ..` and columns `k ..` of the left operand, one after the other.
+    ///
+    /// # Safety
+    /// As [`left_tile`], with room for two tiles.
+    pub(super) unsafe fn left(a: Matrix, i: usize, k: usize, to: *mut u16) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            left_tile(a, i, k, to);
+            left_tile(a, i + 16, k, to.add(512));
         }
     }
 
     /// Writes the two tiles of rows `k0 ..` and columns `j0 ..` of the right operand [k, n] to `to`, zeros outside of it.
     ///
     /// # Safety
-    /// As [`left`].
+    /// As [`left`], with room for two tiles.
     pub(super) unsafe fn right(b: Matrix, k0: usize, j0: usize, to: *mut u16) {
         for half in 0..2 {
             let j = j0 + 16 * half;

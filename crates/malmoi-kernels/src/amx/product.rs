@@ -4,14 +4,15 @@
 //! kilobyte of each operand every 32 cycles, which the first-level cache gives and the second-level cache does not give twice. So
 //! the sum over k is cut into chunks of which 32 rows of the left operand stay in the first level, while the right operand
 //! streams from the second. Sums of all but the last chunk wait in f32; a block whose last chunk is done is finished while
-//! the tile unit works on the next: bias, activation, rounding.
+//! the tile unit works on the next: bias, activation, rounding. A long sum is first cut into spans, so that the columns of a
+//! piece of work stay in the second level.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::tiles::{
-    LeftRows, SUMS_ROW, Sums, add_steps, clear_tiles, load_bf16, load_tiles, right_from_step,
-    store_bf16, store_tiles,
+    LeftRows, Running, SUMS_ROW, Sums, clear_tiles, load_bf16, load_tiles, right_from_step,
+    store_bf16,
 };
 use super::{Amx, BLOCK, STEP, STEP_VALUES, activate, pack};
 use crate::activation::{Activation, with_constant};
@@ -22,9 +23,14 @@ use crate::threads::{SharedMut, for_each};
 
 /// Bytes of the packed right operand that a piece of work sweeps: about half of a second-level cache.
 const SWEPT: usize = 1 << 20;
-/// Steps in a chunk of the sum at most: 32 rows of the left operand then fill two thirds of a first-level cache.
-const CHUNK: usize = 16;
-/// Blocks whose sums wait for the next chunk, at most: 4 KB each, three eighths of a second-level cache.
+/// Steps in a chunk of the sum at most: 32 rows of the left operand then fill a third of a first-level cache, as much as the right
+/// operand brings in before the next block reads them again; with the sums of a block, that is what a set of lines holds.
+const CHUNK: usize = 8;
+/// Steps in a span at most.
+const SPAN: usize = 24;
+/// Steps in a span at most where all columns of a piece stay in the second-level cache for the whole sum.
+const LONGEST: usize = 4 * SPAN;
+/// Blocks whose sums wait for the next span, at most: 4 KB each, three eighths of a second-level cache.
 const WAITING: usize = 192;
 /// Columns of blocks for which it pays to bring 32 rows of the left operand into the first-level cache.
 const WIDE: usize = 16;
@@ -184,9 +190,8 @@ impl<'a> Work<'a> {
 pub(crate) fn multiply(amx: Amx, work: Work) {
     let (row_blocks, col_blocks) = (work.a.rows.div_ceil(BLOCK), work.n.div_ceil(BLOCK));
     let steps = work.b.steps;
-    let chunks = steps.div_ceil(CHUNK).max(1);
-    // As many columns as stay in the second-level cache for all chunks, so that rows pass one after the other; where those are too few
-    // to make up for reading the left operand, a group of rows passes with each chunk, and columns and rows share the cache.
+    // As many columns as stay in the second-level cache for the whole sum, so that rows pass one after the other; where those are too few
+    // to make up for reading the left operand, a group of rows passes with each span, and columns and rows share the cache.
     let fitting = |steps: usize| SWEPT / (steps * STEP_VALUES * 2).max(1);
     let grouped = fitting(steps) < WIDE.min(col_blocks);
     let mut columns = if grouped { WIDE } else { fitting(steps) }.clamp(1, col_blocks);
@@ -217,7 +222,7 @@ pub(crate) fn multiply(amx: Amx, work: Work) {
             rows: i0..(i0 + rows).min(row_blocks),
             columns: j0..(j0 + columns).min(col_blocks),
             group,
-            chunks,
+            spans: steps.div_ceil(if grouped { SPAN } else { LONGEST }).max(1),
         };
         // SAFETY: the token says that the processor has the features.
         amx.with_tiles(|| unsafe { compute(work, piece) });
@@ -228,88 +233,91 @@ pub(crate) fn multiply(amx: Amx, work: Work) {
 struct Piece {
     rows: Range<usize>,
     columns: Range<usize>,
-    /// Rows of blocks that pass with each chunk.
+    /// Rows of blocks that pass with each span.
     group: usize,
-    /// Chunks of the sum.
-    chunks: usize,
+    /// Spans of the sum.
+    spans: usize,
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 unsafe fn compute(work: Work, piece: Piece) {
-    let (steps, chunks) = (work.b.steps, piece.chunks);
-    let mut left = LeftRows::new(work.a, steps.div_ceil(chunks));
-    let steps_of = |chunk| steps * chunk / chunks..steps * (chunk + 1) / chunks;
+    let steps = work.b.steps;
+    let mut left = LeftRows::new(work.a, steps.div_ceil(piece.spans));
     let width = piece.columns.len();
-    let slots = if chunks > 1 { piece.group * width } else { 0 };
+    let slots = if steps > CHUNK {
+        piece.group * width
+    } else {
+        0
+    };
     // Sums that wait for their next chunk, a block after the other.
     let mut partial = scratch(slots * BLOCK * BLOCK);
     let partial = partial.as_mut_ptr();
-    let mut finished = [Sums([0.0; BLOCK * BLOCK]); 2];
-    let mut turn = 0;
+    let mut finished = Sums([0.0; BLOCK * BLOCK]);
     // The block whose sums are stored but not finished.
     let mut waiting: Option<Place> = None;
     for group in piece.rows.clone().step_by(piece.group) {
         let rows = group..(group + piece.group).min(piece.rows.end);
-        for chunk in 0..chunks {
-            let Range { start: first, end } = steps_of(chunk);
+        for span in cut(0..steps, piece.spans) {
             for block in rows.clone() {
                 let i = block * BLOCK;
                 let count = BLOCK.min(work.a.rows - i);
                 // Of up to 16 rows the lower tiles would hold zeros only.
                 let lower = count > 16;
                 // SAFETY: the features are there.
-                let operand = unsafe { left.chunk(i, count, first..end) };
-                for (slot, column) in piece.columns.clone().enumerate() {
-                    let right = work.b.values[column * steps * STEP_VALUES..]
-                        .as_ptr()
-                        .cast();
-                    let slot = (block - group) * width + slot;
-                    let sums = partial.wrapping_add(slot * BLOCK * BLOCK);
-                    // The tile unit works on its own, so the finishing of the block before goes in between its instructions.
-                    // SAFETY: the left operand has the steps of this chunk, of one or two tiles, the right one of two tiles; the slot is
-                    // one of `slots`, filled by the chunk before; the block before is this piece's.
-                    unsafe {
-                        if chunk == 0 {
-                            clear_tiles();
-                        } else {
-                            load_tiles(sums, SUMS_ROW, lower);
-                        }
-                        match waiting.take() {
-                            Some(place) => {
-                                for part in 0..PARTS {
-                                    let n = end - first;
-                                    let (from, to) = (n * part / PARTS, n * (part + 1) / PARTS);
-                                    add_steps(
-                                        operand.skip(from),
-                                        right_from_step(right, first + from),
-                                        to - from,
-                                        lower,
-                                    );
-                                    finish(work, &place, &finished[1 - turn], part);
+                let operand = unsafe { left.rows(i, count, span.clone()) };
+                let next = (block + 1 < rows.end).then_some(i + BLOCK);
+                let chunks = span.len().div_ceil(CHUNK).max(1);
+                for (turn, chunk) in cut(span.clone(), chunks).enumerate() {
+                    let operand = operand.skip(chunk.start - span.start);
+                    for (slot, column) in piece.columns.clone().enumerate() {
+                        let share = turn * width + slot;
+                        let right = work.b.values[column * steps * STEP_VALUES..]
+                            .as_ptr()
+                            .cast();
+                        let right = right_from_step(right, chunk.start);
+                        let slot = (block - group) * width + slot;
+                        let sums = partial.wrapping_add(slot * BLOCK * BLOCK);
+                        let whole = chunk.end == steps;
+                        // SAFETY: the left operand has the steps of this chunk, of one or two tiles, the right one of two tiles; the slot is
+                        // one of `slots`, filled by the chunk before; the block before is this piece's, and finished before its sums are overwritten.
+                        unsafe {
+                            if chunk.start == 0 {
+                                clear_tiles();
+                            } else {
+                                load_tiles(sums, SUMS_ROW, lower);
+                            }
+                            let to = if whole { finished.0.as_mut_ptr() } else { sums };
+                            // Without a step all sums are the zeros that they began with.
+                            let last = chunk.len().saturating_sub(1);
+                            let mut running =
+                                (!chunk.is_empty()).then(|| Running::start(operand, right, lower));
+                            // The tile unit works on its own, so the finishing of the block before goes in between its instructions.
+                            let before = waiting.take();
+                            for part in 0..PARTS {
+                                if let Some(running) = &mut running {
+                                    let to = last * (part + 1) / PARTS;
+                                    running.advance(to - last * part / PARTS);
+                                }
+                                if let Some(place) = &before {
+                                    finish(work, place, &finished, part);
+                                }
+                                if let (Some(i), true) = (next, part == PARTS / 2) {
+                                    left.prepare(i, &span, share, chunks * width);
                                 }
                             }
-                            None => {
-                                add_steps(
-                                    operand,
-                                    right_from_step(right, first),
-                                    end - first,
-                                    lower,
-                                );
+                            if let Some(running) = running {
+                                running.finish(to, SUMS_ROW);
                             }
                         }
-                        if chunk + 1 < chunks {
-                            store_tiles(sums, SUMS_ROW, lower);
-                            continue;
+                        if whole {
+                            waiting = Some(Place {
+                                i,
+                                count,
+                                j: column * BLOCK,
+                                cols: BLOCK.min(work.n - column * BLOCK),
+                            });
                         }
-                        store_tiles(finished[turn].0.as_mut_ptr(), SUMS_ROW, lower);
                     }
-                    turn = 1 - turn;
-                    waiting = Some(Place {
-                        i,
-                        count,
-                        j: column * BLOCK,
-                        cols: BLOCK.min(work.n - column * BLOCK),
-                    });
                 }
             }
         }
@@ -317,9 +325,15 @@ unsafe fn compute(work: Work, piece: Piece) {
     if let Some(place) = &waiting {
         for part in 0..PARTS {
             // SAFETY: the features are there, and the block is this piece's.
-            unsafe { finish(work, place, &finished[1 - turn], part) };
+            unsafe { finish(work, place, &finished, part) };
         }
     }
+}
+
+/// Cuts a range into so many parts of about the same length.
+fn cut(range: Range<usize>, parts: usize) -> impl Iterator<Item = Range<usize>> {
+    let at = move |part| range.start + range.len() * part / parts;
+    (0..parts).map(move |part| at(part)..at(part + 1))
 }
 
 /// Parts in which a block is finished: each is 4 rows.

@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::{BLOCK, STEP, STEP_VALUES, pack};
 use crate::mixed::{Matrix, Values, bf16};
 use crate::scratch::{Scratch, scratch};
+use crate::simd::{Nearness, prefetch};
 
 /// Sums of one block: rows of 32.
 #[derive(Clone, Copy)]
@@ -16,12 +17,15 @@ pub(super) struct Sums(pub(super) [f32; BLOCK * BLOCK]);
 /// Bytes from one row of [`Sums`] to the next.
 pub(super) const SUMS_ROW: usize = BLOCK * 4;
 
-/// Brings 32 rows of the left operand to the tiles, a chunk at a time.
+/// Brings 32 rows of the left operand to the tiles, a span of steps at a time.
 pub(super) struct LeftRows<'a> {
     a: Matrix<'a>,
     /// The values, when tiles can be read where they lie.
     in_place: Option<&'a [bf16]>,
-    buffer: Scratch,
+    /// Packed rows: those in use and those that come next.
+    buffers: [Scratch; 2],
+    /// The first row of those that were packed ahead, and their steps.
+    ahead: Option<(usize, Range<usize>)>,
 }
 
 /// Values before the packed rows in their buffer: half a page, because runs of the right operand start on page boundaries and would
@@ -29,7 +33,7 @@ pub(super) struct LeftRows<'a> {
 const OFFSET: usize = 1024;
 
 impl<'a> LeftRows<'a> {
-    /// For chunks of up to `steps` steps of `a`.
+    /// For spans of up to `steps` steps of `a`.
     pub(super) fn new(a: Matrix<'a>, steps: usize) -> LeftRows<'a> {
         let in_place = match a.values {
             // No part of a tile may be missing.
@@ -42,23 +46,25 @@ impl<'a> LeftRows<'a> {
             }
             _ => None,
         };
+        let room = (steps * STEP_VALUES + OFFSET) / 2;
         LeftRows {
             a,
             in_place,
-            buffer: scratch((steps * STEP_VALUES + OFFSET) / 2),
+            buffers: [scratch(room), scratch(room)],
+            ahead: None,
         }
     }
 
-    /// Rows `i .. i + count` of the steps in `chunk`.
+    /// Rows `i .. i + count` of the steps in `span`, from the first of them on.
     ///
     /// # Safety
     /// The processor has the features.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-    pub(super) unsafe fn chunk(&mut self, i: usize, count: usize, chunk: Range<usize>) -> Left {
+    pub(super) unsafe fn rows(&mut self, i: usize, count: usize, span: Range<usize>) -> Left {
         let a = self.a;
         if let (Some(values), 16 | 32) = (self.in_place, count) {
             return Left {
-                at: values[i * a.row_stride + chunk.start * STEP..]
+                at: values[i * a.row_stride + span.start * STEP..]
                     .as_ptr()
                     .cast(),
                 row: a.row_stride * 2,
@@ -66,16 +72,77 @@ impl<'a> LeftRows<'a> {
                 step: STEP * 2,
             };
         }
-        let to: *mut u16 = self.buffer[OFFSET / 2..].as_mut_ptr().cast();
-        for (place, step) in chunk.enumerate() {
-            // SAFETY: the features are there, and the buffer has room for all steps of a chunk.
-            unsafe { pack::left(a, i, step * STEP, to.add(place * STEP_VALUES)) };
+        if self.ahead.take() == Some((i, span.clone())) {
+            self.buffers.swap(0, 1);
+        } else {
+            // SAFETY: the features are there.
+            unsafe { pack_share(a, i, &span, 0, 1, &mut self.buffers[0]) };
         }
+        let packed: *const u16 = self.buffers[0][OFFSET / 2..].as_ptr().cast();
         Left {
-            at: to.cast_const().cast(),
+            at: packed.cast(),
             row: 64,
             lower: 1024,
             step: 2048,
+        }
+    }
+
+    /// Prepares a share of the rows from `i` on, which come next: asks for their lines where they are read in place, packs them
+    /// where not. After all the shares the rows are ready.
+    ///
+    /// # Safety
+    /// The processor has the features.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+    pub(super) unsafe fn prepare(
+        &mut self,
+        i: usize,
+        span: &Range<usize>,
+        share: usize,
+        shares: usize,
+    ) {
+        let count = BLOCK.min(self.a.rows - i);
+        if let (Some(values), 16 | 32) = (self.in_place, count) {
+            let lines = count * span.len();
+            for line in lines * share / shares..lines * (share + 1) / shares {
+                let (row, step) = (i + line / span.len(), span.start + line % span.len());
+                let at = row * self.a.row_stride + step * STEP;
+                prefetch(values.as_ptr().wrapping_add(at), Nearness::Second);
+            }
+            return;
+        }
+        // SAFETY: the features are there.
+        unsafe { pack_share(self.a, i, span, share, shares, &mut self.buffers[1]) };
+        if share + 1 == shares {
+            self.ahead = Some((i, span.clone()));
+        }
+    }
+}
+
+/// Packs a share of the tiles of the rows from `i` on.
+///
+/// # Safety
+/// The processor has the features, and the buffer has room for the span.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn pack_share(
+    a: Matrix,
+    i: usize,
+    span: &Range<usize>,
+    share: usize,
+    shares: usize,
+    buffer: &mut Scratch,
+) {
+    let tiles = 2 * span.len();
+    let to: *mut u16 = buffer[OFFSET / 2..].as_mut_ptr().cast();
+    for tile in tiles * share / shares..tiles * (share + 1) / shares {
+        let (step, half) = (span.start + tile / 2, tile % 2);
+        // SAFETY: promised by the caller.
+        unsafe {
+            pack::left_tile(
+                a,
+                i + 16 * half,
+                step * STEP,
+                to.add(tile * STEP_VALUES / 2),
+            );
         }
     }
 }
@@ -131,63 +198,173 @@ pub(super) unsafe fn clear_tiles() {
     }
 }
 
-/// Adds `steps` steps to the sums: 32 x 32, or 16 x 32 without the lower tiles.
+/// A block whose sums are being computed: 32 x 32, or 16 x 32 without the lower tiles. The operands of one step are in the tiles
+/// when its turn comes, because a processor that shares its core with another thread cannot load a tile that is still in use.
+pub(super) struct Running {
+    left: Left,
+    right: *const u8,
+    lower: bool,
+}
+
+impl Running {
+    /// Loads the operands of the first step.
+    ///
+    /// # Safety
+    /// Tiles are configured; both operands hold a step.
+    #[inline(always)]
+    pub(super) unsafe fn start(left: Left, right: *const u8, lower: bool) -> Running {
+        // SAFETY: promised by the caller.
+        unsafe {
+            asm!(
+                "tileloadd tmm4, [{a} + {row}*1]",
+                "tileloadd tmm6, [{b} + {s}*1]",
+                "tileloadd tmm7, [{b} + {s}*1 + 1024]",
+                a = in(reg) left.at,
+                row = in(reg) left.row,
+                b = in(reg) right,
+                s = in(reg) 64_usize,
+                options(nostack, readonly)
+            );
+            if lower {
+                asm!(
+                    "tileloadd tmm5, [{a} + {row}*1]",
+                    a = in(reg) left.at.add(left.lower),
+                    row = in(reg) left.row,
+                    options(nostack, readonly)
+                );
+            }
+        }
+        Running { left, right, lower }
+    }
+
+    /// Adds `steps` steps and loads the one that follows.
+    ///
+    /// # Safety
+    /// Tiles are configured; the operands hold `steps` steps after the one that is loaded.
+    #[inline(always)]
+    pub(super) unsafe fn advance(&mut self, steps: usize) {
+        if steps == 0 {
+            return;
+        }
+        let Left {
+            at,
+            row,
+            lower,
+            step,
+        } = self.left;
+        // SAFETY: promised by the caller.
+        unsafe {
+            if self.lower {
+                asm!(
+                    "2:",
+                    "add {a}, {step}",
+                    "add {a2}, {step}",
+                    "add {b}, 2048",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm4, [{a} + {row}*1]",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tileloadd tmm6, [{b} + {s}*1]",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "tileloadd tmm5, [{a2} + {row}*1]",
+                    "tileloadd tmm7, [{b} + {s}*1 + 1024]",
+                    "dec {k}",
+                    "jnz 2b",
+                    a = inout(reg) at => _,
+                    a2 = inout(reg) at.add(lower) => _,
+                    row = in(reg) row,
+                    step = in(reg) step,
+                    b = inout(reg) self.right => _,
+                    k = inout(reg) steps => _,
+                    s = in(reg) 64_usize,
+                    options(nostack, readonly)
+                );
+            } else {
+                asm!(
+                    "2:",
+                    "add {a}, {step}",
+                    "add {b}, 2048",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tileloadd tmm4, [{a} + {row}*1]",
+                    "tileloadd tmm6, [{b} + {s}*1]",
+                    "tileloadd tmm7, [{b} + {s}*1 + 1024]",
+                    "dec {k}",
+                    "jnz 2b",
+                    a = inout(reg) at => _,
+                    row = in(reg) row,
+                    step = in(reg) step,
+                    b = inout(reg) self.right => _,
+                    k = inout(reg) steps => _,
+                    s = in(reg) 64_usize,
+                    options(nostack, readonly)
+                );
+            }
+        }
+        self.left = self.left.skip(steps);
+        self.right = self.right.wrapping_add(steps * STEP_VALUES * 2);
+    }
+
+    /// Adds the step that is loaded, the last one, and stores each tile of sums as soon as it is complete: rows `row` bytes apart.
+    ///
+    /// # Safety
+    /// Tiles are configured; `to` has room for the sums of a block.
+    #[inline(always)]
+    pub(super) unsafe fn finish(self, to: *mut f32, row: usize) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            if self.lower {
+                asm!(
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tilestored [{c} + {s}*1], tmm0",
+                    "tdpbf16ps tmm2, tmm5, tmm6",
+                    "tilestored [{c} + {s}*1 + 64], tmm1",
+                    "tdpbf16ps tmm3, tmm5, tmm7",
+                    "tilestored [{c2} + {s}*1], tmm2",
+                    "tilestored [{c2} + {s}*1 + 64], tmm3",
+                    c = in(reg) to,
+                    c2 = in(reg) to.byte_add(16 * row),
+                    s = in(reg) row,
+                    options(nostack)
+                );
+            } else {
+                asm!(
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    "tilestored [{c} + {s}*1], tmm0",
+                    "tilestored [{c} + {s}*1 + 64], tmm1",
+                    c = in(reg) to,
+                    s = in(reg) row,
+                    options(nostack)
+                );
+            }
+        }
+    }
+}
+
+/// Adds `steps` steps to the sums in the tiles and stores them as rows `row` bytes apart.
 ///
 /// # Safety
-/// Tiles are configured; both operands hold `steps` steps.
+/// Tiles are configured; both operands hold `steps` steps; `to` has room for the sums of a block.
 #[inline(always)]
-pub(super) unsafe fn add_steps(left: Left, right: *const u8, steps: usize, lower: bool) {
-    if steps == 0 {
-        return;
-    }
+pub(super) unsafe fn add_and_store(
+    left: Left,
+    right: *const u8,
+    steps: usize,
+    lower: bool,
+    to: *mut f32,
+    row: usize,
+) {
     // SAFETY: promised by the caller.
     unsafe {
-        if lower {
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a} + {row}*1]",
-                "tileloadd tmm6, [{b} + {s}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s}*1 + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a2} + {row}*1]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, {step}",
-                "add {a2}, {step}",
-                "add {b}, 2048",
-                "dec {k}",
-                "jnz 2b",
-                a = inout(reg) left.at => _,
-                a2 = inout(reg) left.at.add(left.lower) => _,
-                row = in(reg) left.row,
-                step = in(reg) left.step,
-                b = inout(reg) right => _,
-                k = inout(reg) steps => _,
-                s = in(reg) 64_usize,
-                options(nostack, readonly)
-            );
-        } else {
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a} + {row}*1]",
-                "tileloadd tmm6, [{b} + {s}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {s}*1 + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "add {a}, {step}",
-                "add {b}, 2048",
-                "dec {k}",
-                "jnz 2b",
-                a = inout(reg) left.at => _,
-                row = in(reg) left.row,
-                step = in(reg) left.step,
-                b = inout(reg) right => _,
-                k = inout(reg) steps => _,
-                s = in(reg) 64_usize,
-                options(nostack, readonly)
-            );
+        if steps == 0 {
+            store_tiles(to, row, lower);
+            return;
         }
+        let mut running = Running::start(left, right, lower);
+        running.advance(steps - 1);
+        running.finish(to, row);
     }
 }
 
@@ -225,7 +402,7 @@ pub(super) unsafe fn load_tiles(sums: *const f32, row: usize, lower: bool) {
 /// # Safety
 /// Tiles are configured; `to` has room for those of a block.
 #[inline(always)]
-pub(super) unsafe fn store_tiles(to: *mut f32, row: usize, lower: bool) {
+unsafe fn store_tiles(to: *mut f32, row: usize, lower: bool) {
     // SAFETY: promised by the caller.
     unsafe {
         asm!(

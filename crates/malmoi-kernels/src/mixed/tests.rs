@@ -162,6 +162,34 @@ fn products_agree_with_the_naive_ones_at_every_edge() {
 }
 
 #[test]
+fn long_sums_agree_with_the_naive_ones() {
+    for_each_isa(|isa| {
+        // The first passes groups of rows with each part of the sum, the second one row of blocks after the other.
+        for (m, k, n) in [(70, 1600, 530), (70, 3200, 40)] {
+            for transposed in [false, true] {
+                let kind = Kind {
+                    bf16: true,
+                    transposed,
+                };
+                let (a, b) = (Stored::new(1, kind, m, k), Stored::new(2, kind, k, n));
+                let mut got = vec![0.0; m * n];
+                let right = Right::Plain(b.matrix());
+                product(
+                    a.matrix(),
+                    right,
+                    ValuesMut::F32(&mut got),
+                    false,
+                    Finish::NONE,
+                );
+                let expected = expected(&a, &b, &vec![0.0; m * n], false);
+                let what = format!("{m}x{k}x{n} {kind:?} on {isa}");
+                assert_close(&what, &got, &expected, sum_tolerance(k), sum_tolerance(k));
+            }
+        }
+    });
+}
+
+#[test]
 fn a_product_without_terms_is_zero_and_an_empty_one_nothing() {
     for_each_isa(|_| {
         let (a, b) = (

@@ -10,8 +10,7 @@ use std::ops::Range;
 use super::row::{LANES, Row, power};
 use super::{Head, RightTiles};
 use crate::amx::tiles::{
-    Left, LeftRows, SUMS_ROW, Sums, add_steps, clear_tiles, load_bf16, load_tiles, store_bf16,
-    store_tiles,
+    Left, LeftRows, SUMS_ROW, Sums, add_and_store, clear_tiles, load_bf16, load_tiles, store_bf16,
 };
 use crate::amx::{Amx, BLOCK, STEP_VALUES, pack};
 use crate::attention::AttentionShape;
@@ -117,8 +116,7 @@ impl Sum {
             // SAFETY: promised by the caller; the sum has whole blocks.
             unsafe {
                 load_tiles(at, self.row * 4, lower);
-                add_steps(left, right, steps, lower);
-                store_tiles(at, self.row * 4, lower);
+                add_and_store(left, right, steps, lower, at, self.row * 4);
             }
         }
     }
@@ -262,8 +260,8 @@ unsafe fn queries(
         *seen = head.blocks(q0 + i, count);
         // SAFETY: the features are there, and every operand has what its product asks for.
         unsafe {
-            let q = q_rows.chunk(i, count, 0..d_blocks);
-            let dout = dout_rows.chunk(i, count, 0..d_blocks);
+            let q = q_rows.rows(i, count, 0..d_blocks);
+            let dout = dout_rows.rows(i, count, 0..d_blocks);
             let part = Part {
                 head,
                 q0: q0 + i,
@@ -343,8 +341,14 @@ unsafe fn score_gradients(
             // SAFETY: operands hold `d_blocks` steps; there is a row of `width` for every query.
             unsafe {
                 clear_tiles();
-                add_steps(left, right.at(block, 0), d_blocks, lower);
-                store_tiles(to[place * BLOCK..].as_mut_ptr(), width * 4, lower);
+                add_and_store(
+                    left,
+                    right.at(block, 0),
+                    d_blocks,
+                    lower,
+                    to[place * BLOCK..].as_mut_ptr(),
+                    width * 4,
+                );
             }
         }
     }
@@ -505,8 +509,14 @@ unsafe fn query_gradients(s: Avx512, work: Backward, part: &Part, side: &KeySide
         unsafe {
             clear_tiles();
             let right = side.keys_down.at(c / BLOCK, part.seen.start);
-            add_steps(left, right, part.seen.len(), lower);
-            store_tiles(sums.0.as_mut_ptr(), SUMS_ROW, lower);
+            add_and_store(
+                left,
+                right,
+                part.seen.len(),
+                lower,
+                sums.0.as_mut_ptr(),
+                SUMS_ROW,
+            );
             for lane in 0..part.count {
                 let from = sums.0.as_ptr().add(lane * BLOCK);
                 let row = part.head.q_row + part.q0 + lane;

@@ -4,9 +4,7 @@ use std::arch::x86_64::*;
 
 use super::row::{LANES, Row, power};
 use super::{Head, RightTiles};
-use crate::amx::tiles::{
-    Left, LeftRows, SUMS_ROW, Sums, add_steps, clear_tiles, store_bf16, store_tiles,
-};
+use crate::amx::tiles::{Left, LeftRows, SUMS_ROW, Sums, add_and_store, clear_tiles, store_bf16};
 use crate::amx::{Amx, BLOCK, STEP_VALUES};
 use crate::attention::AttentionShape;
 use crate::dropout::survivor_scale;
@@ -82,11 +80,17 @@ unsafe fn queries(work: Forward, head: Head, q0: usize) {
         let row = seen.len() * BLOCK * 4;
         // SAFETY: the features are there; operands hold `d_blocks` steps, scores a row of `seen` blocks for every query.
         unsafe {
-            let operand = left.chunk(q - q0, count, 0..d_blocks);
+            let operand = left.rows(q - q0, count, 0..d_blocks);
             for (place, block) in seen.clone().enumerate() {
                 clear_tiles();
-                add_steps(operand, keys.at(block, 0), d_blocks, lower);
-                store_tiles(scores[place * BLOCK..].as_mut_ptr(), row, lower);
+                add_and_store(
+                    operand,
+                    keys.at(block, 0),
+                    d_blocks,
+                    lower,
+                    scores[place * BLOCK..].as_mut_ptr(),
+                    row,
+                );
             }
         }
         let mut factors = [0.0; BLOCK];
@@ -115,8 +119,14 @@ unsafe fn queries(work: Forward, head: Head, q0: usize) {
             unsafe {
                 clear_tiles();
                 let right = values.at(block, seen.start);
-                add_steps(left, right, seen.len(), lower);
-                store_tiles(sums.0.as_mut_ptr(), SUMS_ROW, lower);
+                add_and_store(
+                    left,
+                    right,
+                    seen.len(),
+                    lower,
+                    sums.0.as_mut_ptr(),
+                    SUMS_ROW,
+                );
                 for (lane, &factor) in factors.iter().enumerate().take(count) {
                     let factor = s.splat(factor);
                     let c = sums.0.as_ptr().add(lane * BLOCK);
