@@ -18,7 +18,7 @@ use super::{Amx, BLOCK, STEP, STEP_VALUES, activate, pack};
 use crate::activation::{Activation, with_constant};
 use crate::mixed::{Finish, Matrix, ValuesMut, bf16};
 use crate::scratch::scratch;
-use crate::simd::{Avx512, Simd};
+use crate::simd::{Avx512, Nearness, Simd, prefetch};
 use crate::threads::{SharedMut, for_each};
 
 /// Bytes of the packed right operand that a piece of work sweeps: about half of a second-level cache.
@@ -301,6 +301,9 @@ unsafe fn compute(work: Work, piece: Piece) {
                                 if let Some(place) = &before {
                                     finish(work, place, &finished, part);
                                 }
+                                if whole && column + 1 < piece.columns.end {
+                                    ask_for_place(work, i, count, (column + 1) * BLOCK, part);
+                                }
                                 if let (Some(i), true) = (next, part == PARTS / 2) {
                                     left.prepare(i, &span, share, chunks * width);
                                 }
@@ -326,6 +329,25 @@ unsafe fn compute(work: Work, piece: Piece) {
         for part in 0..PARTS {
             // SAFETY: the features are there, and the block is this piece's.
             unsafe { finish(work, place, &finished, part) };
+        }
+    }
+}
+
+/// Asks for the lines that a part of a block of the result will be written to, a block ahead: rows lie on as many pages, which the
+/// processor does not follow by itself.
+#[inline(always)]
+fn ask_for_place(work: Work, i: usize, count: usize, j: usize, part: usize) {
+    for r in part * (BLOCK / PARTS)..((part + 1) * (BLOCK / PARTS)).min(count) {
+        let at = (i + r) * work.n + j;
+        // SAFETY: the row and the first column are the result's; what may lie behind it is asked for, not touched.
+        unsafe {
+            match work.out {
+                Out::F32(out) => {
+                    prefetch(out.at(at), Nearness::Second);
+                    prefetch(out.at(at).wrapping_add(16), Nearness::Second);
+                }
+                Out::Bf16(out) => prefetch(out.at(at), Nearness::Second),
+            }
         }
     }
 }

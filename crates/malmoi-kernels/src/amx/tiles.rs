@@ -133,7 +133,27 @@ unsafe fn pack_share(
 ) {
     let tiles = 2 * span.len();
     let to: *mut u16 = buffer[OFFSET / 2..].as_mut_ptr().cast();
-    for tile in tiles * share / shares..tiles * (share + 1) / shares {
+    let range = tiles * share / shares..tiles * (share + 1) / shares;
+    // What the next share turns lies on many pages, which the processor does not follow by itself.
+    let ahead = if a.col_stride == 1 {
+        0
+    } else {
+        range.len() + 1
+    };
+    for tile in range.end..(range.end + ahead).min(tiles) {
+        let first = (span.start + tile / 2) * STEP + STEP / 2 * (tile % 2);
+        for k in first..(first + STEP / 2).min(a.cols) {
+            let at = k * a.col_stride + i * a.row_stride;
+            match a.values {
+                Values::Bf16(x) => prefetch(x.as_ptr().wrapping_add(at), Nearness::Second),
+                Values::F32(x) => {
+                    prefetch(x.as_ptr().wrapping_add(at), Nearness::Second);
+                    prefetch(x.as_ptr().wrapping_add(at + 16), Nearness::Second);
+                }
+            }
+        }
+    }
+    for tile in range {
         let (step, half) = (span.start + tile / 2, tile % 2);
         // SAFETY: promised by the caller.
         unsafe {
