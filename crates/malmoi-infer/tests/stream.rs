@@ -30,10 +30,12 @@ fn windows_of_many_sizes_do_not_add_up() {
         Mode::Inference,
     );
     let tokenizer = train_from_iter(
-        ["one two three"].into_iter().map(String::from),
+        [Ok("one two three".to_owned())].into_iter(),
         &TrainOptions::new(Algorithm::WordPiece, 40),
+        &mut |_| (),
     )
-    .unwrap();
+    .unwrap()
+    .tokenizer;
     let options = PredictOptions::default();
     let mut kept = Vec::new();
     for window in 0..60 {
