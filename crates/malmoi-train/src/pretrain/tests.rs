@@ -697,7 +697,7 @@ fn translations_train_models_that_know_languages_and_models_that_know_segments()
 /// The parameters that a run starts with.
 fn first_weights(config: &PretrainConfig, out: &Path) -> Vec<Vec<f32>> {
     std::fs::create_dir_all(out).unwrap();
-    let prepared = super::prepare::prepare(config, out, &mut Silent).unwrap();
+    let prepared = prepare::prepare(config, out, &mut Silent).unwrap();
     let mut weights = Vec::new();
     prepared
         .start()
