@@ -708,7 +708,7 @@ fn first_weights(config: &PretrainConfig, out: &Path) -> Vec<Vec<f32>> {
 
 #[test]
 fn training_goes_on_from_the_weights_of_a_model() {
-    for objective in [CLM, "kind = \"mlm\"\nmax_len = 40", SPANS, DENOISING] {
+    for objective in [CLM, MLM, SPANS, DENOISING] {
         let (dir, config) = setting(objective, &[]);
         let out = dir.path().join("run");
         let before = run(&config, &options(&out), &mut Silent).unwrap();
