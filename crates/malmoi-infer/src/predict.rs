@@ -1,6 +1,6 @@
 //! What a fine-tuned model says about the cases of a task.
 
-use malmoi_models::{Model, PackedBatch};
+use malmoi_models::{Model, PackedBatch, release_idle};
 use malmoi_tasks::{Case, OutputKind, Prediction, Task};
 use malmoi_text::Tokenizer;
 
@@ -45,6 +45,8 @@ pub fn pack(cases: &[Case]) -> PackedBatch {
 
 /// Predictions for cases, in their order. Text is written greedily. `progress` is told how many cases are done.
 ///
+/// Memory that lay idle since the call before is given back at the end, so that windows of a stream need no more of it the longer the stream is.
+///
 /// # Errors
 /// A model without the head that the task needs, or a case that does not fit it.
 pub fn predict(
@@ -68,6 +70,7 @@ pub fn predict(
         }
         progress(predictions.len());
     }
+    release_idle();
     Ok(predictions)
 }
 

@@ -57,6 +57,7 @@ pub use labels::{
     SpanTargets, VocabularyTargets,
 };
 pub use loss::NamedGradient;
+pub use malmoi_nn::buffers::{kept_bytes, release_idle};
 pub use malmoi_nn::parameters::{Mode, ParameterInfo};
 pub use malmoi_nn::{BatchError, KeyRows, KvCache, Mask, NormPlace, PackedBatch, Pass, Sharing};
 pub use model::{Model, OpenOptions};

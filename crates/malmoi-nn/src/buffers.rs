@@ -26,9 +26,11 @@ const SMALL: usize = 1024;
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Free<T> {
-    /// By capacity.
-    buffers: BTreeMap<usize, Vec<Vec<T>>>,
+    /// By capacity; each with the period in which it came back.
+    buffers: BTreeMap<usize, Vec<(u64, Vec<T>)>>,
     elements: usize,
+    /// Calls of [`release_idle`] so far.
+    period: u64,
 }
 
 impl<T> Free<T> {
@@ -36,13 +38,14 @@ impl<T> Free<T> {
         Mutex::new(Free {
             buffers: BTreeMap::new(),
             elements: 0,
+            period: 0,
         })
     }
 
     /// The smallest buffer of at least `len` elements and at most `slack` more.
     fn take(&mut self, len: usize, slack: usize) -> Option<Vec<T>> {
         let (&found, same) = self.buffers.range_mut(len..=len + slack).next()?;
-        let buffer = same.pop()?;
+        let (_, buffer) = same.pop()?;
         if same.is_empty() {
             self.buffers.remove(&found);
         }
@@ -54,7 +57,7 @@ impl<T> Free<T> {
     /// place will do for both. So the buffers that are kept are those of a step for each range of lengths, not for each length.
     fn outgrown(&mut self, len: usize) -> Option<Vec<T>> {
         let (&found, same) = self.buffers.range_mut(len - len / 3..len).next_back()?;
-        let buffer = same.pop()?;
+        let (_, buffer) = same.pop()?;
         if same.is_empty() {
             self.buffers.remove(&found);
         }
@@ -66,8 +69,24 @@ impl<T> Free<T> {
         let size = buffer.capacity();
         if self.elements + size <= LIMIT {
             self.elements += size;
-            self.buffers.entry(size).or_default().push(buffer);
+            let same = self.buffers.entry(size).or_default();
+            same.push((self.period, buffer));
         }
+    }
+
+    /// Takes the buffers away that have lain here since before the last call. Of equal ones the last to come back is the first to be handed out,
+    /// so that those nobody needs stay behind.
+    fn idle(&mut self) -> Vec<Vec<T>> {
+        let period = self.period;
+        let mut idle = Vec::new();
+        for same in self.buffers.values_mut() {
+            let kept = same.partition_point(|(since, _)| *since < period);
+            idle.extend(same.drain(..kept).map(|(_, buffer)| buffer));
+        }
+        self.buffers.retain(|_, same| !same.is_empty());
+        self.elements -= idle.iter().map(Vec::capacity).sum::<usize>();
+        self.period += 1;
+        idle
     }
 }
 
@@ -147,6 +166,22 @@ pub fn zeroed(len: usize) -> Vec<f32> {
     buffer
 }
 
+/// Gives the memory of all buffers back that were not in use since the last call. Who works through a stream calls it now and then: batches of
+/// many sizes have buffers of many sizes, and what is kept would otherwise grow with the variety that has been seen.
+pub fn release_idle() {
+    // Freed after the lock is.
+    drop(f32::with_free(Free::idle));
+    drop(bf16::with_free(Free::idle));
+}
+
+/// Bytes of the buffers that wait to be used again.
+#[must_use]
+pub fn kept_bytes() -> usize {
+    let f32s = f32::with_free(|free| free.elements);
+    let bf16s = bf16::with_free(|free| free.elements);
+    f32s * size_of::<f32>() + bf16s * size_of::<bf16>()
+}
+
 /// Takes back a buffer that nobody needs any more.
 pub fn give<T: Number>(buffer: Vec<T>) {
     if buffer.len() >= SMALL {
@@ -199,6 +234,39 @@ mod tests {
             [0, 0, 0, 0, 1, 1, 1, 1, 3, 3, 3, 3],
             "none after the longest"
         );
+    }
+
+    #[test]
+    fn buffers_of_sizes_that_do_not_come_again_are_given_back() {
+        let free = Free::<f32>::new();
+        let mut free = free.lock().unwrap();
+        // Windows of a stream: two full batches, and a last one of any size.
+        let mut kept = Vec::new();
+        for window in 0..200 {
+            for tokens in [4096, 4000, 100 + window * 1987 % 4000] {
+                let lengths = [1, 1, 1, 4].map(|width| width * tokens);
+                let buffers = lengths.map(|len| {
+                    free.take(len, len / LONGER).unwrap_or_else(|| {
+                        drop(free.outgrown(len));
+                        Vec::with_capacity(len)
+                    })
+                });
+                buffers.into_iter().for_each(|buffer| free.give(buffer));
+            }
+            drop(free.idle());
+            kept.push(free.elements);
+            let counted: usize = (free.buffers.iter())
+                .map(|(size, same)| size * same.len())
+                .sum();
+            assert_eq!(counted, free.elements, "window {window}");
+        }
+        // The full batches and one smaller one: never more than two sets of seven widths.
+        assert!(kept.iter().all(|&kept| kept <= 2 * 7 * 4096), "{kept:?}");
+        // What a full batch needs stays.
+        assert!(kept.iter().all(|&kept| kept >= 7 * 4096), "{kept:?}");
+        // And a pool at rest becomes empty.
+        drop(free.idle());
+        assert_eq!((free.elements, free.buffers.len()), (0, 0));
     }
 
     #[test]

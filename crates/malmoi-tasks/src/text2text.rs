@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use crate::encoder::{Encoded, Encoder};
 use crate::error::TaskError;
-use crate::metrics::bleu::{BleuOptions, corpus_bleu};
+use crate::metrics::bleu::{BleuOptions, Tokenization, corpus_bleu};
 use crate::metrics::chrf::corpus_chrf;
-use crate::metrics::mean;
+use crate::metrics::rouge::{rouge_l, rouge_n};
+use crate::metrics::{PrecisionRecall, mean};
 use crate::records::Record;
 use crate::task::{Case, OutputKind, Prediction, Sequence, Task, Truth};
 
@@ -92,8 +93,9 @@ impl Task for Text2text {
         Prediction::Text(String::new())
     }
 
-    /// `bleu` and `chrf` of the corpus, from 0 to 100, and `exact_match`, the share of texts that are equal but for white space at
-    /// their ends.
+    /// From 0 to 100: `bleu` of the corpus with the words of mteval's 13a, `bleu_characters` with characters for words, as for Korean, `chrf`, and
+    /// the mean F1 of `rouge_1`, `rouge_2` and `rouge_l`, which know words of ASCII letters and digits alone. From 0 to 1: `exact_match`, the share of
+    /// texts that are equal but for white space at their ends.
     fn score(
         &self,
         truths: &[Truth],
@@ -109,13 +111,34 @@ impl Task for Text2text {
         }
         let equal = right.iter().zip(&said).map(|(a, b)| f64::from(a == b));
         let exact = mean(equal);
+        let rouge = |of: &dyn Fn(&str, &str) -> PrecisionRecall| {
+            100.0
+                * mean(
+                    said.iter()
+                        .zip(&right)
+                        .map(|(said, right)| of(said, right).f1),
+                )
+        };
+        let rouges = [
+            rouge(&|said, right| rouge_n(said, right, 1)),
+            rouge(&|said, right| rouge_n(said, right, 2)),
+            rouge(&rouge_l),
+        ];
         let references = [right];
+        let bleu = |tokenization| {
+            let options = BleuOptions {
+                tokenization,
+                ..BleuOptions::default()
+            };
+            corpus_bleu(&said, &references, options).score
+        };
         vec![
-            (
-                "bleu",
-                corpus_bleu(&said, &references, BleuOptions::default()).score,
-            ),
+            ("bleu", bleu(Tokenization::Mteval13a)),
+            ("bleu_characters", bleu(Tokenization::Characters)),
             ("chrf", corpus_chrf(&said, &references, 0)),
+            ("rouge_1", rouges[0]),
+            ("rouge_2", rouges[1]),
+            ("rouge_l", rouges[2]),
             ("exact_match", exact),
         ]
     }
@@ -129,5 +152,38 @@ impl Task for Text2text {
             Prediction::Text(text) => json!({ "text": text }),
             _ => Value::Null,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(pairs: &[(&str, &str)]) -> impl Fn(&str) -> f64 + use<> {
+        let truths: Vec<Truth> = (pairs.iter())
+            .map(|(_, right)| Truth::Text((*right).into(), Vec::new()))
+            .collect();
+        let said: Vec<Prediction> = (pairs.iter())
+            .map(|(said, _)| Prediction::Text((*said).into()))
+            .collect();
+        let found = Text2text::default().score(&truths, &said, &[]);
+        move |name| found.iter().find(|(known, _)| *known == name).unwrap().1
+    }
+
+    #[test]
+    fn overlap_is_counted_in_words_and_in_characters() {
+        let get = scores(&[("The cat sat.", "the cat ran"), ("so it is", "so it is")]);
+        // Two of three words, one of two pairs; the other text has all.
+        assert!((get("rouge_1") - 100.0 * (2.0 / 3.0 + 1.0) / 2.0).abs() < 1e-9);
+        assert!((get("rouge_2") - 75.0).abs() < 1e-9);
+        assert!((get("rouge_l") - 100.0 * (2.0 / 3.0 + 1.0) / 2.0).abs() < 1e-9);
+        assert!((get("exact_match") - 0.5).abs() < 1e-9);
+        // Two particles differ: 9 of 11 characters, 6 of 10 pairs, 3 of 9 and 2 of 8 longer runs are right, but only half the words.
+        let get = scores(&[("오늘은 날씨가 아주 좋았다", "오늘도 날씨는 아주 좋았다")]);
+        let orders: f64 = 9.0 / 11.0 * (6.0 / 10.0) * (3.0 / 9.0) * (2.0 / 8.0);
+        assert!((get("bleu_characters") - 100.0 * orders.powf(0.25)).abs() < 1e-9);
+        assert!(get("bleu") < get("bleu_characters"));
+        let get = scores(&[("오늘은 비가 왔다", "오늘은 비가 왔다")]);
+        assert!((get("bleu_characters") - 100.0).abs() < 1e-9);
     }
 }

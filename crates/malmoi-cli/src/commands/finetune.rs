@@ -12,6 +12,7 @@ use toml::Value;
 
 use crate::arguments::Global;
 use crate::commands::finetune_embed::FinetuneEmbed;
+use crate::commands::finetune_lm::FinetuneLm;
 use crate::failure::{Failure, INTERRUPTED, Result};
 use crate::profile::ProfileArguments;
 use crate::task::{
@@ -67,6 +68,8 @@ pub enum Finetune {
                       --train chat.tsv --source-column question --target-column answer --max-len 32 --max-target-len 32 --out malmoi-chat"
     )]
     Text2text(Run<Text2textFlags>),
+    /// Go on with pretraining on a text of your own
+    Lm(Box<FinetuneLm>),
     /// Vectors of sentences: pairs that belong together, or pairs with scores
     Embed(Box<FinetuneEmbed>),
 }
@@ -81,6 +84,7 @@ impl Finetune {
             Self::Qa(verb) => verb.run(global),
             Self::Choice(verb) => verb.run(global),
             Self::Text2text(verb) => verb.run(global),
+            Self::Lm(verb) => verb.run(global),
             Self::Embed(verb) => verb.run(global),
         }
     }

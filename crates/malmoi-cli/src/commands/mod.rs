@@ -11,6 +11,7 @@ mod eval_task;
 pub mod fill_mask;
 pub mod finetune;
 pub mod finetune_embed;
+pub mod finetune_lm;
 pub mod generate;
 pub mod help;
 pub mod info;

@@ -1,6 +1,6 @@
 //! `malmoi pretrain`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use malmoi_kernels::probe::Arithmetic;
@@ -67,44 +67,55 @@ impl Pretrain {
             }
             return Ok(());
         }
-        if self.resume && !out.is_dir() {
-            return Err(Failure::input(format!(
-                "{}: there is no run to resume; start it without --resume",
-                out.display()
-            )));
-        }
-        let options = RunOptions {
-            out: out.clone(),
-            resume: self.resume,
-            interrupt: Some(interrupt::graceful()),
-            time_limit: None,
-        };
-        self.profile.start();
-        let mut watcher = Watcher::new(global.quiet);
-        let summary = pretrain::run(&config, &options, &mut |event: &Event<'_>| {
-            watcher.event(event)
-        })?;
-        watcher.finish();
-        self.profile.finish(Arithmetic::F32)?;
-        output::line(format!(
-            "{}: {} of {} steps, {} tokens in {:.0} s ({:.1} ms a step)",
-            summary.reason.describe(),
-            output::thousands(summary.step as usize),
-            output::thousands(summary.steps as usize),
-            output::thousands(summary.tokens as usize),
-            summary.seconds,
-            summary.milliseconds_per_step
-        ))?;
-        if let Some(found) = &summary.evaluation {
-            output::line(format!("validation: {}", describe(found)))?;
-        }
-        let model = summary
-            .best_checkpoint
-            .as_ref()
-            .unwrap_or(&summary.last_checkpoint);
-        if summary.reason != StopReason::Interrupted {
-            output::line(format!("model: {}", model.display()))?;
-        }
-        Ok(())
+        train(&config, &out, self.resume, &self.profile, global)
     }
+}
+
+/// Trains as a configuration says, and says what came of it.
+pub fn train(
+    config: &PretrainConfig,
+    out: &Path,
+    resume: bool,
+    profile: &ProfileArguments,
+    global: &Global,
+) -> Result<()> {
+    if resume && !out.is_dir() {
+        return Err(Failure::input(format!(
+            "{}: there is no run to resume; start it without --resume",
+            out.display()
+        )));
+    }
+    let options = RunOptions {
+        out: out.to_path_buf(),
+        resume,
+        interrupt: Some(interrupt::graceful()),
+        time_limit: None,
+    };
+    profile.start();
+    let mut watcher = Watcher::new(global.quiet);
+    let summary = pretrain::run(config, &options, &mut |event: &Event<'_>| {
+        watcher.event(event)
+    })?;
+    watcher.finish();
+    profile.finish(Arithmetic::F32)?;
+    output::line(format!(
+        "{}: {} of {} steps, {} tokens in {:.0} s ({:.1} ms a step)",
+        summary.reason.describe(),
+        output::thousands(summary.step as usize),
+        output::thousands(summary.steps as usize),
+        output::thousands(summary.tokens as usize),
+        summary.seconds,
+        summary.milliseconds_per_step
+    ))?;
+    if let Some(found) = &summary.evaluation {
+        output::line(format!("validation: {}", describe(found)))?;
+    }
+    let model = summary
+        .best_checkpoint
+        .as_ref()
+        .unwrap_or(&summary.last_checkpoint);
+    if summary.reason != StopReason::Interrupted {
+        output::line(format!("model: {}", model.display()))?;
+    }
+    Ok(())
 }

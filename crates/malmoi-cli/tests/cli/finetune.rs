@@ -265,3 +265,61 @@ fn bad_rows_of_every_task_are_named_with_file_and_line() {
         fs::remove_dir_all(&out).unwrap();
     }
 }
+
+#[test]
+fn pretraining_goes_on_with_a_text_of_ones_own() {
+    let parent = tempdir().unwrap();
+    let text = parent.path().join("own.txt");
+    fs::write(&text, "오늘은 날씨가 좋다\n어제는 비가 왔다\n".repeat(40)).unwrap();
+    let (text, out) = (path(&text), path(&parent.path().join("run")));
+    for kind in ["gpt", "bert"] {
+        let start = path(&model(parent.path(), kind));
+        let out = format!("{out}-{kind}");
+        let measured = |model: &str| -> f64 {
+            let found = run(&["eval", "lm", "--model", model, "--data", &text, "--json"]).ok();
+            let found: Value = serde_json::from_str(&found).unwrap();
+            found["loss"].as_f64().unwrap()
+        };
+        let arguments = [
+            "finetune",
+            "lm",
+            "--model",
+            &start,
+            "--train",
+            &text,
+            "--valid",
+            &text,
+            "--documents",
+            "line",
+            "--epochs",
+            "8",
+            "--lr",
+            "1e-2",
+            "--batch-size",
+            "20",
+            "--out",
+            &out,
+        ];
+        let said = run(&arguments).ok();
+        says(&said, &["finished", "validation: loss", "model: "]);
+        let (before, after) = (measured(&start), measured(&out));
+        assert!(after < 0.7 * before, "{kind}: {before} to {after}");
+        let config = fs::read_to_string(Path::new(&out).join("config.toml")).unwrap();
+        says(&config, &["documents = \"line\"", "epochs = 8.0"]);
+        run(&[&arguments[..], &["--resume"]].concat()).ok();
+    }
+    let message = run(&[
+        "finetune",
+        "lm",
+        "--model",
+        &path(&parent.path().join("gpt")),
+        "--train",
+        &text,
+        "--max-len",
+        "4096",
+        "--out",
+        &out,
+    ])
+    .fails(2);
+    says(&message, &["4096"]);
+}

@@ -21,6 +21,7 @@ const PAGES: &[&[&str]] = &[
     &["finetune", "qa"],
     &["finetune", "choice"],
     &["finetune", "text2text"],
+    &["finetune", "lm"],
     &["finetune", "embed"],
     &["predict"],
     &["predict", "classify"],

@@ -56,7 +56,9 @@ impl Curves {
                     }
                     (name, true)
                         if (0.0..=100.0).contains(&value)
-                            && ["exact_match", "f1", "bleu", "chrf"].contains(&name) =>
+                            && (["exact_match", "f1", "chrf"].contains(&name)
+                                || name.starts_with("bleu")
+                                || name.starts_with("rouge")) =>
                     {
                         add(
                             &mut curves.metrics,

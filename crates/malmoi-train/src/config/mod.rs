@@ -57,6 +57,7 @@ pub struct PretrainConfig {
     /// What is trained.
     pub model: ModelSection,
     /// How text becomes tokens.
+    #[serde(default)]
     pub tokenizer: TokenizerSection,
     /// The text.
     pub data: DataSection,

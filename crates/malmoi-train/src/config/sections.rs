@@ -8,8 +8,8 @@ pub(super) fn default_seed() -> u64 {
     1
 }
 
-/// `[model]`: a preset, or an architecture and its sizes. Keys given here override the preset; what neither gives is the
-/// architecture's published default.
+/// `[model]`: a preset, an architecture and its sizes, or the directory of a model that training continues. Keys given here override the preset; what
+/// neither gives is the architecture's published default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSection {
@@ -17,6 +17,8 @@ pub struct ModelSection {
     pub preset: Option<String>,
     /// The architecture, when there is no preset: a `model_type` of published configurations (`bert`, `gpt2`, `t5`, …), or `gpt1`.
     pub architecture: Option<String>,
+    /// A model directory whose weights and tokenizer training starts from.
+    pub path: Option<PathBuf>,
     /// Rows of the embedding; by default as many as the tokenizer has tokens.
     pub vocab_size: Option<usize>,
     /// Width of the residual stream.
@@ -36,7 +38,7 @@ pub struct ModelSection {
     pub published: Option<toml::Table>,
 }
 
-/// `[tokenizer]`: the directory of one, or how to train one into the run. Exactly one of the two.
+/// `[tokenizer]`: the directory of one, or how to train one into the run. Exactly one of the two; neither where `model.path` brings its own.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerSection {

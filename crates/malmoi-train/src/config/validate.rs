@@ -27,15 +27,54 @@ impl PretrainConfig {
         Ok(())
     }
 
+    /// A model that training continues has its shape and its tokenizer already.
+    fn check_continued(&self) -> Result<(), ConfigProblem> {
+        let (model, tokenizer) = (&self.model, &self.tokenizer);
+        let given = [
+            ("model.preset", model.preset.is_some()),
+            ("model.architecture", model.architecture.is_some()),
+            ("model.vocab_size", model.vocab_size.is_some()),
+            ("model.d_model", model.d_model.is_some()),
+            ("model.n_layers", model.n_layers.is_some()),
+            ("model.n_heads", model.n_heads.is_some()),
+            ("model.d_ff", model.d_ff.is_some()),
+            ("model.max_len", model.max_len.is_some()),
+            ("model.init_std", model.init_std.is_some()),
+            ("model.published", model.published.is_some()),
+            ("tokenizer.path", tokenizer.path.is_some()),
+            ("tokenizer.train", tokenizer.train.is_some()),
+        ];
+        if let Some((key, _)) = given.into_iter().find(|(_, given)| *given) {
+            return Err(ConfigProblem::new(
+                key,
+                "nothing beside model.path, whose model has a shape and a tokenizer",
+                "a value",
+                "remove it, or remove model.path to train a new model",
+            ));
+        }
+        if matches!(self.objective, Objective::Rtd(_)) {
+            return Err(ConfigProblem::new(
+                "model.path",
+                "no model to continue under replaced-token detection, whose generator is new",
+                "a directory",
+                "give architecture = \"electra\" and sizes, or objective.kind = \"mlm\"",
+            ));
+        }
+        Ok(())
+    }
+
     fn check_model_and_tokenizer(&self) -> Result<(), ConfigProblem> {
         let model = &self.model;
+        if model.path.is_some() {
+            return self.check_continued();
+        }
         match (&model.preset, &model.architecture) {
             (Some(_), None) | (None, Some(_)) => {}
             (None, None) => {
                 return Err(ConfigProblem::new(
                     "model",
-                    "`preset` or `architecture`",
-                    "neither",
+                    "`preset`, `architecture` or `path`",
+                    "none of them",
                     "add preset = \"gpt2\", say, or architecture = \"gpt2\" with sizes",
                 ));
             }

@@ -18,8 +18,8 @@ use std::path::Path;
 pub(crate) use config::resolved;
 pub use config::{DataSection, EvaluateSection, FinetuneConfig, StartSection};
 pub use data::{ExampleOptions, examples};
-pub(crate) use model::with_dropout;
 pub use model::{SavedTask, encoder, evaluate, read_cases, score, task_tokens};
+pub(crate) use model::{open_with, with_dropout};
 pub use sweep::{SweepRow, SweepSection, SweepSummary, sweep};
 pub use tune::{ClassWeights, LoraSection, TuneSection};
 

@@ -165,12 +165,31 @@ pub(super) fn open(
     )?;
     let options = OpenOptions {
         head: Some(head(task, &config)?),
+        ..*options
+    };
+    open_with(path, &config, &options, &|config| {
+        write_labels(config, task.output(), labels);
+    })
+}
+
+/// Opens a pretrained model with the head of `options`, after `edit` has changed its published configuration; a head that the files lack gets initial
+/// values. Returns the model and the names of the tensors that are new.
+///
+/// # Errors
+/// Files that cannot be read, or that lack a part of the body.
+pub(crate) fn open_with(
+    path: &Path,
+    config: &ModelConfig,
+    options: &OpenOptions,
+    edit: &dyn Fn(&mut Value),
+) -> Result<(Model, Vec<String>), TrainError> {
+    let options = OpenOptions {
         accept_unused: true,
         ..*options
     };
     let directory = || -> Result<ModelDirectory, TrainError> {
         let mut directory = ModelDirectory::open(path)?;
-        write_labels(&mut directory.config, task.output(), labels);
+        edit(&mut directory.config);
         Ok(directory)
     };
     let missing = match Model::from_directory(directory()?, &options) {
@@ -180,7 +199,7 @@ pub(super) fn open(
         {
             let missing = mismatch.missing.clone();
             // A body that is incomplete is a damaged file, not a new head.
-            let body = body(&config);
+            let body = body(config);
             let of_body = |name: &&String| body.iter().any(|end| name.ends_with(end.as_str()));
             if missing.iter().any(|name| of_body(&name)) {
                 return Err(ModelError::Checkpoint(CheckpointError::Names(mismatch)).into());

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use malmoi_models::{Head, Mode, Model, ModelConfig};
+use malmoi_models::{Head, Mode, Model, ModelConfig, OpenOptions};
 use malmoi_text::Tokenizer;
 
 use super::card::card;
@@ -15,6 +15,7 @@ use crate::config::{Objective, PretrainConfig};
 use crate::data::Examples;
 use crate::error::TrainError;
 use crate::files::{TOKENIZER, files_in, save_tokenizer};
+use crate::finetune::{open_with, with_dropout};
 use crate::training::{DataIdentity, Evaluation, Judge, Observer, TrainerState, Work};
 
 /// What a run reads and trains.
@@ -46,7 +47,20 @@ impl Work for Prepared {
 
     fn start(&self) -> Result<Model, TrainError> {
         let (model, seed) = (self.model.clone(), self.config.seed);
-        Ok(Model::initialise(model, self.head(), seed, Mode::Training))
+        let Some(path) = &self.config.model.path else {
+            return Ok(Model::initialise(model, self.head(), seed, Mode::Training));
+        };
+        let options = OpenOptions {
+            mode: Mode::Training,
+            head: Some(self.head()),
+            seed,
+            ..OpenOptions::default()
+        };
+        let (opened, _) = open_with(path, &model, &options, &|_| ())?;
+        Ok(match self.config.train.dropout {
+            Some(rate) => with_dropout(opened, rate, Mode::Training),
+            None => opened,
+        })
     }
 
     fn head(&self) -> Head {
@@ -99,7 +113,12 @@ pub(super) fn prepare(
         fs::metadata(file).map_err(|e| TrainError::io("read", file, e))?;
     }
     let tokenizer_dir = out.join(TOKENIZER);
-    let tokenizer = match (&config.tokenizer.path, &config.tokenizer.train) {
+    let given = config
+        .tokenizer
+        .path
+        .as_ref()
+        .or(config.model.path.as_ref());
+    let tokenizer = match (given, &config.tokenizer.train) {
         (Some(path), _) => Tokenizer::load(path)?,
         (None, Some(_)) if tokenizer_dir.is_dir() => Tokenizer::load(&tokenizer_dir)?,
         (None, section) => {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use malmoi_checkpoint::ModelDirectory;
 use malmoi_models::{ModelConfig, Sizes, SpecialTokens};
 use malmoi_text::Tokenizer;
 
@@ -9,7 +10,7 @@ use super::objective;
 use crate::config::{DataSection, ModelSection, PretrainConfig};
 use crate::error::{ConfigProblem, TrainError};
 
-/// The shape of the model for a tokenizer.
+/// The shape of the model for a tokenizer: that of the model that training continues, or a new one.
 ///
 /// # Errors
 /// [`TrainError::Config`] for sizes that do not go together or an architecture that does not fit the objective;
@@ -18,22 +19,37 @@ pub fn model_config(
     config: &PretrainConfig,
     tokenizer: &Tokenizer,
 ) -> Result<ModelConfig, TrainError> {
-    let mut model = sizes(&config.model)?;
     let needed = tokenizer.vocab_size();
-    let vocab_size = config.model.vocab_size.unwrap_or(needed);
+    let continued = match &config.model.path {
+        Some(path) => Some(ModelConfig::from_json(
+            &ModelDirectory::open(path)?.config,
+            false,
+        )?),
+        None => None,
+    };
+    let vocab_size = match &continued {
+        Some(model) => model.vocab_size(),
+        None => config.model.vocab_size.unwrap_or(needed),
+    };
     if vocab_size < needed {
         return Err(TrainError::VocabularyMismatch {
             tokenizer: needed,
             model: vocab_size,
         });
     }
-    model = model.with_vocab_size(vocab_size);
-    let special = tokenizer.special();
-    model = model.with_special_tokens(SpecialTokens {
-        pad: special.pad,
-        bos: special.bos,
-        eos: special.eos,
-    });
+    let mut model = match continued {
+        Some(model) => model,
+        None => {
+            let special = tokenizer.special();
+            sizes(&config.model)?
+                .with_vocab_size(vocab_size)
+                .with_special_tokens(SpecialTokens {
+                    pad: special.pad,
+                    bos: special.bos,
+                    eos: special.eos,
+                })
+        }
+    };
     if let Some(rate) = config.train.dropout {
         model = model.with_dropout(rate as f32);
     }

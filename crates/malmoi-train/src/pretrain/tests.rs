@@ -693,3 +693,64 @@ fn translations_train_models_that_know_languages_and_models_that_know_segments()
         );
     }
 }
+
+/// The parameters that a run starts with.
+fn first_weights(config: &PretrainConfig, out: &Path) -> Vec<Vec<f32>> {
+    std::fs::create_dir_all(out).unwrap();
+    let prepared = prepare::prepare(config, out, &mut Silent).unwrap();
+    let mut weights = Vec::new();
+    prepared
+        .start()
+        .unwrap()
+        .read(|_, parameter| weights.push(parameter.to_vec()));
+    weights
+}
+
+#[test]
+fn training_goes_on_from_the_weights_of_a_model() {
+    for objective in [CLM, MLM, SPANS, DENOISING] {
+        let (dir, config) = setting(objective, &[]);
+        let out = dir.path().join("run");
+        let before = run(&config, &options(&out), &mut Silent).unwrap();
+        let saved = dir.path().join("run/last");
+        let toml = format!(
+            "[model]\npath = {saved:?}\n[data]\ndir = {:?}\ntrain = \"train.txt\"\nvalid = \"valid.txt\"\ndocuments = \"blank-line\"\n[objective]\n{objective}\n\
+             [optimizer]\nlr = 1e-3\n[train]\nsteps = 20\nbatch_size = 4\n[evaluate]\nbatches = 2\n",
+            dir.path()
+        );
+        let more = PretrainConfig::parse(&toml, "test", &[]).unwrap();
+        let mut weights = Vec::new();
+        Model::open(&saved, &OpenOptions::default())
+            .unwrap()
+            .read(|_, parameter| weights.push(parameter.to_vec()));
+        assert_eq!(
+            first_weights(&more, &dir.path().join("prepared")),
+            weights,
+            "{objective}"
+        );
+        let out = dir.path().join("more");
+        let after = run(&more, &options(&out), &mut Silent).unwrap();
+        let loss = |summary: &Summary| summary.evaluation.as_ref().unwrap().loss;
+        assert!(loss(&after) < loss(&before), "{objective}");
+        // The tokenizer comes along.
+        let (old, new) = (
+            saved.join("tokenizer.json"),
+            out.join("last/tokenizer.json"),
+        );
+        assert_eq!(std::fs::read(old).unwrap(), std::fs::read(new).unwrap());
+    }
+}
+
+#[test]
+fn a_model_that_is_continued_has_its_shape_and_tokenizer() {
+    let base = "[model]\npath = \"somewhere\"\n[data]\ntrain = \"train.txt\"\n[objective]\nkind = \"clm\"\n[train]\nsteps = 2\nbatch_size = 1\n";
+    for (set, key) in [
+        ("model.d_model=64", "model.d_model"),
+        ("model.preset=gpt2", "model.preset"),
+        ("tokenizer.path=there", "tokenizer.path"),
+        ("objective.kind=rtd", "model.path"),
+    ] {
+        let error = PretrainConfig::parse(base, "test", &[set.to_owned()]).unwrap_err();
+        assert!(error.to_string().contains(key), "{set}: {error}");
+    }
+}

@@ -1,0 +1,150 @@
+//! `malmoi finetune lm`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use malmoi_checkpoint::read_config;
+use malmoi_models::{Direction, ModelConfig};
+use malmoi_train::config::PretrainConfig;
+use toml::Value;
+
+use crate::arguments::Global;
+use crate::commands::pretrain::train;
+use crate::failure::Result;
+use crate::model;
+use crate::profile::ProfileArguments;
+
+/// Go on with pretraining on a text of your own
+#[derive(Args, Debug)]
+#[command(
+    after_help = "A decoder (GPT) learns the next token, an encoder (BERT) hidden tokens, T5 hidden spans, BART a text from what is left of it. Afterwards `malmoi generate`, `malmoi fill-mask`, \
+                  `malmoi eval lm` and every `malmoi finetune` take the result.\nThe run is one of `malmoi pretrain`: its keys (docs/guide/configuration.md) go with --set.\n\nExamples:\n  \
+                  malmoi finetune lm --model malmoi-quickstart/gpt --train data/ko_corpus_reviews/train.txt.gz --valid data/ko_corpus_reviews/valid.txt.gz --documents line --out malmoi-gpt\n  \
+                  malmoi finetune lm --model malmoi-quickstart/bert --train letters.jsonl --text-column body --epochs 1 --out malmoi-letters"
+)]
+pub struct FinetuneLm {
+    /// Pretrained model: a directory, a run, or a hub id
+    #[arg(long, value_name = "MODEL")]
+    model: String,
+    /// Text files, or tables with a document a row (also .gz, .zst); may be given several times
+    #[arg(long, value_name = "FILE", required = true)]
+    train: Vec<PathBuf>,
+    /// Validation text
+    #[arg(long, value_name = "FILE")]
+    valid: Vec<PathBuf>,
+    /// Where the files are
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Folder of the run; `best` and `last` in it are model directories
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Column of a table (.tsv, .csv, .jsonl) that holds the text (default: text)
+    #[arg(long, value_name = "NAME")]
+    text_column: Option<String>,
+    /// What a document is in plain text (default: empty lines separate documents where there are any, else every line is one)
+    #[arg(long, value_enum)]
+    documents: Option<Unit>,
+    /// Tokens of a sequence (default: 128, or all positions where there are fewer)
+    #[arg(long, value_name = "N", help_heading = "Recipe")]
+    max_len: Option<usize>,
+    /// Passes over the training text (default: 3)
+    #[arg(long, value_name = "N", help_heading = "Recipe", default_value_t = 3.0)]
+    epochs: f64,
+    /// Sequences of a step (default: 32)
+    #[arg(long, value_name = "N", help_heading = "Recipe", default_value_t = 32)]
+    batch_size: usize,
+    /// Peak learning rate (default: 5e-5)
+    #[arg(
+        long,
+        value_name = "X",
+        help_heading = "Recipe",
+        default_value_t = 5e-5
+    )]
+    lr: f64,
+    /// Dropout (default: the model's own)
+    #[arg(long, value_name = "P", help_heading = "Recipe")]
+    dropout: Option<f64>,
+    /// Seed of the order of the text, of what is hidden and of dropout
+    #[arg(long, value_name = "N", help_heading = "Recipe", default_value_t = 1)]
+    seed: u64,
+    /// Override a key of the configuration, such as objective.whole_word=true; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Continue the run in --out from its last checkpoint
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    profile: ProfileArguments,
+}
+
+/// What a document is.
+#[derive(ValueEnum, Debug, Clone, Copy)]
+enum Unit {
+    /// Every line
+    Line,
+    /// Lines up to an empty one
+    BlankLine,
+    /// A file
+    File,
+}
+
+/// Tokens of a sequence unless the user says otherwise.
+const LENGTH: usize = 128;
+
+/// The objective that made a model of this kind, and its key for the length of a sequence.
+fn objective(model: &ModelConfig) -> (&'static str, &'static str) {
+    match (model.direction(), model.model_type()) {
+        (Direction::Decoder, _) => ("clm", "objective.context"),
+        (Direction::Encoder, _) => ("mlm", "objective.max_len"),
+        (Direction::EncoderDecoder, "bart") => ("denoising", "objective.max_len"),
+        (Direction::EncoderDecoder, _) => ("span-corruption", "objective.max_len"),
+    }
+}
+
+impl FinetuneLm {
+    /// The flags as keys of a pretraining configuration, then those of `--set`.
+    fn configuration(&self, global: &Global) -> Result<PretrainConfig> {
+        let text = |path: &PathBuf| Value::String(path.display().to_string());
+        let list = |paths: &[PathBuf]| Value::Array(paths.iter().map(text).collect());
+        let directory = model::directory(&self.model, global)?;
+        let model = ModelConfig::from_json(&read_config(&directory)?, false)?;
+        let (kind, length) = objective(&model);
+        let max_len = self.max_len.unwrap_or(LENGTH.min(model.position_limit()));
+        let documents = self.documents.and_then(|unit| unit.to_possible_value());
+        let pairs = [
+            ("model.path", Some(text(&directory))),
+            ("objective.kind", Some(Value::String(kind.into()))),
+            (length, Some(Value::Integer(max_len as i64))),
+            ("data.train", Some(list(&self.train))),
+            (
+                "data.valid",
+                (!self.valid.is_empty()).then(|| list(&self.valid)),
+            ),
+            ("data.dir", self.data_dir.as_ref().map(text)),
+            ("data.column", self.text_column.clone().map(Value::String)),
+            (
+                "data.documents",
+                documents.map(|unit| Value::String(unit.get_name().into())),
+            ),
+            ("optimizer.lr", Some(Value::Float(self.lr))),
+            ("schedule.warmup_ratio", Some(Value::Float(0.1))),
+            ("train.epochs", Some(Value::Float(self.epochs))),
+            (
+                "train.batch_size",
+                Some(Value::Integer(self.batch_size as i64)),
+            ),
+            ("train.dropout", self.dropout.map(Value::Float)),
+            ("seed", Some(Value::Integer(self.seed as i64))),
+        ];
+        let flags = pairs
+            .into_iter()
+            .filter_map(|(key, value)| Some(format!("{key}={}", value?)));
+        let overrides: Vec<String> = flags.chain(self.set.iter().cloned()).collect();
+        Ok(PretrainConfig::parse("", "the command line", &overrides)?)
+    }
+
+    pub fn run(self, global: &Global) -> Result<()> {
+        let config = self.configuration(global)?;
+        train(&config, &self.out, self.resume, &self.profile, global)
+    }
+}
