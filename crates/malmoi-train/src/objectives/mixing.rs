@@ -16,7 +16,7 @@ pub fn rates(sizes: &[u64], limit: Option<u64>, temperature: f64) -> Vec<f64> {
 /// Examples of a block, in which every data set has its share to the nearest whole example.
 const BLOCK: u64 = 1024;
 
-/// Which data set the examples of a run come from: blocks of [`BLOCK`] examples hold exactly the rates (rounded so that a data set
+/// Which data set the examples of a run come from: blocks of 1,024 examples hold exactly the rates (rounded so that a data set
 /// with any weight is met), in an order drawn for each block. Where example `n` comes from is a function of (seed, n).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mixture {

@@ -1,4 +1,4 @@
-//! The loop of every run: steps, evaluations, checkpoints and resume. Pretraining and fine-tuning give it a [`Job`].
+//! The loop of every run: steps, evaluations, checkpoints and resume. Pretraining and fine-tuning give it a job.
 
 mod adapters;
 mod evaluation;
