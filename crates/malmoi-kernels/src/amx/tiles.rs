@@ -22,8 +22,10 @@ pub(super) struct LeftRows<'a> {
     a: Matrix<'a>,
     /// The values, when tiles can be read where they lie.
     in_place: Option<&'a [bf16]>,
-    /// Packed rows: those in use and those that come next.
-    buffers: [Scratch; 2],
+    /// Packed rows in use.
+    buffer: Scratch,
+    /// Room for those that come next, once some are packed ahead.
+    next: Option<Scratch>,
     /// The first row of those that were packed ahead, and their steps.
     ahead: Option<(usize, Range<usize>)>,
 }
@@ -46,11 +48,11 @@ impl<'a> LeftRows<'a> {
             }
             _ => None,
         };
-        let room = (steps * STEP_VALUES + OFFSET) / 2;
         LeftRows {
             a,
             in_place,
-            buffers: [scratch(room), scratch(room)],
+            buffer: scratch((steps * STEP_VALUES + OFFSET) / 2),
+            next: None,
             ahead: None,
         }
     }
@@ -72,13 +74,14 @@ impl<'a> LeftRows<'a> {
                 step: STEP * 2,
             };
         }
-        if self.ahead.take() == Some((i, span.clone())) {
-            self.buffers.swap(0, 1);
-        } else {
+        match &mut self.next {
+            Some(next) if self.ahead.take() == Some((i, span.clone())) => {
+                std::mem::swap(&mut self.buffer, next);
+            }
             // SAFETY: the features are there.
-            unsafe { pack_share(a, i, &span, 0, 1, &mut self.buffers[0]) };
+            _ => unsafe { pack_share(a, i, &span, 0, 1, &mut self.buffer) },
         }
-        let packed: *const u16 = self.buffers[0][OFFSET / 2..].as_ptr().cast();
+        let packed: *const u16 = self.buffer[OFFSET / 2..].as_ptr().cast();
         Left {
             at: packed.cast(),
             row: 64,
@@ -110,8 +113,9 @@ impl<'a> LeftRows<'a> {
             }
             return;
         }
+        let next = self.next.get_or_insert_with(|| scratch(self.buffer.len()));
         // SAFETY: the features are there.
-        unsafe { pack_share(self.a, i, span, share, shares, &mut self.buffers[1]) };
+        unsafe { pack_share(self.a, i, span, share, shares, next) };
         if share + 1 == shares {
             self.ahead = Some((i, span.clone()));
         }
@@ -385,6 +389,26 @@ pub(super) unsafe fn add_and_store(
         let mut running = Running::start(left, right, lower);
         running.advance(steps - 1);
         running.finish(to, row);
+    }
+}
+
+/// Stores the product of operands with `steps` steps as rows `row` bytes apart.
+///
+/// # Safety
+/// As [`add_and_store`].
+#[inline(always)]
+pub(super) unsafe fn store_product(
+    left: Left,
+    right: *const u8,
+    steps: usize,
+    lower: bool,
+    to: *mut f32,
+    row: usize,
+) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        clear_tiles();
+        add_and_store(left, right, steps, lower, to, row);
     }
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::row::{LANES, Row, power};
 use super::{Head, RightTiles};
 use crate::amx::tiles::{
-    Left, LeftRows, SUMS_ROW, Sums, add_and_store, clear_tiles, load_bf16, load_tiles, store_bf16,
+    Left, LeftRows, SUMS_ROW, Sums, add_and_store, load_bf16, load_tiles, store_bf16, store_product,
 };
 use crate::amx::{Amx, BLOCK, STEP_VALUES, pack};
 use crate::attention::AttentionShape;
@@ -340,8 +340,7 @@ unsafe fn score_gradients(
         ] {
             // SAFETY: operands hold `d_blocks` steps; there is a row of `width` for every query.
             unsafe {
-                clear_tiles();
-                add_and_store(
+                store_product(
                     left,
                     right.at(block, 0),
                     d_blocks,
@@ -507,9 +506,8 @@ unsafe fn query_gradients(s: Avx512, work: Backward, part: &Part, side: &KeySide
     for c in (0..d).step_by(BLOCK) {
         // SAFETY: both operands hold `seen` steps; this piece of work alone has these queries of this head.
         unsafe {
-            clear_tiles();
             let right = side.keys_down.at(c / BLOCK, part.seen.start);
-            add_and_store(
+            store_product(
                 left,
                 right,
                 part.seen.len(),

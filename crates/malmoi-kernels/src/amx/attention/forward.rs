@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::row::{LANES, Row, power};
 use super::{Head, RightTiles};
-use crate::amx::tiles::{Left, LeftRows, SUMS_ROW, Sums, add_and_store, clear_tiles, store_bf16};
+use crate::amx::tiles::{Left, LeftRows, SUMS_ROW, Sums, store_bf16, store_product};
 use crate::amx::{Amx, BLOCK, STEP_VALUES};
 use crate::attention::AttentionShape;
 use crate::dropout::survivor_scale;
@@ -82,8 +82,7 @@ unsafe fn queries(work: Forward, head: Head, q0: usize) {
         unsafe {
             let operand = left.rows(q - q0, count, 0..d_blocks);
             for (place, block) in seen.clone().enumerate() {
-                clear_tiles();
-                add_and_store(
+                store_product(
                     operand,
                     keys.at(block, 0),
                     d_blocks,
@@ -117,9 +116,8 @@ unsafe fn queries(work: Forward, head: Head, q0: usize) {
             // SAFETY: the features are there; both operands hold `seen` steps; this piece of work alone has these queries of
             // this head.
             unsafe {
-                clear_tiles();
                 let right = values.at(block, seen.start);
-                add_and_store(
+                store_product(
                     left,
                     right,
                     seen.len(),
