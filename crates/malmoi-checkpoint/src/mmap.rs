@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// A whole file, mapped read-only. An empty file is an empty slice.
+/// A whole file, mapped read-only, for as long as this value lives. An empty file is an empty slice.
 #[derive(Debug)]
 pub struct MappedFile {
     // `None` for an empty file, which the operating system refuses to map.
@@ -40,9 +40,11 @@ impl MappedFile {
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("map", path, e))?;
         Ok(Self { map: Some(map) })
     }
+}
 
-    /// The bytes of the file.
-    pub fn bytes(&self) -> &[u8] {
+/// The bytes of the file.
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
         self.map.as_deref().unwrap_or(&[])
     }
 }

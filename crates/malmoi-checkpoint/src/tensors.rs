@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::header::{self, TensorInfo};
@@ -28,24 +30,10 @@ pub struct Tensors {
 
 #[derive(Debug)]
 struct Source {
+    /// The file: mapped, or in memory.
     bytes: Bytes,
     data_start: usize,
     metadata: std::collections::BTreeMap<String, String>,
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Mapped(MappedFile),
-    Owned(Vec<u8>),
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(file) => file.bytes(),
-            Bytes::Owned(bytes) => bytes,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -159,7 +147,7 @@ impl Tensors {
             problem,
         })?;
         let source = Source {
-            bytes: Bytes::Owned(bytes),
+            bytes: bytes.into(),
             data_start: parsed.data_start,
             metadata: parsed.metadata,
         };
@@ -331,8 +319,7 @@ impl Tensors {
         let entry = &self.tensors[*self.by_name.get(name)?];
         let (source, info) = (&self.sources[entry.source], &entry.info);
         // In range: the header was checked against the length of these very bytes.
-        let bytes =
-            &source.bytes.as_slice()[source.data_start + info.begin..source.data_start + info.end];
+        let bytes = &source.bytes[source.data_start + info.begin..source.data_start + info.end];
         Some(TensorView {
             dtype: info.dtype,
             shape: &info.shape,
@@ -359,6 +346,17 @@ impl Tensors {
     /// [`Error::NoTensor`] or [`Error::DtypeMismatch`].
     pub fn to_f32(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
         self.convert(name, "F32, F16, BF16 or F64", TensorView::to_f32)
+    }
+
+    /// The elements of an F32 tensor as they lie in the file, without copying: the bytes keep the file mapped for as long as anyone holds
+    /// them. `None` where they cannot stand for a slice of f32: other types, or an offset that is no multiple of four.
+    pub fn shared_f32(&self, name: &str) -> Option<Bytes> {
+        let view = self.get(name)?;
+        let whole = &self.sources[self.tensors[self.by_name[name]].source].bytes;
+        let usable = view.dtype == Dtype::F32
+            && cfg!(target_endian = "little")
+            && view.bytes.as_ptr().cast::<f32>().is_aligned();
+        usable.then(|| whole.slice_ref(view.bytes))
     }
 
     /// Shape and elements as f64 (from F32, F16, BF16 or F64).
@@ -410,12 +408,12 @@ impl Tensors {
 
 fn open_source(path: &Path) -> Result<(Source, Vec<TensorInfo>)> {
     let file = MappedFile::open(path)?;
-    let parsed = header::parse(file.bytes()).map_err(|problem| Error::Header {
+    let parsed = header::parse(file.as_ref()).map_err(|problem| Error::Header {
         path: path.to_path_buf(),
         problem,
     })?;
     let source = Source {
-        bytes: Bytes::Mapped(file),
+        bytes: Bytes::from_owner(file),
         data_start: parsed.data_start,
         metadata: parsed.metadata,
     };

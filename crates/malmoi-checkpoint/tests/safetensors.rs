@@ -388,6 +388,36 @@ fn a_mapped_file_can_be_replaced_while_it_is_read() {
 }
 
 #[test]
+fn shared_elements_outlive_the_checkpoint_and_are_refused_where_they_are_not_aligned() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.safetensors");
+    let tensors = [
+        NamedTensor::new("a", &[2], vec![1.0f32, -2.5]),
+        NamedTensor::new("half", &[1], vec![bf16::from_f32(3.0)]),
+    ];
+    write_safetensors(&path, &tensors, &[]).unwrap();
+    let shared = {
+        let file = Tensors::open(&path).unwrap();
+        assert_eq!(file.shared_f32("half"), None);
+        assert_eq!(file.shared_f32("no such"), None);
+        file.shared_f32("a").expect("aligned")
+    };
+    let expected: Vec<u8> = [1.0f32, -2.5]
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
+    assert_eq!(shared[..], expected[..]);
+
+    // A byte before the elements moves them off every boundary of four.
+    let header = r#"{"skip":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"F32","shape":[1],"data_offsets":[1,5]}}"#;
+    let odd = format!("{header:<width$}", width = header.len().next_multiple_of(8));
+    fs::write(&path, file_with(&odd, &[7, 0, 0, 128, 63])).unwrap();
+    let file = Tensors::open(&path).unwrap();
+    assert_eq!(file.shared_f32("a"), None);
+    assert_eq!(file.to_f32("a").unwrap().1, [1.0]);
+}
+
+#[test]
 fn renaming_refuses_two_tensors_of_one_name() {
     let bytes = to_safetensors_bytes(
         &[

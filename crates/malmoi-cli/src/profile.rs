@@ -33,8 +33,8 @@ impl ProfileArguments {
         }
     }
 
-    /// Shows what was recorded.
-    pub fn finish(&self, arithmetic: Arithmetic) -> Result<()> {
+    /// Shows what was recorded. `precision`, as configurations and `--precision` spell it, chooses the roof of the arithmetic.
+    pub fn finish(&self, precision: &str) -> Result<()> {
         if !self.profile && self.trace.is_none() {
             return Ok(());
         }
@@ -47,6 +47,7 @@ impl ProfileArguments {
             // Before the probe's own buffers count.
             let resident = peak_rss_mib() << 20;
             let machine = Machine::measure();
+            let arithmetic = Arithmetic::named(precision).unwrap_or(Arithmetic::F32);
             for line in lines(&summarise(&recording, &machine, arithmetic, resident)) {
                 eprintln!("{line}");
             }

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use malmoi_checkpoint::{ConfigError, Tensors};
 use malmoi_nn::bridge::LeafGradients;
 use malmoi_nn::ops::Projection;
-use malmoi_nn::parameters::{self, Mode, ParameterInfo};
+use malmoi_nn::parameters::{self, Mode, ParameterInfo, ParameterValues};
 use malmoi_nn::{PackedBatch, Pass, Stack};
 use serde_json::Value;
 
@@ -238,7 +238,7 @@ pub(crate) trait Parameters {
     fn fill(
         self: Box<Self>,
         mode: Mode,
-        source: &mut dyn FnMut(&ParameterInfo) -> Option<Vec<f32>>,
+        source: &mut dyn FnMut(&ParameterInfo) -> Option<ParameterValues>,
     ) -> Option<Box<dyn Network>>;
     /// The same values without a graph.
     fn plain(&self) -> Box<dyn Network>;
@@ -269,7 +269,7 @@ impl<M: Module + Network + 'static> Parameters for M {
     fn fill(
         self: Box<Self>,
         mode: Mode,
-        source: &mut dyn FnMut(&ParameterInfo) -> Option<Vec<f32>>,
+        source: &mut dyn FnMut(&ParameterInfo) -> Option<ParameterValues>,
     ) -> Option<Box<dyn Network>> {
         let filled = parameters::fill(*self, mode, |info| source(info).ok_or(()));
         Some(Box::new(filled.ok()?))

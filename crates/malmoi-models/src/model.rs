@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::tensor::Tensor;
 use malmoi_checkpoint::{AcceptNames, ModelDirectory, Tensors, match_names};
-use malmoi_nn::parameters::{Mode, ParameterInfo};
+use malmoi_nn::parameters::{Mode, ParameterInfo, ParameterValues};
 use malmoi_nn::weights::WeightCache;
 use malmoi_nn::{BatchError, Key, KvCache, Memory, PackedBatch, Pass, Purpose, bridge, host, ops};
 use serde_json::Value;
@@ -193,19 +193,28 @@ impl Model {
         };
         match_names(&expected, &tensors, &redundant, accept)?;
         let config = model.config.clone();
+        // An encoder is ready at once when it reads its weights where the file is mapped. A decoder reads all of them for every token, and
+        // small pages cost it 5 %; training would copy every parameter at its first update and hold the file besides.
+        let mapped = options.mode == Mode::Inference && config.direction() == Direction::Encoder;
         // Packed tensors are read for each of their parts; the file is mapped, so that costs a conversion and no reading.
         model.fill(options.mode, |info| {
             let place = table.place(info);
-            if tensors.contains(&place.name) {
-                let (_, published) = tensors.to_f32(&place.name)?;
-                Ok(if place.part == names::Part::Whole {
-                    published
-                } else {
-                    names::gather(info, place.part, &published)
-                })
-            } else {
-                Ok(initial_values(&config, options.seed, info))
+            if !tensors.contains(&place.name) {
+                return Ok(initial_values(&config, options.seed, info).into());
             }
+            let whole = place.part == names::Part::Whole;
+            if whole
+                && mapped
+                && let Some(bytes) = tensors.shared_f32(&place.name)
+            {
+                return Ok(ParameterValues::Shared(bytes));
+            }
+            let (_, published) = tensors.to_f32(&place.name)?;
+            Ok::<ParameterValues, ModelError>(if whole {
+                published.into()
+            } else {
+                names::gather(info, place.part, &published).into()
+            })
         })
     }
 
@@ -266,14 +275,15 @@ impl Model {
     ///
     /// # Errors
     /// The first error of `source`.
-    pub fn fill<E>(
+    pub fn fill<V: Into<ParameterValues>, E>(
         self,
         mode: Mode,
-        mut source: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
+        mut source: impl FnMut(&ParameterInfo) -> Result<V, E>,
     ) -> Result<Self, E> {
         let mut error = None;
         let filled = self.net.fill(mode, &mut |info| {
-            source(info).map_err(|e| error = Some(e)).ok()
+            let values = source(info).map_err(|e| error = Some(e)).ok()?;
+            Some(values.into())
         });
         match (filled, error) {
             (Some(net), _) => Ok(Self { net, mode, ..self }),

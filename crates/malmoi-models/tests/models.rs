@@ -228,6 +228,31 @@ fn what_is_saved_opens_again_bit_for_bit() {
 }
 
 #[test]
+fn changing_a_model_leaves_its_mapped_file_as_it_was() {
+    for (json, head) in all() {
+        let (_keep, path) = temporary();
+        let original = model(&json, head);
+        original
+            .save(&path, &SaveOptions::default())
+            .expect("saved");
+        let open = || Model::open(&path, &OpenOptions::default()).expect("opened");
+        let changed = open().update(|_, values| values.iter_mut().for_each(|x| *x += 1.0));
+        let mut changes = 0;
+        let mut before = Vec::new();
+        original.read(|_, values| before.push(values.to_vec()));
+        let mut before = before.into_iter();
+        changed.read(|info, values| {
+            let old = before.next().expect("as many parameters");
+            let moved = values.iter().zip(&old).all(|(new, old)| *new == old + 1.0);
+            assert!(moved, "{json} {head:?} {}", info.name);
+            changes += values.len();
+        });
+        assert!(changes > 0);
+        assert_eq!(open().published_tensors(), original.published_tensors());
+    }
+}
+
+#[test]
 fn a_sequence_does_not_feel_its_neighbours_in_the_pack() {
     for json in everything() {
         let model = model(&json, Head::None);

@@ -1,6 +1,6 @@
 //! Values in and out of tensors, as plain vectors.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
 use malmoi_kernels::mixed::{bf16, to_f32};
 
 /// A tensor of the given shape on the CPU device, without copying.
@@ -9,6 +9,19 @@ use malmoi_kernels::mixed::{bf16, to_f32};
 /// When `data` does not fill `shape`.
 pub fn tensor<const D: usize>(data: Vec<f32>, shape: [usize; D]) -> Tensor<D> {
     Tensor::from_data(TensorData::new(data, shape), &Device::flex())
+}
+
+/// A tensor of the given shape on the CPU device over f32 bytes that others may hold as well. Whoever changes it gets a copy.
+///
+/// # Panics
+/// When `bytes` does not fill `shape` or is not aligned.
+pub fn shared_tensor<const D: usize>(bytes: bytes::Bytes, shape: [usize; D]) -> Tensor<D> {
+    assert!(bytes.as_ptr().cast::<f32>().is_aligned(), "aligned values");
+    let shared = Bytes::from_shared(bytes, AllocationProperty::File);
+    Tensor::from_data(
+        TensorData::from_bytes(shared, shape, DType::F32),
+        &Device::flex(),
+    )
 }
 
 /// The values of a tensor in row-major order; not copied when nothing else holds the tensor.

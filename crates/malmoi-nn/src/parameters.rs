@@ -6,6 +6,7 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
+use bytes::Bytes;
 
 use crate::bridge::LeafGradients;
 use crate::{host, weights};
@@ -28,6 +29,31 @@ impl ParameterInfo {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// The values of a parameter, row-major.
+#[derive(Clone, Debug)]
+pub enum ParameterValues {
+    /// Values of its own.
+    Owned(Vec<f32>),
+    /// Values in the machine's byte order that others may hold as well, such as a part of a mapped file: nothing is copied until the
+    /// parameter changes. Aligned to four bytes.
+    Shared(Bytes),
+}
+
+impl ParameterValues {
+    fn len(&self) -> usize {
+        match self {
+            Self::Owned(values) => values.len(),
+            Self::Shared(bytes) => bytes.len() / size_of::<f32>(),
+        }
+    }
+}
+
+impl From<Vec<f32>> for ParameterValues {
+    fn from(values: Vec<f32>) -> Self {
+        Self::Owned(values)
     }
 }
 
@@ -57,7 +83,7 @@ pub fn list<M: Module>(module: &M) -> Vec<ParameterInfo> {
 pub fn fill<M: Module, E>(
     module: M,
     mode: Mode,
-    source: impl FnMut(&ParameterInfo) -> Result<Vec<f32>, E>,
+    source: impl FnMut(&ParameterInfo) -> Result<ParameterValues, E>,
 ) -> Result<M, E> {
     weights::parameters_change();
     let mut mapper = Fill {
@@ -168,7 +194,7 @@ struct Fill<F, E> {
     error: Option<E>,
 }
 
-impl<F: FnMut(&ParameterInfo) -> Result<Vec<f32>, E>, E> ModuleMapper for Fill<F, E> {
+impl<F: FnMut(&ParameterInfo) -> Result<ParameterValues, E>, E> ModuleMapper for Fill<F, E> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_owned());
     }
@@ -199,7 +225,10 @@ impl<F: FnMut(&ParameterInfo) -> Result<Vec<f32>, E>, E> ModuleMapper for Fill<F
                     info.name,
                     info.shape
                 );
-                let tensor = host::tensor(values, shape);
+                let tensor = match values {
+                    ParameterValues::Owned(values) => host::tensor(values, shape),
+                    ParameterValues::Shared(bytes) => host::shared_tensor(bytes, shape),
+                };
                 let tensor = match self.mode {
                     Mode::Inference => tensor,
                     Mode::Training => tensor.autodiff().require_grad(),

@@ -1,5 +1,8 @@
 //! What a run spent its time on, next to the machine's roofs.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
 use malmoi_kernels::probe::Arithmetic;
 use malmoi_kernels::profile::{Cost, Direction, Recording};
 use serde::Serialize;
@@ -8,14 +11,14 @@ use serde_json::{Value, json};
 use crate::machine::Machine;
 use crate::predict::Bound;
 
-/// All runs of an operation on operands of one shape.
+/// All runs of an operation on operands of one shape, but for its first size: the tokens of a packed batch differ from step to step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
     /// Name of the operation.
     pub name: &'static str,
     /// `forward`, `backward`, `update`.
     pub direction: &'static str,
-    /// Its sizes.
+    /// Its sizes; the first one as a range, `1160..1471x256`, where it differed.
     pub shape: String,
     /// How often it ran.
     pub calls: u64,
@@ -38,9 +41,9 @@ pub struct Row {
 pub struct Profile {
     /// Operations, the longest first.
     pub rows: Vec<Row>,
-    /// Seconds that were recorded.
+    /// Seconds from the beginning of the first operation to the end of the last one: preparing the data does not count.
     pub seconds: f64,
-    /// Seconds in no operation.
+    /// Seconds among them in no operation.
     pub other_seconds: f64,
     /// Operations that ran after the record was full.
     pub dropped: u64,
@@ -54,53 +57,56 @@ pub fn summarise(
     arithmetic: Arithmetic,
     resident: u64,
 ) -> Profile {
-    // A record that was full covers the time up to its last event.
-    let seconds = if recording.dropped > 0 {
-        let end = recording.events.last();
-        end.map_or(0.0, |event| event.start + event.seconds)
-    } else {
-        recording.seconds
-    };
-    let mut sums: std::collections::BTreeMap<(&str, Direction, &str), (Row, f64)> =
-        std::collections::BTreeMap::new();
+    let start = recording.events.iter().map(|event| event.start);
+    let start = start.fold(f64::INFINITY, f64::min);
+    let end = recording.events.last();
+    let seconds = end.map_or(0.0, |event| event.start + event.seconds - start);
+    let mut sums: BTreeMap<(&str, Direction, &str, bool), Sum> = BTreeMap::new();
     let mut inside = 0.0;
     for event in &recording.events {
         let label = &event.label;
-        let least = least(&label.cost, machine, arithmetic, resident);
+        let (first, rest) = first_size(&label.shape);
+        let (least, bound) = least(&label.cost, machine, arithmetic, resident);
         inside += event.seconds;
-        let (row, sum) = sums
-            .entry((label.name, label.direction, &label.shape))
-            .or_insert_with(|| {
-                let row = Row {
-                    name: label.name,
-                    direction: label.direction.name(),
-                    shape: label.shape.clone(),
-                    calls: 0,
-                    seconds: 0.0,
-                    share: 0.0,
-                    flops_per_second: 0.0,
-                    bytes_per_second: 0.0,
-                    roof_share: None,
-                    bound: least.1.clone(),
-                };
-                (row, 0.0)
+        let sum = sums
+            .entry((label.name, label.direction, rest, first.is_some()))
+            .or_insert_with(|| Sum {
+                sizes: first.unwrap_or(0)..=first.unwrap_or(0),
+                calls: 0,
+                seconds: 0.0,
+                cost: Cost::default(),
+                least: 0.0,
+                bound,
             });
-        row.calls += 1;
-        row.seconds += event.seconds;
-        // Rates hold the totals until all events are in.
-        row.flops_per_second += label.cost.flops as f64;
-        row.bytes_per_second += label.cost.bytes as f64;
-        *sum += least.0;
+        if let Some(size) = first {
+            sum.sizes = size.min(*sum.sizes.start())..=size.max(*sum.sizes.end());
+        }
+        sum.calls += 1;
+        sum.seconds += event.seconds;
+        sum.cost = sum.cost + label.cost;
+        sum.least += least;
     }
     let mut rows: Vec<Row> = sums
-        .into_values()
-        .map(|(mut row, least)| {
-            let time = row.seconds.max(f64::MIN_POSITIVE);
-            row.share = row.seconds / seconds.max(f64::MIN_POSITIVE);
-            row.flops_per_second /= time;
-            row.bytes_per_second /= time;
-            row.roof_share = (least > 0.0).then_some(least / time);
-            row
+        .into_iter()
+        .map(|((name, direction, rest, sized), sum)| {
+            let time = sum.seconds.max(f64::MIN_POSITIVE);
+            let (smallest, largest) = (sum.sizes.start(), sum.sizes.end());
+            Row {
+                name,
+                direction: direction.name(),
+                shape: match sized {
+                    false => rest.to_owned(),
+                    true if smallest == largest => format!("{smallest}{rest}"),
+                    true => format!("{smallest}..{largest}{rest}"),
+                },
+                calls: sum.calls,
+                seconds: sum.seconds,
+                share: sum.seconds / seconds.max(f64::MIN_POSITIVE),
+                flops_per_second: sum.cost.flops as f64 / time,
+                bytes_per_second: sum.cost.bytes as f64 / time,
+                roof_share: (sum.least > 0.0).then_some(sum.least / time),
+                bound: sum.bound,
+            }
         })
         .collect();
     rows.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
@@ -110,6 +116,26 @@ pub fn summarise(
         other_seconds: (seconds - inside).max(0.0),
         dropped: recording.dropped,
     }
+}
+
+/// What all runs of an operation add up to.
+struct Sum {
+    /// Smallest and largest first size.
+    sizes: RangeInclusive<u64>,
+    calls: u64,
+    seconds: f64,
+    cost: Cost,
+    /// Least seconds.
+    least: f64,
+    bound: Bound,
+}
+
+/// The first size of the first of several, and what follows it: `64x256, 8x256` is 64 and `x256, 8x256`. A shape of a single size has none.
+fn first_size(shape: &str) -> (Option<u64>, &str) {
+    let split = shape
+        .split_once('x')
+        .and_then(|(first, _)| Some((first.parse().ok()?, &shape[first.len()..])));
+    split.map_or((None, shape), |(first, rest)| (Some(first), rest))
 }
 
 /// Least seconds of an operation, and what it waits for.
@@ -182,7 +208,7 @@ mod tests {
                 event("Linear", 0.0, 0.2, 10_000_000_000, 1000),
                 event("Norm", 0.2, 0.1, 0, 500_000_000),
                 event("Linear", 0.3, 0.2, 10_000_000_000, 1000),
-                event("Other", 0.5, 0.1, 0, 0),
+                event("Other", 0.6, 0.1, 0, 0),
             ],
             seconds: 0.8,
             dropped: 0,
@@ -197,7 +223,7 @@ mod tests {
         assert_eq!((linear.name, linear.calls), ("Linear", 2));
         assert!((linear.flops_per_second - 50e9).abs() < 1.0);
         assert!((linear.roof_share.expect("known") - 0.5).abs() < 1e-9);
-        assert!((linear.share - 0.5).abs() < 1e-9);
+        assert!((linear.share - 0.4 / 0.7).abs() < 1e-9);
         assert_eq!(linear.bound, Bound::Compute);
         let norm = profile
             .rows
@@ -212,7 +238,35 @@ mod tests {
             .find(|row| row.name == "Other")
             .expect("there");
         assert_eq!(other.roof_share, None);
-        assert!((profile.other_seconds - 0.2).abs() < 1e-9);
+        assert!((profile.other_seconds - 0.1).abs() < 1e-9);
+    }
+
+    #[test]
+    fn batches_of_different_lengths_are_one_row() {
+        let mut recording = recording();
+        for (at, shape) in ["9x3, 5x3", "2x3", "7x3", "2x4"].into_iter().enumerate() {
+            recording.events[at].label.shape = shape.into();
+            recording.events[at].label.name = "Linear";
+        }
+        let profile = summarise(&recording, &machine(), Arithmetic::F32, 1 << 30);
+        let mut shapes: Vec<(&str, u64)> = profile
+            .rows
+            .iter()
+            .map(|row| (row.shape.as_str(), row.calls))
+            .collect();
+        shapes.sort_unstable();
+        assert_eq!(shapes, [("2..7x3", 2), ("2x4", 1), ("9x3, 5x3", 1)]);
+    }
+
+    #[test]
+    fn what_lies_before_the_first_operation_does_not_count() {
+        let mut recording = recording();
+        for event in &mut recording.events {
+            event.start += 5.0;
+        }
+        let profile = summarise(&recording, &machine(), Arithmetic::F32, 1 << 30);
+        assert!((profile.seconds - 0.7).abs() < 1e-9);
+        assert!((profile.other_seconds - 0.1).abs() < 1e-9);
     }
 
     #[test]
@@ -238,7 +292,7 @@ mod tests {
         recording.dropped = 5;
         recording.seconds = 100.0;
         assert!(
-            (summarise(&recording, &machine(), Arithmetic::F32, 1 << 30).seconds - 0.6).abs()
+            (summarise(&recording, &machine(), Arithmetic::F32, 1 << 30).seconds - 0.7).abs()
                 < 1e-9
         );
     }

@@ -77,7 +77,7 @@ impl Bench {
             Failure::from_error(code, &error)
         })?;
         spinner.finish_and_clear();
-        self.profile.finish(precision)?;
+        self.profile.finish(&self.precision)?;
         if self.json {
             return output::json(&measured);
         }

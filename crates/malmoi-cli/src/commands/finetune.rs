@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use malmoi_kernels::probe::Arithmetic;
 use malmoi_tasks::TaskSpec;
 use malmoi_tasks::charts::Curves;
 use malmoi_train::finetune::{self, FinetuneConfig, SweepSection};
@@ -345,14 +344,14 @@ impl<T: TaskArguments + Args> Run<T> {
         self.profile.start();
         if config.sweep.is_some() {
             several(&config, &options, global)?;
-            return self.profile.finish(Arithmetic::F32);
+            return self.profile.finish(&config.train.precision);
         }
         let mut watcher = Watcher::new(global.quiet);
         let summary = finetune::run(&config, &options, &mut |event: &Event<'_>| {
             watcher.event(event)
         })?;
         watcher.finish();
-        self.profile.finish(Arithmetic::F32)?;
+        self.profile.finish(&config.train.precision)?;
         draw_curves(&self.out)?;
         conclude(&summary)
     }

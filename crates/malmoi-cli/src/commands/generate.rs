@@ -6,7 +6,6 @@ use malmoi_infer::beam::BeamOptions;
 use malmoi_infer::generate::{FinishReason, Flow, GenerateOptions};
 use malmoi_infer::pipeline::Continuation;
 use malmoi_infer::sampling::SamplingSettings;
-use malmoi_kernels::probe::Arithmetic;
 use serde_json::{Value, json};
 
 use crate::arguments::{Global, ModelArguments};
@@ -120,7 +119,7 @@ impl Generate {
         self.profile.start();
         if self.num_beams > 1 {
             self.beams(&pipeline, &prompts, &ids, end_ids)?;
-            return self.profile.finish(Arithmetic::F32);
+            return self.profile.finish("f32");
         }
         let options = GenerateOptions {
             max_new_tokens: self.max_new_tokens,
@@ -169,7 +168,7 @@ impl Generate {
                 output::line(format!("{}{}", lead(index), text.text))?;
             }
         }
-        self.profile.finish(Arithmetic::F32)?;
+        self.profile.finish("f32")?;
         if interrupt::requested() {
             return Err(Failure::Said(INTERRUPTED));
         }

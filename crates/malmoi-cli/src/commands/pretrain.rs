@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use malmoi_kernels::probe::Arithmetic;
 use malmoi_train::config::PretrainConfig;
 use malmoi_train::pretrain::{self, Event, RunOptions, Silent, StopReason};
 
@@ -97,7 +96,7 @@ pub fn train(
         watcher.event(event)
     })?;
     watcher.finish();
-    profile.finish(Arithmetic::F32)?;
+    profile.finish(&config.train.precision)?;
     output::line(format!(
         "{}: {} of {} steps, {} tokens in {:.0} s ({:.1} ms a step)",
         summary.reason.describe(),
