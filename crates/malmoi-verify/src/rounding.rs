@@ -21,8 +21,13 @@
 //! for embedding, head and loss. A loss is a difference of logits, so that is relative to the logits.
 //!
 //! ReLU's derivative jumps at zero, which no first order describes: a unit that rounding carries across gains or loses one token's term
-//! in the gradients behind it. Such a term is a part of the largest elements, so that those gradients may be off by [`JUMP`] of
-//! the largest in few places; 85 % of them keep to the bound above.
+//! in the gradients behind it. Where one token makes up an element, that is the whole element, so that those gradients may be off by
+//! [`JUMP`] of the largest in few places. Pre-activations are off by some `√s · u`, 3 % of their size, so that about 2 % of all pairs of a
+//! unit and a token cross zero; with a dozen tokens a batch that is a fifth of the units, and a unit is a whole row of the gradient. Of the
+//! other rows the errors are as above; 85 % of all elements then keep to [`MOST_BESIDE_JUMPS`], which 99.6 % of normal errors do, and 15 %
+//! are left to the rows that jumped. In a head there is one token a text, and what a unit of it gains or loses goes into every gradient
+//! behind: of those only [`JUMP`] is asked, and of their norms [`HEAD_JUMP`]. Of the units a half is active, and each carries as much as
+//! another; when 2 % of all cross zero, `√(2 % / 50 %)` of the norm goes with them, 20 %, doubled for chance.
 //!
 //! A gradient of which `2^16 · f32_dev` is more than [`LINEAR`] of the largest element is beyond any first order (softmaxes of scores that
 //! nothing divides, in T5 with random weights): of it only the size is compared.
@@ -59,8 +64,14 @@ const MANY: usize = 256;
 /// feed-forward layer's two outputs, and as many weights.
 const ROUNDINGS: usize = 16;
 
+/// What the norm of a gradient may be off by, relative to it, behind a head whose derivative jumps.
+const HEAD_JUMP: f64 = 0.4;
+
+/// What 85 % of the elements must stay within where a derivative jumps.
+const MOST_BESIDE_JUMPS: f64 = 1.0;
+
 /// What one token's term may be of the largest element of a gradient.
-const JUMP: f64 = 0.5;
+const JUMP: f64 = 1.0;
 
 /// Share of the largest element up to which deviations add up. Measured on fresh fixtures: up to here the rules hold, at twice as much
 /// errors are five times what they should be.
@@ -68,6 +79,17 @@ const LINEAR: f64 = 0.125;
 
 /// `|m̂| / √v̂` of three steps exceeds 1 by less than this (Cauchy and Schwarz on the averages' weights).
 const ADAM: f64 = 1.01;
+
+/// Where the derivative of an activation jumps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Jumps {
+    /// Nowhere: no ReLU.
+    Nowhere,
+    /// In the feed-forward layers.
+    Layers,
+    /// In the head, before everything else on the way back.
+    Head,
+}
 
 /// The rules for one model.
 #[derive(Debug, Clone, Copy)]
@@ -78,13 +100,13 @@ pub struct Bf16 {
     logits: f64,
     /// Relative deviation of gradients.
     gradients: f64,
-    /// Whether the activation's derivative jumps.
-    jumps: bool,
+    /// Where an activation's derivative jumps.
+    jumps: Jumps,
 }
 
 impl Bf16 {
-    /// For a model with this many layers, those of an encoder in front counted; `jumps` where the activation is ReLU.
-    pub fn new(fixture: &Fixture, n_layers: usize, jumps: bool) -> Self {
+    /// For a model with this many layers, those of an encoder in front counted.
+    pub fn new(fixture: &Fixture, n_layers: usize, jumps: Jumps) -> Self {
         let largest = |part: &str, of: &dyn Fn(&TensorSpec) -> f64| {
             let specs = fixture.specs_named(|name| name.contains(part));
             specs.map(of).fold(0.0, f64::max)
@@ -121,8 +143,11 @@ impl Bf16 {
             tolerance.atol = tolerance.atol.max(self.by_depth * scale);
         }
         if name.contains(".grad.") {
-            if self.jumps {
+            if self.jumps != Jumps::Nowhere {
                 tolerance.atol = tolerance.atol.max(JUMP * scale);
+                tolerance.atol_90_percent = (tolerance.atol_90_percent)
+                    .filter(|_| self.jumps == Jumps::Layers)
+                    .map(|_| MOST_BESIDE_JUMPS * dev);
             }
             if dev > LINEAR * scale {
                 tolerance.atol = LARGEST * (dev + scale);
@@ -131,6 +156,9 @@ impl Bf16 {
         }
         if name.ends_with("grad_norms") {
             tolerance.rtol = tolerance.rtol.max(self.gradients);
+            if self.jumps == Jumps::Head {
+                tolerance.rtol = tolerance.rtol.max(HEAD_JUMP);
+            }
             tolerance.atol_90_percent = None;
         }
         if let Some((case, _)) = name.split_once(".adamw.") {

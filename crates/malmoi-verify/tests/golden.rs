@@ -197,23 +197,20 @@ fn verify_in_bf16(dir: &Path) -> FixtureReport {
 
 #[test]
 fn models_in_bf16_agree_within_what_the_format_allows() {
-    for name in [
-        "bert-masked-lm",
-        "gpt2-lm",
-        "llama-lm",
-        "t5-v1_0",
-        "bart",
-        "albert-masked-lm",
-        "electra-discriminator",
-        "modernbert-masked-lm",
-        "openai-gpt-double-heads",
-    ] {
-        let report = verify_in_bf16(&golden_dir().join(name));
+    let mut models = 0;
+    for entry in fs::read_dir(golden_dir()).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.join("cases.json").is_file() || !path.join("model.safetensors").is_file() {
+            continue;
+        }
+        let report = verify_in_bf16(&path);
         assert_eq!(report.verdict(), Verdict::Ok, "{report}");
         // The tolerances of f32 would not do: bf16 was computed.
         let worst = report.worst.as_ref().expect("compared");
         assert!(worst.value > 0.1, "{report}");
+        models += 1;
     }
+    assert!(models >= 20, "{models} models");
     // What has no model is compared as ever.
     let report = verify_in_bf16(&golden_dir().join("optimizers"));
     assert_eq!(report.verdict(), Verdict::Ok, "{report}");
@@ -244,6 +241,14 @@ fn a_weight_a_tenth_too_large_is_found_in_bf16_as_well() {
         ("bert-masked-lm", "cls.predictions.transform.dense.weight"),
         ("gpt2-lm", "transformer.h.0.attn.c_attn.weight"),
         ("gpt2-lm", "transformer.h.1.mlp.c_proj.weight"),
+        (
+            "distilbert-sequence-classification",
+            "distilbert.transformer.layer.0.ffn.lin1.weight",
+        ),
+        (
+            "t5-token-classification",
+            "transformer.encoder.block.1.layer.0.SelfAttention.v.weight",
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let copy = copy_of(fixture, folder.path());

@@ -11,7 +11,7 @@ use std::path::Path;
 use malmoi_models::{Head, Mode, Model, ModelConfig, ModelError, OpenOptions};
 
 use crate::report::CaseOutcome;
-use crate::rounding::Bf16;
+use crate::rounding::{Bf16, Jumps};
 use crate::values::Fields;
 use crate::{Fixture, FixtureError, FixtureReport, Options, Precision};
 
@@ -69,7 +69,7 @@ pub fn check(dir: &Path, fixture: &Fixture, options: &Options) -> FixtureReport 
     };
     let (config, head) = (model.config().clone(), model.head());
     let rounded = (options.precision == Precision::Bf16).then(|| {
-        let rounding = Bf16::new(fixture, depth(&config, head), has_relu(&config, head));
+        let rounding = Bf16::new(fixture, depth(&config, head), jumps(&config, head));
         fixture.in_bf16(rounding)
     });
     let fixture = rounded.as_ref().unwrap_or(fixture);
@@ -118,11 +118,15 @@ fn depth(config: &ModelConfig, head: Head) -> usize {
         .sum()
 }
 
-/// Whether the configuration names ReLU, plain or as a gate.
-fn has_relu(config: &ModelConfig, head: Head) -> bool {
+/// Where ReLU is: the configuration names that of the layers, plain or as a gate, and DistilBERT's head for classes of texts has one.
+fn jumps(config: &ModelConfig, head: Head) -> Jumps {
     let json = config.to_json(head);
-    let values = json.as_object().into_iter().flatten();
-    values
-        .filter_map(|(_, value)| value.as_str())
-        .any(|value| value == "relu" || value == "gated-relu")
+    let mut values = json.as_object().into_iter().flatten();
+    if json["model_type"] == "distilbert" && head == Head::SequenceClassification {
+        Jumps::Head
+    } else if values.any(|(_, value)| value == "relu" || value == "gated-relu") {
+        Jumps::Layers
+    } else {
+        Jumps::Nowhere
+    }
 }
