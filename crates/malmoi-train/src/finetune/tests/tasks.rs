@@ -367,7 +367,7 @@ fn a_head_for_other_labels_begins_anew_and_one_for_the_same_keeps_their_order() 
         found
     };
     let tuned = |model: &Path, rows: &Path, out: &str, sets: &[&str]| {
-        // No step changes anything that can be seen.
+        // No step changes anything that can be seen; another seed draws other initial values.
         let sets = [&["train.steps=1", "optimizer.lr=1e-12"][..], sets].concat();
         let config = configured(model, rows, rows, &sets).unwrap();
         warnings(&config, dir.path().join(out))
@@ -386,7 +386,7 @@ fn a_head_for_other_labels_begins_anew_and_one_for_the_same_keeps_their_order() 
     // Another number of labels, and as many others.
     for (out, names) in [("two", &["a", "b"][..]), ("others", &["a", "b", "c"])] {
         let rows = labelled("rows.tsv", names);
-        let warned = tuned(&first, &rows, out, &[]);
+        let warned = tuned(&first, &rows, out, &["seed=7"]);
         assert!(warned.contains("other labels (maybe, no, yes)"), "{warned}");
         assert_eq!(labels(out), names);
         assert_ne!(classifier(out)[..64], classifier("three")[..64]);
@@ -399,7 +399,7 @@ fn a_head_for_other_labels_begins_anew_and_one_for_the_same_keeps_their_order() 
     config["id2label"] = json!({"0": "yes", "1": "no", "2": "maybe"});
     config["label2id"] = json!({"yes": 0, "no": 1, "maybe": 2});
     malmoi_checkpoint::write_json(&path, &config).unwrap();
-    assert_eq!(tuned(&first, &three, "same", &[]), "");
+    assert_eq!(tuned(&first, &three, "same", &["seed=7"]), "");
     assert_eq!(labels("same"), ["yes", "no", "maybe"]);
     for (a, b) in classifier("same").iter().zip(classifier("three")) {
         assert!((a - b).abs() < 1e-6, "{a} {b}");
