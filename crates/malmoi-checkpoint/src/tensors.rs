@@ -281,6 +281,18 @@ impl Tensors {
         Ok(self)
     }
 
+    /// The same tensors but for those of these names.
+    #[must_use]
+    pub fn without(mut self, names: &[String]) -> Self {
+        self.tensors
+            .retain(|entry| !names.contains(&entry.info.name));
+        let left = self.tensors.iter().enumerate();
+        self.by_name = left
+            .map(|(i, entry)| (entry.info.name.clone(), i))
+            .collect();
+        self
+    }
+
     /// Where the tensors come from, for messages.
     pub fn origin(&self) -> &str {
         &self.origin

@@ -1,9 +1,14 @@
 //! What can be written after `malmoi`.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 use malmoi_models::Precision;
+use malmoi_train::training::RunOptions;
+use toml::Value;
 
-use crate::commands;
+use crate::failure::{Failure, Result};
+use crate::{commands, interrupt, model};
 
 /// Pretrain, verify and use BERT and GPT models on a CPU.
 #[derive(Parser, Debug)]
@@ -47,6 +52,84 @@ pub struct ModelArguments {
     /// Arithmetic: f32, or bf16 (faster on processors with a tile unit)
     #[arg(long, value_name = "P", default_value = "f32")]
     pub precision: Precision,
+}
+
+/// Where a fine-tuning run starts, what it reads and where it goes.
+#[derive(Args, Debug, Clone)]
+pub struct RunArguments {
+    /// Pretrained model: a directory, a run, or a hub id
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Training data; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub train: Vec<PathBuf>,
+    /// Validation data
+    #[arg(long, value_name = "FILE")]
+    pub valid: Vec<PathBuf>,
+    /// Where the files are
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Folder of the run; `best` and `last` in it are model directories
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Continue the run in --out from its last checkpoint
+    #[arg(long)]
+    pub resume: bool,
+    /// Override a key of the recipe, such as optimizer.kind=lamb; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Arithmetic: f32, or bf16, which is faster on processors with a tile unit (default: f32)
+    #[arg(long, value_name = "P", help_heading = "Recipe")]
+    pub precision: Option<Precision>,
+}
+
+impl RunArguments {
+    /// These flags and those of the verb as keys of a recipe; --set comes last and wins.
+    pub fn overrides(
+        &self,
+        more: impl IntoIterator<Item = (&'static str, Option<Value>)>,
+        global: &Global,
+    ) -> Result<Vec<String>> {
+        let text = |path: &PathBuf| Value::String(path.display().to_string());
+        let list = |paths: &[PathBuf]| {
+            (!paths.is_empty()).then(|| Value::Array(paths.iter().map(text).collect()))
+        };
+        let model = self
+            .model
+            .as_deref()
+            .map(|model| model::directory(model, global));
+        let own = [
+            ("model.path", model.transpose()?.as_ref().map(text)),
+            ("data.train", list(&self.train)),
+            ("data.valid", list(&self.valid)),
+            ("data.dir", self.data_dir.as_ref().map(text)),
+            (
+                "train.precision",
+                self.precision.map(|p| Value::String(p.to_string())),
+            ),
+        ];
+        let flags = own
+            .into_iter()
+            .chain(more)
+            .filter_map(|(key, value)| Some(format!("{key}={}", value?)));
+        Ok(flags.chain(self.set.iter().cloned()).collect())
+    }
+
+    /// Refuses to resume a run that is not there.
+    pub fn options(&self) -> Result<RunOptions> {
+        if self.resume && !self.out.is_dir() {
+            return Err(Failure::input(format!(
+                "{}: there is no run to resume; start it without --resume",
+                self.out.display()
+            )));
+        }
+        Ok(RunOptions {
+            out: self.out.clone(),
+            resume: self.resume,
+            interrupt: Some(interrupt::graceful()),
+            time_limit: None,
+        })
+    }
 }
 
 /// Verbs that group others.

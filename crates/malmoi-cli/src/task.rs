@@ -53,6 +53,7 @@ impl TextFlags {
 
 /// Classification
 #[derive(Args, Debug, Clone)]
+#[command(mut_arg("both_orders", |arg| arg.conflicts_with("multi_label")))]
 pub struct ClassifyFlags {
     #[command(flatten)]
     columns: TextFlags,

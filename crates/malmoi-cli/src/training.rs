@@ -32,7 +32,8 @@ pub fn conclude(summary: &Summary) -> Result<()> {
         output::line(format!("validation: {}", describe(found)))?;
     }
     if let Some((step, value)) = summary.best {
-        output::line(format!("best: {value:.4} at step {step}"))?;
+        let metric = summary.metric.replace('_', " ");
+        output::line(format!("best: {metric} {value:.4} at step {step}"))?;
     }
     let best = summary.best_checkpoint.as_ref();
     if summary.reason != StopReason::Interrupted {

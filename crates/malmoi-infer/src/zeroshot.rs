@@ -34,7 +34,8 @@ pub fn run(
         .flat_map(|item| &item.choices)
         .map(|choice| (choice.prompt.as_str(), choice.continuation.as_str()))
         .collect();
-    let scored = pipeline.likelihoods(&texts, options, progress)?;
+    let scored = pipeline.likelihoods(&texts, options, progress);
+    let scored = scored.map_err(|error| named(error, items, |item| item.choices.len()))?;
     // All answers behind the same text, once each way of writing it: the context is shared.
     let alone: Vec<(&str, &str)> = items
         .iter()
@@ -43,6 +44,14 @@ pub fn run(
         .collect();
     let unconditional = pipeline.likelihoods(&alone, options, &mut |done| {
         progress(texts.len() + done);
+    });
+    let unconditional = unconditional.map_err(|error| {
+        let with = |item: &Item| {
+            item.unconditional
+                .as_ref()
+                .map_or(0, |_| item.choices.len())
+        };
+        named(error, items, with)
     })?;
     let (mut scored, mut unconditional) = (scored.iter(), unconditional.iter());
     let (mut truncated, mut without_first) = (0, 0);
@@ -66,4 +75,29 @@ pub fn run(
         truncated,
         without_first,
     })
+}
+
+/// The error of a text with the place of its question; each question has so many texts.
+fn named(error: InferError, items: &[Item], texts: impl Fn(&Item) -> usize) -> InferError {
+    let InferError::TextTooLong {
+        row,
+        tokens,
+        max_len,
+    } = error
+    else {
+        return error;
+    };
+    let mut behind = 0;
+    let item = items.iter().find(|item| {
+        behind += texts(item);
+        row <= behind
+    });
+    match item {
+        Some(item) => InferError::AnswerTooLong {
+            place: item.place.clone(),
+            tokens,
+            max_len,
+        },
+        None => error,
+    }
 }

@@ -30,7 +30,7 @@ pub use inputs::TaskTokens;
 pub use multilabel::MultiLabel;
 pub use pair::Pair;
 pub use qa::QuestionAnswering;
-pub use records::{Record, Records, collected, read_records, read_rows};
+pub use records::{Record, Records, collected, read_records, read_rows, read_stdin};
 pub use regress::Regress;
 pub use tag::Tag;
 pub use task::{

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use malmoi_text::{RowOptions, RowReader};
+use malmoi_text::{RowFormat, RowOptions, RowReader};
 use serde_json::Value;
 
 use crate::error::TaskError;
@@ -124,12 +124,32 @@ fn plain(value: &Value) -> Option<String> {
 /// # Errors
 /// [`TaskError::Text`] for a file that cannot be read or lacks a column.
 pub fn read_rows(path: &Path, columns: &[&str], encoding: &str) -> Result<Records, TaskError> {
+    let origin: Arc<str> = path.display().to_string().into();
+    rows_of(path, None, origin, columns, encoding)
+}
+
+/// The named columns of JSON lines that come through stdin, row by row.
+///
+/// # Errors
+/// Those of [`read_rows`].
+pub fn read_stdin(columns: &[&str]) -> Result<Records, TaskError> {
+    let (path, format) = (Path::new("/dev/stdin"), Some(RowFormat::Jsonl));
+    rows_of(path, format, "stdin".into(), columns, "utf-8")
+}
+
+fn rows_of(
+    path: &Path,
+    format: Option<RowFormat>,
+    origin: Arc<str>,
+    columns: &[&str],
+    encoding: &str,
+) -> Result<Records, TaskError> {
     let mut options = RowOptions {
+        format,
         columns: columns.iter().map(ToString::to_string).collect(),
         ..RowOptions::default()
     };
     options.read.encoding = Some(encoding.to_owned());
-    let origin: Arc<str> = path.display().to_string().into();
     let columns = options.columns.clone();
     let rows = RowReader::open(path, &options)?;
     Ok(Box::new(rows.map(move |row| {

@@ -27,8 +27,11 @@ pub fn truth_json(truth: &Truth, labels: &[String]) -> Value {
     }
 }
 
-/// Whether a prediction is not all right; never for tasks that have no right and wrong.
+/// Whether a prediction is not all right. A value is never quite right.
 fn is_wrong(task: &dyn Task, truth: &Truth, prediction: &Prediction, labels: &[String]) -> bool {
+    if matches!(truth, Truth::Value(_)) {
+        return true;
+    }
     if matches!(truth, Truth::Tags(tags) if tags.is_empty()) {
         return false;
     }
@@ -48,14 +51,23 @@ fn is_wrong(task: &dyn Task, truth: &Truth, prediction: &Prediction, labels: &[S
         .is_some_and(|right| right < 1.0)
 }
 
-/// The rows that a model got wrong: place, inputs, truth and prediction of each.
+/// How far a value is from the truth; 0 for what is no value.
+fn distance(truth: &Truth, prediction: &Prediction) -> f64 {
+    match (truth, prediction) {
+        (Truth::Value(truth), Prediction::Value(said)) => (truth - said).abs(),
+        _ => 0.0,
+    }
+}
+
+/// The rows that a model got wrong: place, inputs, truth and prediction of each, in their order; where the truth is a value, all rows, the one
+/// that is furthest off first.
 pub fn errors(
     task: &dyn Task,
     rows: &[(Record, Case)],
     predictions: &[Prediction],
     labels: &[String],
 ) -> Vec<Value> {
-    let mut errors = Vec::new();
+    let mut errors: Vec<(f64, Value)> = Vec::new();
     for ((record, case), prediction) in rows.iter().zip(predictions) {
         let Some(truth) = &case.truth else { continue };
         if !is_wrong(task, truth, prediction, labels) {
@@ -71,9 +83,10 @@ pub fn errors(
         }
         row.insert("truth".into(), truth_json(truth, labels));
         row.insert("prediction".into(), task.show(case, prediction, labels));
-        errors.push(Value::Object(row));
+        errors.push((distance(truth, prediction), Value::Object(row)));
     }
-    errors
+    errors.sort_by(|a, b| b.0.total_cmp(&a.0));
+    errors.into_iter().map(|(_, row)| row).collect()
 }
 
 /// What is odd about rows, a sentence a kind; `what` names the rows ("training").
@@ -95,4 +108,30 @@ pub fn oddities(cases: &[Case], what: &str) -> Vec<String> {
         )
     };
     odd.into_iter().map(describe).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Regress;
+
+    #[test]
+    fn values_are_listed_from_the_furthest_off() {
+        let row = |text: &str, truth: f64| {
+            let case = Case {
+                truth: Some(Truth::Value(truth)),
+                ..Case::default()
+            };
+            (Record::new(text, &[("text", text)]), case)
+        };
+        let rows = [row("near", 1.0), row("far", 2.0)];
+        let said = [1.5, 4.0].map(Prediction::Value);
+        let listed = errors(&Regress::default(), &rows, &said, &[]);
+        assert_eq!(listed.len(), 2);
+        assert_eq!(
+            (&listed[0]["place"], &listed[0]["truth"]),
+            (&json!("far"), &json!(2.0))
+        );
+        assert_eq!(listed[1]["prediction"]["value"], 1.5);
+    }
 }

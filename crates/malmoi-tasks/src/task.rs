@@ -84,6 +84,8 @@ pub enum Oddity {
     EmptyText,
     /// An `I-` tag that follows neither a `B-` nor an `I-` tag of its type.
     BrokenTags,
+    /// A tag that marks no entity and is not `O`, as parts of speech are.
+    OtherTags,
 }
 
 impl Oddity {
@@ -93,6 +95,9 @@ impl Oddity {
             Self::EmptyText => "have an empty text",
             Self::BrokenTags => {
                 "have an I- tag that continues no entity (it begins one in the default measure and none in the strict one)"
+            }
+            Self::OtherTags => {
+                "have a tag that is neither O nor B-, I-, E- or S- with a type; accuracy counts it, the measures of entities do not"
             }
         }
     }

@@ -106,15 +106,29 @@ pub enum TextError {
         message: String,
     },
     /// A column that the table does not have.
-    #[error("{}: no column {column:?}; the file has: {}", path.display(), found.join(", "))]
+    #[error(
+        "{}: {}no column {column:?}; {} has: {}",
+        path.display(),
+        line.map(|line| format!("line {line}: ")).unwrap_or_default(),
+        if line.is_some() { "the row" } else { "the file" },
+        found.join(", ")
+    )]
     NoColumn {
         /// The file.
         path: PathBuf,
+        /// Line of the row that lacks it, where rows have columns of their own (JSON lines).
+        line: Option<u64>,
         /// The missing column.
         column: String,
         /// The columns that exist.
         found: Vec<String>,
     },
+    /// A file whose name says no kind of table.
+    #[error(
+        "{}: unknown kind of table; expected a name that ends in .tsv, .csv or .jsonl (also .gz, .zst), or .parquet",
+        .0.display()
+    )]
+    UnknownTable(PathBuf),
     /// A corpus without a single document.
     #[error("the corpus is empty: no text in {}", .0.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
     EmptyCorpus(Vec<PathBuf>),

@@ -305,6 +305,20 @@ fn tables_are_read_by_column() {
             other => panic!("{other:?}"),
         }
     }
+    let lines = folder.file("wrong.jsonl", "{\"label\":1}\n{\"text\":\"a\"}\n");
+    let mut rows = RowReader::open(&lines, &wrong).unwrap();
+    assert!(rows.next_row().is_ok());
+    let message = rows.next_row().unwrap_err().to_string();
+    assert!(
+        message.ends_with("wrong.jsonl: line 2: no column \"label\"; the row has: text"),
+        "{message}"
+    );
+    let plain = folder.file("rows.txt", "a\n");
+    let message = RowReader::open(&plain, &wrong).err().unwrap().to_string();
+    assert!(
+        message.contains("rows.txt: unknown kind of table"),
+        "{message}"
+    );
     let first = |name: &str, text: &str| {
         let path = folder.file(name, text);
         let mut rows = RowReader::open(&path, &RowOptions::default())?;

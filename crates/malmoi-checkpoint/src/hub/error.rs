@@ -71,7 +71,9 @@ pub enum HubError {
         status: u16,
     },
     /// No connection.
-    #[error("{endpoint} can't be reached for `{id}`: {problem}; check the network and HF_ENDPOINT")]
+    #[error(
+        "{endpoint} can't be reached for `{id}`, and no directory has that name: {problem}; correct the name, or check the network and HF_ENDPOINT"
+    )]
     Unreachable {
         /// The model.
         id: String,

@@ -15,7 +15,7 @@ use crate::{model, output, progress};
 /// Vectors of sentences: correlation of cosines with scores, or retrieval
 #[derive(Args, Debug)]
 #[command(
-    after_help = "With --label-column, Spearman's and Pearson's correlation of the cosines with the scores. Without, each first text looks for its second one \
+    after_help = "With --label-column, Spearman's and Pearson's correlation of the cosines with the scores. Without, or with --positive, each first text looks for its second one \
                   among all second texts.\n\nExample:\n  malmoi eval embed --model malmoi-embed --data sts-valid.tsv --label-column score --json"
 )]
 pub struct EvalEmbed {
@@ -56,7 +56,7 @@ impl EvalEmbed {
             pair_column: column(self.columns.pair_column, "sentence2"),
             negative_column: None,
             label_column: self.columns.label_column,
-            positive: Vec::new(),
+            positive: self.columns.positive,
         };
         let spinner = progress::spinner(global.quiet, "measuring");
         let tokenizer = &pipeline.tokenizer;

@@ -55,8 +55,10 @@ enum Separator {
     /// Nothing: the file is one text
     File,
     /// Line ends
+    #[value(alias = "line")]
     Lines,
     /// Empty lines
+    #[value(alias = "blank-line")]
     Paragraphs,
 }
 

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use malmoi_infer::predict::{PredictOptions, predict};
 use malmoi_tasks::charts::ConfusionTable;
-use malmoi_tasks::{Case, Record, Truth, collected, report};
+use malmoi_tasks::{Case, OutputKind, Record, Truth, collected, report};
 use malmoi_train::finetune::score;
 use serde_json::{Map, json};
 
 use crate::arguments::{Global, ModelArguments};
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::task::TaskArguments;
 use crate::tuned::Tuned;
 use crate::{output, progress};
@@ -37,10 +37,10 @@ pub struct EvalTask<T: TaskArguments + Args> {
     /// Encoding of the file
     #[arg(long, value_name = "NAME", default_value = "utf-8")]
     encoding: String,
-    /// Write the confusion matrix: .svg for a picture, .json for numbers
+    /// Write the confusion matrix of classes, tags or choices: .svg for a picture, .json for numbers
     #[arg(long, value_name = "FILE")]
     confusion: Option<PathBuf>,
-    /// Write the rows that came out wrong, a JSON line each
+    /// Write the rows that came out wrong, a JSON line each (values: all rows, the furthest off first)
     #[arg(long, value_name = "FILE")]
     errors: Option<PathBuf>,
     /// Print JSON
@@ -52,6 +52,13 @@ impl<T: TaskArguments + Args> EvalTask<T> {
     pub fn run(self, global: &Global) -> Result<()> {
         let tuned = Tuned::open(&self.model, &self.task, self.max_len, global)?;
         let (task, labels) = (tuned.spec.task(), tuned.labels());
+        let with_classes = [OutputKind::Classes, OutputKind::Tags, OutputKind::Choice];
+        if self.confusion.is_some() && !with_classes.contains(&task.output()) {
+            return Err(Failure::input(format!(
+                "--confusion: the task {} does not choose one class of several, so there is no confusion matrix; leave it out",
+                task.name()
+            )));
+        }
         let records = collected(task.rows(&self.data, &self.encoding, true)?, &self.data)?;
         let encoder = tuned.encoder();
         let cases = records
@@ -75,7 +82,13 @@ impl<T: TaskArguments + Args> EvalTask<T> {
         bar.finish_and_clear();
         let truncated = cases.iter().filter(|case| case.truncated).count();
         let truths: Vec<Truth> = cases.iter().filter_map(|case| case.truth.clone()).collect();
-        let confusion = ConfusionTable::of(&truths, &predictions, labels);
+        let confusion = match task.output() {
+            OutputKind::Choice => {
+                let numbers = ConfusionTable::numbers(&predictions);
+                ConfusionTable::of(&truths, &predictions, &numbers)
+            }
+            _ => ConfusionTable::of(&truths, &predictions, labels),
+        };
         if let (Some(path), Some(table)) = (&self.confusion, &confusion) {
             let svg = path.extension().is_some_and(|end| end == "svg");
             let text = if svg {

@@ -9,7 +9,7 @@ use malmoi_train::finetune::{self, FinetuneConfig, SweepSection};
 use malmoi_train::training::{Event, RunOptions};
 use toml::Value;
 
-use crate::arguments::Global;
+use crate::arguments::{Global, RunArguments};
 use crate::commands::finetune_embed::FinetuneEmbed;
 use crate::commands::finetune_lm::FinetuneLm;
 use crate::failure::{Failure, INTERRUPTED, Result};
@@ -19,7 +19,7 @@ use crate::task::{
     Text2textFlags,
 };
 use crate::training::{Watcher, conclude};
-use crate::{interrupt, model, output};
+use crate::{model, output};
 
 /// What can be learned from a data set.
 #[derive(Subcommand, Debug)]
@@ -91,22 +91,16 @@ impl Finetune {
 
 /// A fine-tuning run of one task.
 #[derive(Args, Debug)]
+#[command(
+    mut_arg("model", |arg| arg.required_unless_present("config").help("Pretrained model: a directory, a run, or a hub id (a recipe may name one)")),
+    mut_arg("train", |arg| arg.required_unless_present("config").help(
+        "Training rows: a table (.tsv, .csv, .jsonl, also .gz, .zst; .parquet) or a file of the task's own layout; may be given several times"
+    )),
+    mut_arg("valid", |arg| arg.help("Validation rows"))
+)]
 pub struct Run<T: TaskArguments + Args> {
-    /// Pretrained model: a directory, a run, or a hub id (a recipe may name one)
-    #[arg(long, value_name = "MODEL", required_unless_present = "config")]
-    model: Option<String>,
-    /// Training rows: a table (.tsv, .csv, .jsonl, also .gz, .zst; .parquet) or a file of the task's own layout; may be given several times
-    #[arg(long, value_name = "FILE", required_unless_present = "config")]
-    train: Vec<PathBuf>,
-    /// Validation rows
-    #[arg(long, value_name = "FILE")]
-    valid: Vec<PathBuf>,
-    /// Where the files are
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Folder of the run; `best` and `last` in it are model directories
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[command(flatten)]
+    run: RunArguments,
     #[command(flatten)]
     task: T,
     /// Tokens of an input; longer ones are cut and counted (default: 128)
@@ -191,12 +185,6 @@ pub struct Run<T: TaskArguments + Args> {
     /// Recipe file (TOML): the sections of config.toml in a run's folder
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Override a key of the recipe, such as optimizer.kind=lamb; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Continue the run in --out from its last checkpoint
-    #[arg(long)]
-    resume: bool,
     /// Accept keys in config.json that malmoi does not know
     #[arg(long)]
     accept_unknown_config: bool,
@@ -207,13 +195,6 @@ pub struct Run<T: TaskArguments + Args> {
 impl<T: TaskArguments + Args> Run<T> {
     /// The flags as overrides of the recipe, then those of `--set`.
     fn overrides(&self, base: Option<TaskSpec>, global: &Global) -> Result<Vec<String>> {
-        let text = |path: &PathBuf| Value::String(path.display().to_string());
-        let list = |paths: &[PathBuf]| Value::Array(paths.iter().map(text).collect());
-        let some = |paths: &[PathBuf]| (!paths.is_empty()).then(|| list(paths));
-        let model = self
-            .model
-            .as_deref()
-            .map(|model| model::directory(model, global));
         let names = self
             .lora_targets
             .iter()
@@ -221,14 +202,10 @@ impl<T: TaskArguments + Args> Run<T> {
             .map(Value::String)
             .collect();
         let mut pairs = vec![
-            ("model.path", model.transpose()?.as_ref().map(text)),
             (
                 "model.accept_unknown_config",
                 self.accept_unknown_config.then_some(Value::Boolean(true)),
             ),
-            ("data.train", some(&self.train)),
-            ("data.valid", some(&self.valid)),
-            ("data.dir", self.data_dir.as_ref().map(text)),
             ("data.max_len", self.max_len.map(whole)),
             ("data.encoding", self.encoding.clone().map(Value::String)),
             ("train.epochs", self.epochs.map(Value::Float)),
@@ -268,15 +245,10 @@ impl<T: TaskArguments + Args> Run<T> {
         let spec = Value::try_from(self.task.spec(base))
             .map_err(|error| Failure::work(error.to_string()))?;
         pairs.push(("task", Some(spec)));
-        let flags = pairs
-            .into_iter()
-            .filter_map(|(key, value)| Some(format!("{key}={}", value?)));
         // A table of weights is written as in a recipe.
         let weights = (self.class_weights.iter()).map(|text| format!("tune.class_weights={text}"));
-        Ok(flags
-            .chain(weights)
-            .chain(self.set.iter().cloned())
-            .collect())
+        let flags = self.run.overrides(pairs, global)?;
+        Ok(weights.chain(flags).collect())
     }
 
     /// The task of the recipe file, which flags change.
@@ -329,18 +301,7 @@ impl<T: TaskArguments + Args> Run<T> {
 
     fn run(self, global: &Global) -> Result<()> {
         let config = self.configuration(global)?;
-        if self.resume && !self.out.is_dir() {
-            return Err(Failure::input(format!(
-                "{}: there is no run to resume; start it without --resume",
-                self.out.display()
-            )));
-        }
-        let options = RunOptions {
-            out: self.out.clone(),
-            resume: self.resume,
-            interrupt: Some(interrupt::graceful()),
-            time_limit: None,
-        };
+        let options = self.run.options()?;
         self.profile.start();
         if config.sweep.is_some() {
             several(&config, &options, global)?;
@@ -352,7 +313,7 @@ impl<T: TaskArguments + Args> Run<T> {
         })?;
         watcher.finish();
         self.profile.finish(&config.train.precision)?;
-        draw_curves(&self.out)?;
+        draw_curves(&self.run.out)?;
         conclude(&summary)
     }
 }
@@ -386,7 +347,10 @@ fn several(config: &FinetuneConfig, options: &RunOptions, global: &Global) -> Re
         ]);
         rows.push(row);
     }
-    output::table(&"r".repeat(keys.len() + 3), &rows)?;
+    // An interrupted first run leaves nothing to show.
+    if rows.len() > 1 {
+        output::table(&"r".repeat(keys.len() + 3), &rows)?;
+    }
     if let Some(best) = summary.best() {
         output::line(format!(
             "best: {metric} {:.4} in {} at step {}",
@@ -396,7 +360,14 @@ fn several(config: &FinetuneConfig, options: &RunOptions, global: &Global) -> Re
     }
     match summary.rows.len() == summary.runs {
         true => Ok(()),
-        false => Err(Failure::Said(INTERRUPTED)),
+        false => {
+            output::line(format!(
+                "interrupted: {} of {} runs are done; --resume goes on",
+                summary.rows.len(),
+                summary.runs
+            ))?;
+            Err(Failure::Said(INTERRUPTED))
+        }
     }
 }
 

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use malmoi_train::embedding::{self, EmbeddingConfig};
-use malmoi_train::training::{Event, RunOptions};
+use malmoi_train::training::Event;
 use toml::Value;
 
-use crate::arguments::Global;
-use crate::failure::{Failure, Result};
+use crate::arguments::{Global, RunArguments};
+use crate::failure::Result;
 use crate::training::{Watcher, conclude};
-use crate::{interrupt, model};
 
 /// Vectors of sentences: pairs that belong together, or pairs with scores
 #[derive(Args, Debug)]
@@ -18,21 +17,14 @@ use crate::{interrupt, model};
     after_help = "Checkpoints have the layout of sentence-transformers, which `malmoi embed` and Python read.\nWith --label-column and --positive only the rows with these labels are pairs, as with \
                   entailments of inference data.\n\nExamples:\n  malmoi finetune embed --model malmoi-quickstart/bert --loss similarity --train sts-train.tsv --valid sts-valid.tsv \\\n    \
                   --label-column score --epochs 4 --out malmoi-embed\n  \
-                  malmoi finetune embed --model malmoi-quickstart/bert --train nli.tsv --text-column premise --pair-column hypothesis \\\n    --label-column label --positive entailment --out malmoi-embed"
+                  malmoi finetune embed --model malmoi-quickstart/bert --train nli.tsv --text-column premise --pair-column hypothesis \\\n    --label-column label --positive entailment --out malmoi-embed",
+    mut_arg("model", |arg| arg.required(true)),
+    mut_arg("train", |arg| arg.required(true).help("Training pairs: .tsv, .csv or .jsonl (also .gz, .zst); may be given several times")),
+    mut_arg("valid", |arg| arg.help("Validation pairs: with scores for Spearman's correlation, without for retrieval"))
 )]
 pub struct FinetuneEmbed {
-    /// Pretrained model: a directory, a run, or a hub id
-    #[arg(long, value_name = "MODEL")]
-    model: String,
-    /// Training pairs: .tsv, .csv or .jsonl (also .gz, .zst); may be given several times
-    #[arg(long, value_name = "FILE", required = true)]
-    train: Vec<PathBuf>,
-    /// Validation pairs: with scores for Spearman's correlation, without for retrieval
-    #[arg(long, value_name = "FILE")]
-    valid: Vec<PathBuf>,
-    /// Folder of the run; `best` and `last` in it are model directories
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[command(flatten)]
+    run: RunArguments,
     /// What is learned (default: contrastive)
     #[arg(long, value_enum)]
     loss: Option<LossName>,
@@ -41,14 +33,6 @@ pub struct FinetuneEmbed {
     /// Column of a third text that does not belong to the first
     #[arg(long, value_name = "NAME", help_heading = "Columns")]
     negative_column: Option<String>,
-    /// Labels of the pairs that belong together, separated by commas
-    #[arg(
-        long,
-        value_name = "A,B,…",
-        value_delimiter = ',',
-        help_heading = "Columns"
-    )]
-    positive: Vec<String>,
     /// How token vectors become one: mean, cls or last (default: mean)
     #[arg(long, value_name = "NAME", help_heading = "Recipe")]
     pooling: Option<String>,
@@ -73,12 +57,6 @@ pub struct FinetuneEmbed {
     /// Recipe file (TOML): the sections of config.toml in a run's folder
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Override a key of the recipe, such as train.dropout=0.1; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Continue the run in --out from its last checkpoint
-    #[arg(long)]
-    resume: bool,
     /// Accept keys in config.json that malmoi does not know
     #[arg(long)]
     accept_unknown_config: bool,
@@ -96,6 +74,15 @@ pub struct PairFlags {
     /// Column of the score (or of the label, with --positive)
     #[arg(long, value_name = "NAME", help_heading = "Columns")]
     pub label_column: Option<String>,
+    /// Labels of the pairs that belong together, separated by commas; rows with others are left out
+    #[arg(
+        long,
+        value_name = "A,B,…",
+        value_delimiter = ',',
+        requires = "label_column",
+        help_heading = "Columns"
+    )]
+    pub positive: Vec<String>,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy)]
@@ -111,15 +98,11 @@ enum LossName {
 impl FinetuneEmbed {
     /// The flags as overrides of the recipe, then those of `--set`.
     fn overrides(&self, global: &Global) -> Result<Vec<String>> {
-        let text = |path: &PathBuf| Value::String(path.display().to_string());
-        let list = |paths: &[PathBuf]| Value::Array(paths.iter().map(text).collect());
         let name = |name: &Option<String>| name.clone().map(Value::String);
         let number = |n: Option<usize>| n.map(|n| Value::Integer(n as i64));
-        let directory = model::directory(&self.model, global)?;
         let loss = self.loss.and_then(|loss| loss.to_possible_value());
-        let positive = self.positive.iter().cloned().map(Value::String);
+        let positive = self.columns.positive.iter().cloned().map(Value::String);
         let pairs = [
-            ("model.path", Some(text(&directory))),
             (
                 "model.accept_unknown_config",
                 Some(Value::Boolean(self.accept_unknown_config)),
@@ -130,18 +113,13 @@ impl FinetuneEmbed {
             ),
             ("embedding.pooling", name(&self.pooling)),
             ("embedding.scale", self.scale.map(Value::Float)),
-            ("data.train", Some(list(&self.train))),
-            (
-                "data.valid",
-                (!self.valid.is_empty()).then(|| list(&self.valid)),
-            ),
             ("data.text_column", name(&self.columns.text_column)),
             ("data.pair_column", name(&self.columns.pair_column)),
             ("data.label_column", name(&self.columns.label_column)),
             ("data.negative_column", name(&self.negative_column)),
             (
                 "data.positive",
-                (!self.positive.is_empty()).then(|| Value::Array(positive.collect())),
+                (!self.columns.positive.is_empty()).then(|| Value::Array(positive.collect())),
             ),
             ("data.max_len", number(self.max_len)),
             ("train.epochs", self.epochs.map(Value::Float)),
@@ -149,10 +127,7 @@ impl FinetuneEmbed {
             ("optimizer.lr", self.lr.map(Value::Float)),
             ("seed", self.seed.map(|seed| Value::Integer(seed as i64))),
         ];
-        let flags = pairs
-            .into_iter()
-            .filter_map(|(key, value)| Some(format!("{key}={}", value?)));
-        Ok(flags.chain(self.set.iter().cloned()).collect())
+        self.run.overrides(pairs, global)
     }
 
     pub fn run(self, global: &Global) -> Result<()> {
@@ -161,18 +136,7 @@ impl FinetuneEmbed {
             Some(path) => EmbeddingConfig::load(path, &overrides)?,
             None => EmbeddingConfig::parse("", "the command line", &overrides)?,
         };
-        if self.resume && !self.out.is_dir() {
-            return Err(Failure::input(format!(
-                "{}: there is no run to resume; start it without --resume",
-                self.out.display()
-            )));
-        }
-        let options = RunOptions {
-            out: self.out.clone(),
-            resume: self.resume,
-            interrupt: Some(interrupt::graceful()),
-            time_limit: None,
-        };
+        let options = self.run.options()?;
         let mut watcher = Watcher::new(global.quiet);
         let summary = embedding::run(&config, &options, &mut |event: &Event<'_>| {
             watcher.event(event)

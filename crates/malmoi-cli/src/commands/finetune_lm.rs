@@ -1,14 +1,12 @@
 //! `malmoi finetune lm`.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 use malmoi_checkpoint::read_config;
 use malmoi_models::{Direction, ModelConfig};
 use malmoi_train::config::PretrainConfig;
 use toml::Value;
 
-use crate::arguments::Global;
+use crate::arguments::{Global, RunArguments};
 use crate::commands::pretrain::train;
 use crate::failure::Result;
 use crate::model;
@@ -20,24 +18,15 @@ use crate::profile::ProfileArguments;
     after_help = "A decoder (GPT) learns the next token, an encoder (BERT) hidden tokens, T5 hidden spans, BART a text from what is left of it. Afterwards `malmoi generate`, `malmoi fill-mask`, \
                   `malmoi eval lm` and every `malmoi finetune` take the result.\nThe run is one of `malmoi pretrain`: its keys (docs/guide/configuration.md) go with --set.\n\nExamples:\n  \
                   malmoi finetune lm --model malmoi-quickstart/gpt --train data/ko_corpus_reviews/train.txt.gz --valid data/ko_corpus_reviews/valid.txt.gz --documents line --out malmoi-gpt\n  \
-                  malmoi finetune lm --model malmoi-quickstart/bert --train letters.jsonl --text-column body --epochs 1 --out malmoi-letters"
+                  malmoi finetune lm --model malmoi-quickstart/bert --train letters.jsonl --text-column body --epochs 1 --out malmoi-letters",
+    mut_arg("model", |arg| arg.required(true)),
+    mut_arg("train", |arg| arg.required(true).help("Text files, or tables with a document a row (also .gz, .zst); may be given several times")),
+    mut_arg("valid", |arg| arg.help("Validation text")),
+    mut_arg("set", |arg| arg.help("Override a key of the configuration, such as objective.whole_word=true; may be given several times"))
 )]
 pub struct FinetuneLm {
-    /// Pretrained model: a directory, a run, or a hub id
-    #[arg(long, value_name = "MODEL")]
-    model: String,
-    /// Text files, or tables with a document a row (also .gz, .zst); may be given several times
-    #[arg(long, value_name = "FILE", required = true)]
-    train: Vec<PathBuf>,
-    /// Validation text
-    #[arg(long, value_name = "FILE")]
-    valid: Vec<PathBuf>,
-    /// Where the files are
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Folder of the run; `best` and `last` in it are model directories
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[command(flatten)]
+    run: RunArguments,
     /// Column of a table (.tsv, .csv, .jsonl) that holds the text (default: text)
     #[arg(long, value_name = "NAME")]
     text_column: Option<String>,
@@ -47,18 +36,18 @@ pub struct FinetuneLm {
     /// Tokens of a sequence (default: 128, or all positions where there are fewer)
     #[arg(long, value_name = "N", help_heading = "Recipe")]
     max_len: Option<usize>,
-    /// Passes over the training text (default: 3)
+    /// Passes over the training text
     #[arg(long, value_name = "N", help_heading = "Recipe", default_value_t = 3.0)]
     epochs: f64,
-    /// Sequences of a step (default: 32)
+    /// Sequences of a step
     #[arg(long, value_name = "N", help_heading = "Recipe", default_value_t = 32)]
     batch_size: usize,
-    /// Peak learning rate (default: 5e-5)
+    /// Peak learning rate
     #[arg(
         long,
         value_name = "X",
         help_heading = "Recipe",
-        default_value_t = 5e-5
+        default_value = "5e-5"
     )]
     lr: f64,
     /// Dropout (default: the model's own)
@@ -67,12 +56,6 @@ pub struct FinetuneLm {
     /// Seed of the order of the text, of what is hidden and of dropout
     #[arg(long, value_name = "N", help_heading = "Recipe", default_value_t = 1)]
     seed: u64,
-    /// Override a key of the configuration, such as objective.whole_word=true; may be given several times
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Continue the run in --out from its last checkpoint
-    #[arg(long)]
-    resume: bool,
     #[command(flatten)]
     profile: ProfileArguments,
 }
@@ -81,8 +64,10 @@ pub struct FinetuneLm {
 #[derive(ValueEnum, Debug, Clone, Copy)]
 enum Unit {
     /// Every line
+    #[value(alias = "lines")]
     Line,
     /// Lines up to an empty one
+    #[value(alias = "paragraphs")]
     BlankLine,
     /// A file
     File,
@@ -104,23 +89,14 @@ fn objective(model: &ModelConfig) -> (&'static str, &'static str) {
 impl FinetuneLm {
     /// The flags as keys of a pretraining configuration, then those of `--set`.
     fn configuration(&self, global: &Global) -> Result<PretrainConfig> {
-        let text = |path: &PathBuf| Value::String(path.display().to_string());
-        let list = |paths: &[PathBuf]| Value::Array(paths.iter().map(text).collect());
-        let directory = model::directory(&self.model, global)?;
+        let directory = model::directory(self.run.model.as_deref().unwrap_or_default(), global)?;
         let model = ModelConfig::from_json(&read_config(&directory)?, false)?;
         let (kind, length) = objective(&model);
         let max_len = self.max_len.unwrap_or(LENGTH.min(model.position_limit()));
         let documents = self.documents.and_then(|unit| unit.to_possible_value());
         let pairs = [
-            ("model.path", Some(text(&directory))),
             ("objective.kind", Some(Value::String(kind.into()))),
             (length, Some(Value::Integer(max_len as i64))),
-            ("data.train", Some(list(&self.train))),
-            (
-                "data.valid",
-                (!self.valid.is_empty()).then(|| list(&self.valid)),
-            ),
-            ("data.dir", self.data_dir.as_ref().map(text)),
             ("data.column", self.text_column.clone().map(Value::String)),
             (
                 "data.documents",
@@ -136,15 +112,13 @@ impl FinetuneLm {
             ("train.dropout", self.dropout.map(Value::Float)),
             ("seed", Some(Value::Integer(self.seed as i64))),
         ];
-        let flags = pairs
-            .into_iter()
-            .filter_map(|(key, value)| Some(format!("{key}={}", value?)));
-        let overrides: Vec<String> = flags.chain(self.set.iter().cloned()).collect();
+        let overrides = self.run.overrides(pairs, global)?;
         Ok(PretrainConfig::parse("", "the command line", &overrides)?)
     }
 
     pub fn run(self, global: &Global) -> Result<()> {
         let config = self.configuration(global)?;
-        train(&config, &self.out, self.resume, &self.profile, global)
+        let RunArguments { out, resume, .. } = &self.run;
+        train(&config, out, *resume, &self.profile, global)
     }
 }

@@ -1,5 +1,6 @@
 //! `malmoi predict`.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +8,7 @@ use std::sync::atomic::Ordering;
 use clap::{Args, Subcommand};
 use malmoi_infer::predict::{PredictOptions, predict};
 use malmoi_tasks::qa::source_file;
-use malmoi_tasks::{Case, OutputKind, Record, Records, TaskError};
+use malmoi_tasks::{Case, Oddity, OutputKind, Record, Records, TaskError, read_stdin};
 use malmoi_text::RowFormat;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -21,7 +22,7 @@ use crate::task::{
     Text2textFlags,
 };
 use crate::tuned::Tuned;
-use crate::{interrupt, output};
+use crate::{interrupt, output, progress};
 
 /// What a fine-tuned model can be asked.
 #[derive(Subcommand, Debug)]
@@ -46,7 +47,7 @@ pub enum Predict {
     Tag(Run<TagFlags>),
     /// The answer to each question, with its place in the context
     #[command(
-        after_help = "--input takes SQuAD's JSON or a table with a context and a question.\n\nExample:\n  malmoi predict qa --model malmoi-answers --input questions.jsonl"
+        after_help = "--input takes SQuAD's JSON or a table with a context and a question; without it, JSON lines come through stdin.\n\nExample:\n  malmoi predict qa --model malmoi-answers --input questions.jsonl"
     )]
     Qa(Run<QaFlags>),
     /// The choice for each row
@@ -99,6 +100,7 @@ impl<T: TaskArguments + Args> Run<T> {
     fn run(self, global: &Global) -> Result<()> {
         let tuned = Tuned::open(&self.model, &self.task, self.max_len, global)?;
         let mut records = self.records(&tuned)?;
+        let mut empty = Empty::default();
         // After Ctrl-C the window that is being worked on is still printed.
         let interrupted = interrupt::graceful();
         loop {
@@ -107,9 +109,10 @@ impl<T: TaskArguments + Args> Run<T> {
                 .take(WINDOW)
                 .collect::<std::result::Result<Vec<Record>, _>>()?;
             if window.is_empty() {
+                empty.report(global);
                 return Ok(());
             }
-            predict_window(&tuned, &window)?;
+            predict_window(&tuned, &window, &mut empty)?;
             if interrupted.load(Ordering::Relaxed) {
                 return Err(Failure::Said(INTERRUPTED));
             }
@@ -125,8 +128,12 @@ impl<T: TaskArguments + Args> Run<T> {
             return Ok(task.rows(path, "utf-8", false)?);
         }
         let [column] = columns.as_slice() else {
+            let piped = self.text.prompts.is_empty() && self.text.input.is_none();
+            if piped && !io::stdin().is_terminal() {
+                return Ok(read_stdin(&task.inputs())?);
+            }
             return Err(Failure::input(format!(
-                "this model reads several texts a row: give --input with a table that has the columns {}",
+                "this model reads several texts a row: give --input with a table that has the columns {}, or pipe JSON lines into stdin",
                 columns.join(" and ")
             )));
         };
@@ -140,15 +147,47 @@ impl<T: TaskArguments + Args> Run<T> {
         let (origin, lines) = self.text.lines()?;
         let (origin, column): (Arc<str>, _) = (origin.into(), column.clone());
         let mut number = 0;
-        Ok(Box::new(lines.filter_map(move |line| {
-            number += 1;
-            let line = match line {
-                Ok(line) => line,
-                Err(error) => return Some(Err(TaskError::from(error))),
-            };
-            let cells = vec![(column.clone(), Value::String(line.clone()))];
-            (!line.is_empty()).then(|| Ok(Record::at(Arc::clone(&origin), number, cells)))
-        })))
+        // An empty line gets an answer too, so that the rows that come out are those that went in.
+        Ok(Box::new(lines.map(
+            move |line| -> Result<Record, TaskError> {
+                number += 1;
+                let line = line.map_err(TaskError::from)?;
+                let cells = vec![(column.clone(), Value::String(line))];
+                Ok(Record::at(Arc::clone(&origin), number, cells))
+            },
+        )))
+    }
+}
+
+/// Rows with an empty text: how many, of how many, and where the first one is.
+#[derive(Default)]
+struct Empty {
+    count: usize,
+    rows: usize,
+    first: Option<String>,
+}
+
+impl Empty {
+    fn add(&mut self, cases: &[Case]) {
+        self.rows += cases.len();
+        for case in cases {
+            if let Some((Oddity::EmptyText, place)) = &case.oddity {
+                self.count += 1;
+                self.first.get_or_insert_with(|| place.clone());
+            }
+        }
+    }
+
+    fn report(&self, global: &Global) {
+        if let Some(first) = &self.first {
+            let text = format!(
+                "warning: {} of {} rows {}; the first is at {first}",
+                self.count,
+                self.rows,
+                Oddity::EmptyText.describe()
+            );
+            progress::remark(global.quiet, text);
+        }
     }
 }
 
@@ -162,12 +201,13 @@ fn is_table(path: &Path) -> bool {
 }
 
 /// Predicts and prints some rows, in their order.
-fn predict_window(tuned: &Tuned, records: &[Record]) -> Result<()> {
+fn predict_window(tuned: &Tuned, records: &[Record], empty: &mut Empty) -> Result<()> {
     let (task, encoder) = (tuned.spec.task(), tuned.encoder());
     let cases = records
         .par_iter()
         .map(|record| task.case(record, None, &encoder))
         .collect::<std::result::Result<Vec<Case>, _>>()?;
+    empty.add(&cases);
     let options = PredictOptions {
         max_new_tokens: tuned.spec.max_new_tokens(),
         ..PredictOptions::default()

@@ -98,9 +98,6 @@ impl ZeroShotClassify {
             let line =
                 line.map_err(|error| Failure::input(format!("{name}: line {}: {error}", n + 1)))?;
             let line = line.trim_start_matches('\u{feff}').trim_end_matches('\r');
-            if line.is_empty() {
-                continue;
-            }
             found = true;
             window.push(line.to_owned());
             if window.len() == LINES_AT_ONCE {
@@ -146,7 +143,7 @@ fn answer(
         let scores: Vec<f64> = order.iter().map(|&i| found.scores[i]).collect();
         output::json(&json!({
             "text": text, "label": labels[0], "probability": scores[0], "labels": labels, "scores": scores,
-            "truncated": found.truncated,
+            "tokens": pipeline.tokenizer.encode_ids(text, false)?.len(), "truncated": found.truncated,
         }))?;
     }
     Ok(())

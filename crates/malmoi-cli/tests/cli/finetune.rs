@@ -308,6 +308,10 @@ fn pretraining_goes_on_with_a_text_of_ones_own() {
         says(&config, &["documents = \"line\"", "epochs = 8.0"]);
         run(&[&arguments[..], &["--resume"]].concat()).ok();
     }
+    // Both commands call documents by the names of the other one, too.
+    let gpt = path(&parent.path().join("gpt"));
+    let arguments = ["eval", "lm", "--model", &gpt, "--data", &text, "--json"];
+    run(&[&arguments[..], &["--documents", "line"]].concat()).ok();
     let message = run(&[
         "finetune",
         "lm",

@@ -59,7 +59,7 @@ fn names_are_found_with_their_places_and_errors_are_listed() {
     let rows = written(parent.path().join("train.conll"), &tagged(32));
     let out = path(parent.path().join("run"));
     let said = finetune("tag", &bert, &rows, &out, &["--epochs", "30"]);
-    says(&said, &["f1 strict", "best: 1.0000"]);
+    says(&said, &["f1 strict", "best: f1 1.0000"]);
     assert!(
         fs::read_to_string(Path::new(&out).join("curves.svg"))
             .unwrap()
@@ -185,6 +185,88 @@ fn several_runs_end_in_a_table_and_one_model() {
     );
     let message = run(&["finetune", "classify", "--config", &recipe, "--out", &out]).fails(2);
     says(&message, &["r.toml", "`pair`", "malmoi finetune pair"]);
+}
+
+#[test]
+fn choices_are_confused_by_their_numbers_and_values_have_no_confusion() {
+    let parent = tempdir().unwrap();
+    let bert = path(model(parent.path(), "bert"));
+    let rows = written(
+        parent.path().join("choice.tsv"),
+        "text\ta\tb\tlabel\n음악이\t좋았다\t나빴다\t0\n연기가\t좋았다\t나빴다\t1\n",
+    );
+    let out = path(parent.path().join("choice"));
+    finetune(
+        "choice",
+        &bert,
+        &rows,
+        &out,
+        &["--epochs", "1", "--choice-columns", "a,b"],
+    );
+    let eval = |task: &str, model: &str, data: &str, more: &[&str]| {
+        let arguments = ["eval", task, "--model", model, "--data", data];
+        run(&[&arguments[..], more].concat())
+    };
+    let confusion = path(parent.path().join("c.json"));
+    let found = eval("choice", &out, &rows, &["--confusion", &confusion]).ok();
+    assert!(!found.contains("LABEL_"), "{found}");
+    let table: Value = serde_json::from_str(&fs::read_to_string(&confusion).unwrap()).unwrap();
+    assert_eq!(table["labels"], json!(["0", "1"]));
+    let counts = table["counts"].as_array().unwrap().iter();
+    let all: u64 = counts
+        .flat_map(|row| row.as_array().unwrap())
+        .map(|n| n.as_u64().unwrap())
+        .sum();
+    assert_eq!(all, 2);
+
+    let rows = written(
+        parent.path().join("values.tsv"),
+        "sentence1\tsentence2\tlabel\n음악이\t좋았다\t0\n연기가\t나빴다\t900\n",
+    );
+    let out = path(parent.path().join("values"));
+    let pairs = ["--text-column", "sentence1", "--pair-column", "sentence2"];
+    let more = [&["--epochs", "1"], &pairs[..]].concat();
+    finetune("regress", &bert, &rows, &out, &more);
+    let message = eval("regress", &out, &rows, &["--confusion", &confusion]).fails(2);
+    says(&message, &["regress", "no confusion matrix"]);
+    let errors = path(parent.path().join("e.jsonl"));
+    eval("regress", &out, &rows, &["--errors", &errors]).ok();
+    let listed = lines(&fs::read_to_string(&errors).unwrap());
+    assert_eq!(listed.len(), 2);
+    assert_eq!(listed[0]["truth"], 900.0);
+    // Tasks with several columns read JSON lines from a pipe.
+    let mut child = malmoi()
+        .args(["predict", "regress", "--model", &out])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let row = json!({"sentence1": "음악이", "sentence2": "좋았다"});
+    writeln!(child.stdin.take().unwrap(), "{row}").unwrap();
+    let said = child.wait_with_output().unwrap();
+    assert!(said.status.success());
+    let said = lines(&String::from_utf8(said.stdout).unwrap());
+    assert!(said[0]["value"].is_number() && said[0]["tokens"].is_number());
+    let message = run(&["predict", "regress", "--model", &out, "--prompt", "음악"]).fails(2);
+    says(&message, &["sentence1 and sentence2", "JSON lines"]);
+}
+
+#[test]
+fn an_empty_line_gets_an_answer_and_a_remark() {
+    let parent = tempdir().unwrap();
+    let (out, _) = classifier(parent.path());
+    let texts = written(parent.path().join("texts.txt"), "음악이 좋았다\n\n음악이\n");
+    let ran = run(&["predict", "classify", "--model", &out, "--input", &texts]);
+    says(
+        &ran.stderr,
+        &["1 of 3 rows", "empty text", "texts.txt: line 2"],
+    );
+    let said = lines(&ran.ok());
+    assert_eq!(said.len(), 3);
+    assert_eq!(
+        (&said[1]["text"], &said[2]["text"]),
+        (&json!(""), &json!("음악이"))
+    );
 }
 
 /// A classifier, and more rows than are predicted together.

@@ -177,6 +177,17 @@ fn what_cannot_be_asked_is_said() {
         &refused(&["--template", &path(&template), "--data", &data]),
         &["bad.toml", "prompt", "single `{`"],
     );
+    let long = format!(
+        "{{\"question\": \"영화\", \"choices\": [\"좋다\", \"{}\"], \"label\": 0}}",
+        "나쁘다 ".repeat(40)
+    );
+    let rows = parent.path().join("long.jsonl");
+    fs::write(&rows, long).unwrap();
+    let gpt = path(&model(parent.path(), "gpt"));
+    says(
+        &refused(&["--task", "piqa", "--data", &path(&rows), "--model", &gpt]),
+        &["long.jsonl: line 1", "an answer has", "24 positions"],
+    );
 }
 
 #[test]
@@ -301,6 +312,19 @@ fn vectors_are_trained_measured_and_read_back() {
     ])
     .ok();
     assert!(json_of(&found)[0]["recall_at_1"].is_number());
+    // Only some of the rows belong together.
+    let columns = [
+        "--text-column",
+        "a",
+        "--pair-column",
+        "b",
+        "--label-column",
+        "s",
+    ];
+    let arguments = ["eval", "embed", "--model", &out, "--data", &table, "--json"];
+    let found = run(&[&arguments[..], &columns, &["--positive", "4,5"]].concat()).ok();
+    let row = &json_of(&found)[0];
+    assert!(row["mrr"].is_number() && row["rows"] == 2, "{row}");
     // The folder says how long texts may be.
     let long = "영화는 ".repeat(14);
     let embedded = run(&["embed", "--model", &out, "--json", "--prompt", &long]).ok();

@@ -22,6 +22,8 @@ pub struct ConfusionTable {
 
 impl ConfusionTable {
     /// Counts rows with a class, or the units of rows with tags. `None` where predictions are of another kind, or there are no names.
+    ///
+    /// The choices of rows have no names: `labels` are their numbers ([`Self::numbers`]).
     pub fn of(truths: &[Truth], predictions: &[Prediction], labels: &[String]) -> Option<Self> {
         let n = labels.len();
         let mut counts = vec![vec![0; n]; n];
@@ -49,6 +51,16 @@ impl ConfusionTable {
             labels: labels.to_vec(),
             counts,
         })
+    }
+
+    /// Numbers in place of names: as many as the row with most choices has.
+    pub fn numbers(predictions: &[Prediction]) -> Vec<String> {
+        let choices = |prediction: &Prediction| match prediction {
+            Prediction::Classes(all) => all.len(),
+            _ => 0,
+        };
+        let most = predictions.iter().map(choices).max().unwrap_or(0);
+        (0..most).map(|number| number.to_string()).collect()
     }
 
     /// Rows for a text table: a header, then a row a true class.

@@ -27,6 +27,15 @@ fn pairs_are_counted_and_drawn() {
 }
 
 #[test]
+fn choices_have_numbers_for_names() {
+    let said = [vec![0.9, 0.1], vec![0.1, 0.2, 0.7]].map(Prediction::Classes);
+    let numbers = ConfusionTable::numbers(&said);
+    assert_eq!(numbers, ["0", "1", "2"]);
+    let table = ConfusionTable::of(&[0, 2].map(Truth::Class), &said, &numbers).unwrap();
+    assert_eq!(table.counts, [[1, 0, 0], [0, 0, 0], [0, 0, 1]]);
+}
+
+#[test]
 fn curves_come_from_the_lines_of_a_run() {
     let text = "{\"kind\":\"train\",\"step\":1,\"loss\":2.0,\"lr\":0.1}\n\
                 {\"kind\":\"valid\",\"step\":1,\"loss\":1.5,\"accuracy\":0.5,\"best\":true,\"targets\":9}\n\

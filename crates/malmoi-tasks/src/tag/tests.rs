@@ -246,6 +246,22 @@ fn entity_scores_are_those_worked_out_by_hand() {
 }
 
 #[test]
+fn tags_that_mark_no_entity_are_counted_and_bound_nothing() {
+    let tokenizer = tokenizer("bert-base-uncased");
+    let list = |words: &[&str]| words.iter().copied().collect::<Value>();
+    let cells = vec![
+        ("tokens".to_owned(), list(&["the", "film"])),
+        ("tags".to_owned(), list(&["DET", "NOUN"])),
+    ];
+    let record = Record::at("f".into(), 4, cells);
+    let task = Tag::default().settled(std::slice::from_ref(&record));
+    let labels = task.labels(std::slice::from_ref(&record)).unwrap();
+    let case = (task.case(&record, Some(&labels), &encoder(&tokenizer, 16))).unwrap();
+    assert_eq!(case.oddity, Some((Oddity::OtherTags, "f: line 4".into())));
+    assert_eq!(task.ceiling(&[case], &labels), 1.0);
+}
+
+#[test]
 fn a_line_without_a_tag_is_named() {
     let dir = std::env::temp_dir().join(format!("malmoi-conll-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();

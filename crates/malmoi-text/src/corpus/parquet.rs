@@ -34,6 +34,7 @@ impl ParquetRows {
         if let Some(missing) = wanted.iter().find(|column| !columns.contains(column)) {
             return Err(TextError::NoColumn {
                 path: path.to_path_buf(),
+                line: None,
                 column: missing.clone(),
                 found: columns,
             });

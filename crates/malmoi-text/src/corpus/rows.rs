@@ -117,18 +117,13 @@ impl RowReader {
     /// Opens a table.
     ///
     /// # Errors
-    /// [`TextError::NoColumn`] when a required column is missing, [`TextError::BadRow`] when the format is not known or the
-    /// file has no header, and the errors of [`LineReader`].
+    /// [`TextError::NoColumn`] when a required column is missing, [`TextError::UnknownTable`] when the format is not known,
+    /// [`TextError::BadRow`] when the file has no header, and the errors of [`LineReader`].
     pub fn open(path: &Path, options: &RowOptions) -> Result<Self> {
         let format = options
             .format
             .or_else(|| RowFormat::of(path))
-            .ok_or_else(|| TextError::BadRow {
-                path: path.to_path_buf(),
-                line: 0,
-                message: "unknown kind of table; expected a name that ends in .tsv, .csv or .jsonl (also .gz, .zst), or .parquet"
-                    .into(),
-            })?;
+            .ok_or_else(|| TextError::UnknownTable(path.to_path_buf()))?;
         if format == RowFormat::Parquet {
             let rows = ParquetRows::open(path, &options.columns)?;
             return Ok(Self {
@@ -168,6 +163,7 @@ impl RowReader {
                 if !names.contains(column) {
                     return Err(TextError::NoColumn {
                         path: path.to_path_buf(),
+                        line: None,
                         column: column.clone(),
                         found: names,
                     });
@@ -249,6 +245,7 @@ impl RowReader {
                         if !object.contains_key(column) {
                             return Err(TextError::NoColumn {
                                 path: self.path.clone(),
+                                line: Some(number),
                                 column: column.clone(),
                                 found: object.keys().cloned().collect(),
                             });

@@ -1,6 +1,6 @@
 //! The configuration of a run that trains vectors of sentences.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use malmoi_models::Pooling;
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,8 @@ pub struct Columns {
 /// `[data]`: tables with a header (TSV, CSV) or JSON lines; `.gz` and `.zst` are read directly.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DataSection {
+    /// Where the files are; the working directory by default.
+    pub dir: Option<PathBuf>,
     /// Training pairs.
     pub train: OneOrMany,
     /// Validation pairs: with scores for correlation, without for retrieval.
@@ -100,6 +102,14 @@ pub struct DataSection {
     pub max_len: usize,
     /// Encoding of the files.
     pub encoding: String,
+}
+
+impl DataSection {
+    /// The files of a list, in the data directory.
+    pub(super) fn files(&self, list: &OneOrMany) -> Vec<PathBuf> {
+        let dir = self.dir.as_deref().unwrap_or(Path::new(""));
+        list.paths().iter().map(|path| dir.join(path)).collect()
+    }
 }
 
 /// `[evaluate]`.
@@ -174,6 +184,7 @@ impl EmbeddingConfig {
         let free = [
             "log",
             "checkpoint",
+            "data.dir",
             "data.train",
             "data.valid",
             "model.path",

@@ -39,16 +39,16 @@ pub(super) fn prepare(
         }
         Ok(pairs)
     };
-    let train = read(&config.data.train.paths(), &config.data.columns)?;
+    let train = read(&config.data.files(&config.data.train), &config.data.columns)?;
     let valid = match &config.data.valid {
         None => None,
-        Some(list) => Some(read(&list.paths(), config.valid_columns())?),
+        Some(list) => Some(read(&config.data.files(list), config.valid_columns())?),
     };
     for (what, pairs) in [("training", Some(&train)), ("validation", valid.as_ref())] {
         let cut = pairs.map_or(0, |pairs| pairs.iter().filter(|p| p.truncated).count());
         if cut > 0 {
             observer.event(&Event::Warning(&format!(
-                "{cut} {what} rows have a text of more than {max_len} tokens, which was cut; raise data.max_len to keep more"
+                "{cut} {what} rows have a text of more than {max_len} tokens, which was cut; raise --max-len (data.max_len) to keep more"
             )));
         }
     }
@@ -79,9 +79,9 @@ pub(super) fn prepare(
     let prepared = Prepared {
         train: held(&train, rule, config.data.max_score)?,
         identity: DataIdentity {
-            train: checksum(&config.data.train.paths())?,
+            train: checksum(&config.data.files(&config.data.train))?,
             valid: (config.data.valid.as_ref())
-                .map(|list| checksum(&list.paths()))
+                .map(|list| checksum(&config.data.files(list)))
                 .transpose()?,
             vocabulary: format!("{:016x}", tokenizer.vocabulary_hash()),
         },

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use malmoi_checkpoint::{Error as CheckpointError, ModelDirectory, read_json};
+use malmoi_checkpoint::{Error as CheckpointError, ModelDirectory, read_config, read_json};
 use malmoi_infer::predict::{PredictOptions, predict};
 use malmoi_models::{Direction, Head, Mode, Model, ModelConfig, ModelError, OpenOptions};
 use malmoi_tasks::{
@@ -151,8 +151,8 @@ pub(super) fn head(task: &dyn Task, model: &ModelConfig) -> Result<Head, TrainEr
     .into())
 }
 
-/// Opens a pretrained model with the head of a task; a head that the files lack gets initial values. Returns the model and the names
-/// of the tensors that are new.
+/// Opens a pretrained model with the head of a task; what the files lack of it, or have for another number of labels, gets initial
+/// values. Returns the model and the names of the tensors that are new.
 pub(super) fn open(
     path: &Path,
     task: &dyn Task,
@@ -172,8 +172,8 @@ pub(super) fn open(
     })
 }
 
-/// Opens a pretrained model with the head of `options`, after `edit` has changed its published configuration; a head that the files lack gets initial
-/// values. Returns the model and the names of the tensors that are new.
+/// Opens a pretrained model with the head of `options`, after `edit` has changed its published configuration; what the files lack of the head, or
+/// have in another shape, gets initial values. Returns the model and the names of the tensors that are new.
 ///
 /// # Errors
 /// Files that cannot be read, or that lack a part of the body.
@@ -192,19 +192,18 @@ pub(crate) fn open_with(
         edit(&mut directory.config);
         Ok(directory)
     };
-    let missing = match Model::from_directory(directory()?, &options) {
+    let (mut new, reshaped) = match Model::from_directory(directory()?, &options) {
         Ok(model) => return Ok((model, Vec::new())),
-        Err(ModelError::Checkpoint(CheckpointError::Names(mismatch)))
-            if mismatch.wrong_shape.is_empty() =>
-        {
-            let missing = mismatch.missing.clone();
+        Err(ModelError::Checkpoint(CheckpointError::Names(mismatch))) => {
+            let names = mismatch.wrong_shape.iter().map(|(name, ..)| name.clone());
+            let (missing, reshaped) = (mismatch.missing.clone(), names.collect::<Vec<_>>());
             // A body that is incomplete is a damaged file, not a new head.
             let body = body(config);
-            let of_body = |name: &&String| body.iter().any(|end| name.ends_with(end.as_str()));
-            if missing.iter().any(|name| of_body(&name)) {
+            let of_body = |name: &String| body.iter().any(|end| name.ends_with(end.as_str()));
+            if missing.iter().chain(&reshaped).any(of_body) {
                 return Err(ModelError::Checkpoint(CheckpointError::Names(mismatch)).into());
             }
-            missing
+            (missing, reshaped)
         }
         Err(error) => return Err(error.into()),
     };
@@ -212,7 +211,35 @@ pub(crate) fn open_with(
         accept_missing: true,
         ..options
     };
-    Ok((Model::from_directory(directory()?, &accepting)?, missing))
+    let mut directory = directory()?;
+    directory.tensors = directory.tensors.without(&reshaped);
+    new.extend(reshaped);
+    Ok((Model::from_directory(directory, &accepting)?, new))
+}
+
+/// The labels of a run, in the order of its model, and whether the model's head was made for others.
+///
+/// A head that knows the same labels keeps their numbers; one for tags may know more of them than the rows have.
+pub(super) fn labels_of_head(
+    path: &Path,
+    model: &ModelConfig,
+    task: &dyn Task,
+    labels: Vec<String>,
+) -> Result<(Vec<String>, bool), TrainError> {
+    let architectures = malmoi_checkpoint::directory::architectures(&read_config(path)?);
+    let wanted = model.architecture_name(head(task, model)?);
+    let known = model.labels();
+    // Names that nobody gave, as published code writes them.
+    let unnamed = known.iter().all(|label| label.starts_with("LABEL_"));
+    if labels.is_empty() || unnamed || !architectures.iter().any(|name| name == wanted) {
+        return Ok((labels, false));
+    }
+    let all_known = labels.iter().all(|label| known.contains(label));
+    let tags = task.output() == OutputKind::Tags;
+    match all_known && (tags || known.len() == labels.len()) {
+        true => Ok((known.to_vec(), false)),
+        false => Ok((labels, true)),
+    }
 }
 
 /// Published names of the tensors that every use of an architecture shares. A pooler belongs to heads.

@@ -10,10 +10,10 @@ use malmoi_text::Tokenizer;
 use super::config::FinetuneConfig;
 use super::data::held;
 use super::model::{
-    SavedTask, encoder, evaluate, head, open, read_cases, task_tokens, with_dropout,
-    with_task_tokens, with_vocabulary,
+    SavedTask, encoder, evaluate, head, labels_of_head, open, read_cases, task_tokens,
+    with_dropout, with_task_tokens, with_vocabulary,
 };
-use super::tune::{reset, tuning};
+use super::tune::{reset, tuning, with_new_labels};
 use crate::config::OneOrMany;
 use crate::data::{Examples, HeldExamples};
 use crate::error::{ConfigProblem, TrainError};
@@ -32,6 +32,8 @@ pub(super) struct Prepared {
     spec: TaskSpec,
     tokenizer: Tokenizer,
     labels: Vec<String>,
+    /// Whether the head that the files may have was made for other labels.
+    other_labels: bool,
     head: Head,
     train: HeldExamples,
     valid: Option<Vec<Case>>,
@@ -54,6 +56,7 @@ pub(super) fn prepare(
     }
     check_length(config, &model)?;
     check_metric(config)?;
+    check_orders(&config.task)?;
     observer.event(&Event::Preparing("reading the data set"));
     let encoding = &config.data.encoding;
     let mut records: Vec<Record> = Vec::new();
@@ -63,6 +66,13 @@ pub(super) fn prepare(
     let spec = config.task.clone().settled(&records);
     let task = spec.task();
     let labels = task.labels(&records)?;
+    let (labels, other_labels) = labels_of_head(&config.model.path, &model, task, labels)?;
+    if other_labels && !config.tune.reset_head {
+        observer.event(&Event::Warning(&format!(
+            "the model was fine-tuned for other labels ({}); what it knows of them is left out, and those of the rows are learned anew",
+            some_of(model.labels())
+        )));
+    }
     let tokens = task_tokens(&tokenizer).filter(|_| config.tune.task_tokens);
     let encoder = encoder(&model, &tokenizer, config.data.max_len, tokens);
     let train = records
@@ -120,6 +130,7 @@ pub(super) fn prepare(
         spec,
         tokenizer,
         labels,
+        other_labels,
         head,
         valid,
         files,
@@ -166,6 +177,24 @@ fn check_metric(config: &FinetuneConfig) -> Result<(), ConfigProblem> {
     }
 }
 
+/// Only a pair has two orders.
+fn check_orders(task: &TaskSpec) -> Result<(), ConfigProblem> {
+    let columns = match task {
+        TaskSpec::Classify(task) => &task.0,
+        TaskSpec::Regress(task) => &task.0,
+        _ => return Ok(()),
+    };
+    match columns.both_orders && columns.pair_column.is_none() {
+        false => Ok(()),
+        true => Err(ConfigProblem::new(
+            "task.both_orders",
+            "a second text (task.pair_column, --pair-column)",
+            "one text",
+            "name its column, or leave task.both_orders out",
+        )),
+    }
+}
+
 /// Every example of a batch must have as many choices as the others.
 fn check_choices(output: OutputKind, cases: &[Case], records: &[Record]) -> Result<(), TrainError> {
     let Some(first) = cases.first().filter(|_| output == OutputKind::Choice) else {
@@ -185,6 +214,13 @@ fn check_choices(output: OutputKind, cases: &[Case], records: &[Record]) -> Resu
     }
 }
 
+/// The first few of some names.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    names[..names.len().min(SHOWN)].join(", ") + more
+}
+
 /// What people should know of the rows: how many were cut, and what is odd about them.
 fn remarks(cases: &[Case], what: &str, max_len: usize, positions: usize) -> Vec<String> {
     let mut all = Vec::new();
@@ -194,7 +230,7 @@ fn remarks(cases: &[Case], what: &str, max_len: usize, positions: usize) -> Vec<
             "{cut} of {} {what} rows are longer than {max_len} tokens and were cut; {}",
             cases.len(),
             match max_len < positions {
-                true => "raise data.max_len to keep more of them",
+                true => "raise --max-len (data.max_len) to keep more of them",
                 false => "a model with more positions would keep more of them",
             }
         ));
@@ -247,6 +283,9 @@ impl Work for Prepared {
         }
         if let Some(rate) = config.train.dropout {
             model = with_dropout(model, rate, Mode::Training);
+        }
+        if self.other_labels {
+            model = with_new_labels(model, self.labels.len(), config.seed);
         }
         Ok(reset(model, &config.tune, config.seed))
     }

@@ -169,6 +169,27 @@ impl TuneSection {
                 ));
             }
         }
+        let one_class = matches!(output, OutputKind::Classes | OutputKind::Tags);
+        let choice = output == OutputKind::Choice;
+        for (key, unused) in [
+            (
+                "tune.class_weights",
+                self.class_weights.is_some() && !one_class,
+            ),
+            (
+                "tune.label_smoothing",
+                self.label_smoothing > 0.0 && !one_class && !choice,
+            ),
+        ] {
+            if unused {
+                return Err(ConfigProblem::new(
+                    key,
+                    "a task whose rows or units have one class of several",
+                    "another task",
+                    "leave it out",
+                ));
+            }
+        }
         let n_layers = model.n_layers();
         for (key, layers) in [
             ("tune.freeze_layers", self.freeze_layers),
@@ -271,10 +292,22 @@ pub(super) fn reset(model: Model, tune: &TuneSection, seed: u64) -> Model {
     }
     let body = body(model.config());
     let first = model.config().n_layers() - tune.reset_layers;
-    let drawn = |info: &ParameterInfo| {
+    redrawn(model, seed, |info| {
         tune.reset_head && !body.contains(&info.name)
             || block_of(&info.name).is_some_and(|block| block >= first)
-    };
+    })
+}
+
+/// Gives the part of the head that has a row for each of `n` labels initial values.
+pub(super) fn with_new_labels(model: Model, n: usize, seed: u64) -> Model {
+    let body = body(model.config());
+    redrawn(model, seed, |info| {
+        !body.contains(&info.name) && info.shape.contains(&n)
+    })
+}
+
+/// Gives some parameters initial values.
+fn redrawn(model: Model, seed: u64, drawn: impl Fn(&ParameterInfo) -> bool) -> Model {
     let mode = malmoi_models::Mode::Inference;
     let fresh = Model::initialise(model.config().clone(), model.head(), seed, mode);
     let mut values = Vec::new();

@@ -311,8 +311,10 @@ impl Adapters {
     /// Files that cannot be written.
     pub fn save(&self, dir: &Path, model: &Model) -> Result<(), TrainError> {
         std::fs::create_dir_all(dir).map_err(|error| TrainError::io("create", dir, error))?;
-        let last = |module: &str| module.rsplit('.').next().unwrap_or(module).to_owned();
-        let mut whole: Vec<String> = self.whole.iter().map(|module| last(module)).collect();
+        let published = model.published_tensors();
+        let modules: Vec<&str> = published.iter().map(|(name, ..)| module_of(name)).collect();
+        let ending = |module: &String| own_ending(module, &self.whole, &modules).to_owned();
+        let mut whole: Vec<String> = self.whole.iter().map(ending).collect();
         whole.sort_unstable();
         whole.dedup();
         let transposed = self.list.iter().any(|adapter| adapter.transposed);
@@ -342,11 +344,8 @@ impl Adapters {
                 adapter.b.clone(),
             ));
         }
-        for (name, shape, values) in model.published_tensors() {
-            let module = name
-                .rsplit_once('.')
-                .map_or(name.as_str(), |(module, _)| module);
-            if self.whole.iter().any(|whole| whole == module) {
+        for (name, shape, values) in published {
+            if self.whole.iter().any(|whole| whole == module_of(&name)) {
                 tensors.push((format!("{PREFIX}{name}"), shape, values));
             }
         }
@@ -383,4 +382,22 @@ impl Adapters {
         }
         Ok(())
     }
+}
+
+/// The layer that a published tensor belongs to.
+fn module_of(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(module, _)| module)
+}
+
+/// The fewest last parts of a layer's name that name only layers of `whole`: `peft` takes every layer whose name ends with them.
+fn own_ending<'a>(module: &'a str, whole: &[String], modules: &[&str]) -> &'a str {
+    let starts = module.rmatch_indices('.').map(|(dot, _)| dot + 1);
+    let alone = |ending: &&str| {
+        let mut ends = modules.iter().filter(|module| module.ends_with(*ending));
+        ends.all(|module| whole.iter().any(|own| own == module))
+    };
+    starts
+        .map(|start| &module[start..])
+        .find(alone)
+        .unwrap_or(module)
 }

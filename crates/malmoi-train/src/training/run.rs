@@ -56,6 +56,8 @@ pub struct Summary {
     pub last_loss: Option<f64>,
     /// The last evaluation.
     pub evaluation: Option<Evaluation>,
+    /// The metric that decides which evaluation is best.
+    pub metric: String,
     /// Step of the best evaluation, and the number that makes it the best.
     pub best: Option<(u64, f64)>,
     /// The last checkpoint, a model directory.
@@ -345,6 +347,7 @@ impl<'a> Run<'a> {
                 .last_evaluation
                 .as_ref()
                 .map(|last| last.found.clone()),
+            metric: self.judge.metric.clone(),
             best: self.state.best.map(|best| (best.step, best.value)),
             last_checkpoint: last_checkpoint
                 .ok_or_else(|| TrainError::NoCheckpoint(self.options.out.clone()))?,

@@ -344,6 +344,69 @@ fn the_auxiliary_loss_is_that_of_the_next_tokens() {
 }
 
 #[test]
+fn a_head_for_other_labels_begins_anew_and_one_for_the_same_keeps_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let texts = vec!["young lives in seoul mina good".to_owned(); 4];
+    let model = start(dir.path(), &bert(), Head::None, &texts);
+    let labelled = |name: &str, labels: &[&str]| {
+        let rows: String = labels
+            .iter()
+            .map(|label| format!("mina\t{label}\n"))
+            .collect();
+        file(dir.path(), name, &format!("text\tlabel\n{rows}"))
+    };
+    let classifier = |out: &str| -> Vec<f32> {
+        let mut found = Vec::new();
+        let best = dir.path().join(out).join("best");
+        let model = Model::open(&best, &OpenOptions::default()).unwrap();
+        model.read(|info, values| {
+            if info.name == "classifier.weight" {
+                found = values.to_vec();
+            }
+        });
+        found
+    };
+    let tuned = |model: &Path, rows: &Path, out: &str, sets: &[&str]| {
+        // No step changes anything that can be seen; another seed draws other initial values.
+        let sets = [&["train.steps=1", "optimizer.lr=1e-12"][..], sets].concat();
+        let config = configured(model, rows, rows, &sets).unwrap();
+        warnings(&config, dir.path().join(out))
+    };
+    let three = labelled("three.tsv", &["yes", "no", "maybe"]);
+    assert_eq!(tuned(&model, &three, "three", &[]), "");
+    let first = dir.path().join("three/best");
+    let labels = |out: &str| {
+        let config = malmoi_checkpoint::read_config(&dir.path().join(out).join("best"));
+        ModelConfig::from_json(&config.unwrap(), false)
+            .unwrap()
+            .labels()
+            .to_vec()
+    };
+    assert_eq!(labels("three"), ["maybe", "no", "yes"]);
+    // Another number of labels, and as many others.
+    for (out, names) in [("two", &["a", "b"][..]), ("others", &["a", "b", "c"])] {
+        let rows = labelled("rows.tsv", names);
+        let warned = tuned(&first, &rows, out, &["seed=7"]);
+        assert!(warned.contains("other labels (maybe, no, yes)"), "{warned}");
+        assert_eq!(labels(out), names);
+        assert_ne!(classifier(out)[..64], classifier("three")[..64]);
+    }
+    let rows = labelled("rows.tsv", &["a", "b"]);
+    assert_eq!(tuned(&first, &rows, "reset", &["tune.reset_head=true"]), "");
+    // The same labels under other numbers, as published models have them.
+    let path = first.join("config.json");
+    let mut config = malmoi_checkpoint::read_json(&path).unwrap();
+    config["id2label"] = json!({"0": "yes", "1": "no", "2": "maybe"});
+    config["label2id"] = json!({"yes": 0, "no": 1, "maybe": 2});
+    malmoi_checkpoint::write_json(&path, &config).unwrap();
+    assert_eq!(tuned(&first, &three, "same", &["seed=7"]), "");
+    assert_eq!(labels("same"), ["yes", "no", "maybe"]);
+    for (a, b) in classifier("same").iter().zip(classifier("three")) {
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
+}
+
+#[test]
 fn odd_rows_are_counted_and_bad_ones_refused_with_their_line() {
     let dir = tempfile::tempdir().unwrap();
     let texts = vec!["young lives in seoul mina good".to_owned(); 4];
@@ -375,7 +438,7 @@ fn odd_rows_are_counted_and_bad_ones_refused_with_their_line() {
     let long = format!("text\tlabel\n{}\t1\nyoung\t0\n", "mina ".repeat(60));
     let rows = file(dir.path(), "long.tsv", &long);
     for (max_len, advice) in [
-        ("24", "raise data.max_len"),
+        ("24", "raise --max-len"),
         ("64", "a model with more positions"),
     ] {
         let max_len = format!("data.max_len={max_len}");
@@ -392,7 +455,7 @@ fn odd_rows_are_counted_and_bad_ones_refused_with_their_line() {
     let cases = [
         ("choices.jsonl", choices.to_owned(), "task.kind=choice", "line 2: 3 choices where the first row has 2"),
         ("number.jsonl", choices.replace("\"label\": 0", "\"label\": 5"), "task.kind=choice", "line 1"),
-        ("column.jsonl", choices.to_owned(), "task.kind=pair", "the file has: "),
+        ("column.jsonl", choices.to_owned(), "task.kind=pair", "line 1: no column \"sentence1\"; the row has: "),
         ("columns.tsv", "text\tlabel\na\tb\n".into(), "task.kind=pair", "no column \"sentence1\"; the file has: text, label"),
         ("context.jsonl", "{\"context\": \"a b\", \"question\": \"b\", \"answers\": [{\"text\": \"b\", \"answer_start\": 0}]}\n".into(), "task.kind=qa", "line 1"),
     ];
@@ -406,6 +469,25 @@ fn odd_rows_are_counted_and_bad_ones_refused_with_their_line() {
             "{name}: {error}"
         );
         assert!(!out.exists());
+    }
+    // Settings that a task has no use for.
+    let rows = file(dir.path(), "plain.tsv", "text\tlabel\nmina\t0\nyoung\t1\n");
+    let choice = [
+        "task.kind=choice",
+        "task.choice_columns=[\"text\", \"text\"]",
+        "tune.class_weights=balanced",
+    ];
+    for (sets, key) in [
+        (&choice[..], "tune.class_weights"),
+        (
+            &["task.kind=regress", "tune.label_smoothing=0.1"],
+            "tune.label_smoothing",
+        ),
+        (&["task.both_orders=true"], "task.both_orders"),
+    ] {
+        let config = configured(&model, &rows, &rows, sets).unwrap();
+        let error = run(&config, &options(dir.path().join("run")), &mut Silent).unwrap_err();
+        assert!(error.to_string().contains(key), "{error}");
     }
     let rows = file(dir.path(), "good.conll", &sentences(4));
     let valid = file(dir.path(), "unseen.conll", &unseen);

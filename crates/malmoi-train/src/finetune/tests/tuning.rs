@@ -251,7 +251,10 @@ fn adapters_change_their_targets_alone_and_are_saved_as_peft_reads_them() {
         (&json!(3), &json!(6.0), &json!(false))
     );
     assert_eq!(config["target_modules"], json!(["query", "value"]));
-    assert_eq!(config["modules_to_save"], json!(["classifier", "dense"]));
+    assert_eq!(
+        config["modules_to_save"],
+        json!(["classifier", "pooler.dense"])
+    );
     let tensors =
         malmoi_checkpoint::Tensors::open(dir.path().join("adapter_model.safetensors")).unwrap();
     let (shape, b) = tensors
