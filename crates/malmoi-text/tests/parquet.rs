@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use malmoi_text::{RowOptions, RowReader};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
@@ -71,6 +71,7 @@ fn rows_have_texts_numbers_lists_and_gaps() {
         Compression::UNCOMPRESSED,
         Compression::SNAPPY,
         Compression::ZSTD(ZstdLevel::default()),
+        Compression::GZIP(GzipLevel::default()),
     ];
     for compression in kinds {
         write(&path, compression);

@@ -19,7 +19,7 @@ pub enum RowFormat {
     Csv,
     /// One JSON object a line.
     Jsonl,
-    /// Apache Parquet, pages plain or compressed with Snappy or Zstandard.
+    /// Apache Parquet, pages plain or compressed with Snappy, Zstandard or gzip.
     Parquet,
 }
 
