@@ -80,16 +80,16 @@ pub fn list<M: Module>(module: &M) -> Vec<ParameterInfo> {
 ///
 /// # Panics
 /// When `source` returns another number of values than the shape has.
-pub fn fill<M: Module, E>(
+pub fn fill<M: Module, V: Into<ParameterValues>, E>(
     module: M,
     mode: Mode,
-    source: impl FnMut(&ParameterInfo) -> Result<ParameterValues, E>,
+    mut source: impl FnMut(&ParameterInfo) -> Result<V, E>,
 ) -> Result<M, E> {
     weights::parameters_change();
     let mut mapper = Fill {
         path: Vec::new(),
         mode,
-        source,
+        source: |info: &ParameterInfo| source(info).map(Into::into),
         error: None,
     };
     let module = module.map(&mut mapper);
