@@ -75,6 +75,8 @@ with_features! {
     unsafe fn rows(a: Matrix, i: usize, k: usize) -> Tile {
         let cols = a.cols.saturating_sub(k).min(STEP);
         let count = a.rows.saturating_sub(i).min(16);
+        debug_assert!(a.col_stride == 1);
+        debug_assert!(count == 0 || cols == 0 || (i + count - 1) * a.row_stride + k + cols <= a.values.len());
         let mut tile = [_mm512_setzero_si512(); 16];
         for (r, row) in tile.iter_mut().enumerate().take(count) {
             let at = (i + r) * a.row_stride + k;
@@ -101,6 +103,8 @@ with_features! {
     unsafe fn pairs(b: Matrix, k: usize, j: usize) -> Tile {
         let cols = b.cols.saturating_sub(j).min(16);
         let count = b.rows.saturating_sub(k).min(STEP);
+        debug_assert!(b.col_stride == 1);
+        debug_assert!(count == 0 || cols == 0 || (k + count - 1) * b.row_stride + j + cols <= b.values.len());
         let mask = mask16(cols);
         let weave = _mm512_set_epi16(
             31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2,
@@ -151,6 +155,7 @@ with_features! {
     }
 
     unsafe fn store(tile: Tile, to: *mut u16) {
+        debug_assert!(to.addr().is_multiple_of(64), "a tile at {to:?}");
         for (r, row) in tile.iter().enumerate() {
             // SAFETY: promised by the callers.
             unsafe { _mm512_store_si512(to.add(32 * r).cast(), *row) };

@@ -275,7 +275,9 @@ unsafe fn compute(work: Work, piece: Piece) {
                             .as_ptr()
                             .cast();
                         let right = right_from_step(right, chunk.start);
+                        debug_assert!((column + 1) * steps * STEP_VALUES <= work.b.values.len());
                         let slot = (block - group) * width + slot;
+                        debug_assert!(slot < slots || (chunk.start, chunk.end) == (0, steps));
                         let sums = partial.wrapping_add(slot * BLOCK * BLOCK);
                         let whole = chunk.end == steps;
                         // SAFETY: the left operand has the steps of this chunk, of one or two tiles, the right one of two tiles; the slot is
@@ -369,6 +371,7 @@ const PARTS: usize = 8;
 unsafe fn finish(work: Work, place: &Place, sums: &Sums, part: usize) {
     let Some(s) = Avx512::new() else { return };
     let (j, cols) = (place.j, place.cols);
+    debug_assert!(place.i + place.count <= work.a.rows && j + cols <= work.n && cols <= BLOCK);
     let rows = part * (BLOCK / PARTS)..((part + 1) * (BLOCK / PARTS)).min(place.count);
     let part = Part {
         work,
@@ -402,6 +405,7 @@ unsafe fn finish(work: Work, place: &Place, sums: &Sums, part: usize) {
         Step::Derivative { activation, input } => {
             with_constant!(activation, K => {
                 part.each(s, #[inline(always)] |at, c| {
+                    debug_assert!(at + cols <= input.len());
                     // SAFETY: as long as the result.
                     let h = unsafe { load_bf16(input.as_ptr().add(at), cols) };
                     [s.mul(c[0], activate::derivative(s, K, h[0])), s.mul(c[1], activate::derivative(s, K, h[1]))]
@@ -412,6 +416,7 @@ unsafe fn finish(work: Work, place: &Place, sums: &Sums, part: usize) {
             s,
             #[inline(always)]
             |at, c| {
+                debug_assert!(at + cols <= residual.len());
                 // SAFETY: as long as the result.
                 let r = unsafe { load_bf16(residual.as_ptr().add(at), cols) };
                 [s.add(c[0], r[0]), s.add(c[1], r[1])]

@@ -64,7 +64,14 @@ impl<'a> LeftRows<'a> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
     pub(super) unsafe fn rows(&mut self, i: usize, count: usize, span: Range<usize>) -> Left {
         let a = self.a;
+        debug_assert!(
+            count > 0 && i + count <= a.rows && span.end <= a.cols.div_ceil(STEP),
+            "{count} rows from {i} of {}, steps {span:?} of {} columns",
+            a.rows,
+            a.cols
+        );
         if let (Some(values), 16 | 32) = (self.in_place, count) {
+            debug_assert!((i + count - 1) * a.row_stride + span.end * STEP <= values.len());
             return Left {
                 at: values[i * a.row_stride + span.start * STEP..]
                     .as_ptr()
@@ -136,6 +143,12 @@ unsafe fn pack_share(
     buffer: &mut Scratch,
 ) {
     let tiles = 2 * span.len();
+    debug_assert!(
+        share < shares && OFFSET + tiles * STEP_VALUES / 2 <= 2 * buffer.len(),
+        "share {share} of {shares}, {} steps in {} values",
+        span.len(),
+        buffer.len()
+    );
     let to: *mut u16 = buffer[OFFSET / 2..].as_mut_ptr().cast();
     let range = tiles * share / shares..tiles * (share + 1) / shares;
     // What the next share turns lies on many pages, which the processor does not follow by itself.
@@ -237,6 +250,7 @@ impl Running {
     /// Tiles are configured; both operands hold a step.
     #[inline(always)]
     pub(super) unsafe fn start(left: Left, right: *const u8, lower: bool) -> Running {
+        debug_assert!(left.row >= STEP * 2, "rows of {} bytes", left.row);
         // SAFETY: promised by the caller.
         unsafe {
             asm!(
@@ -335,6 +349,7 @@ impl Running {
     /// Tiles are configured; `to` has room for the sums of a block.
     #[inline(always)]
     pub(super) unsafe fn finish(self, to: *mut f32, row: usize) {
+        debug_assert!(row >= SUMS_ROW, "rows of {row} bytes");
         // SAFETY: promised by the caller.
         unsafe {
             if self.lower {
@@ -418,6 +433,7 @@ pub(super) unsafe fn store_product(
 /// Tiles are configured; `sums` points to those of a block.
 #[inline(always)]
 pub(super) unsafe fn load_tiles(sums: *const f32, row: usize, lower: bool) {
+    debug_assert!(row >= SUMS_ROW, "rows of {row} bytes");
     // SAFETY: promised by the caller.
     unsafe {
         asm!(
@@ -447,6 +463,7 @@ pub(super) unsafe fn load_tiles(sums: *const f32, row: usize, lower: bool) {
 /// Tiles are configured; `to` has room for those of a block.
 #[inline(always)]
 unsafe fn store_tiles(to: *mut f32, row: usize, lower: bool) {
+    debug_assert!(row >= SUMS_ROW, "rows of {row} bytes");
     // SAFETY: promised by the caller.
     unsafe {
         asm!(
@@ -472,6 +489,7 @@ unsafe fn store_tiles(to: *mut f32, row: usize, lower: bool) {
 /// The processor has the features, and `cols` values can be written at `to`.
 #[inline(always)]
 pub(super) unsafe fn store_bf16(to: *mut bf16, cols: usize, c: [__m512; 2]) {
+    debug_assert!(cols <= BLOCK, "{cols} columns");
     // SAFETY: promised by the caller; masked lanes are not written.
     unsafe {
         let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(c[1], c[0]));
@@ -487,6 +505,7 @@ pub(super) unsafe fn store_bf16(to: *mut bf16, cols: usize, c: [__m512; 2]) {
 /// The processor has the features, and `cols` values can be read at `from`.
 #[inline(always)]
 pub(super) unsafe fn load_bf16(from: *const bf16, cols: usize) -> [__m512; 2] {
+    debug_assert!(cols <= BLOCK, "{cols} columns");
     // SAFETY: promised by the caller; masked lanes are not read.
     unsafe {
         let mask = if cols == BLOCK {
