@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use malmoi_models::Precision;
-use malmoi_train::training::RunOptions;
 use toml::Value;
 
-use crate::failure::{Failure, Result};
-use crate::{commands, interrupt, model};
+use crate::failure::Result;
+use crate::{commands, model};
 
 /// Pretrain, verify and use BERT and GPT models on a CPU.
 #[derive(Parser, Debug)]
@@ -84,22 +83,24 @@ pub struct RunArguments {
 }
 
 impl RunArguments {
-    /// These flags and those of the verb as keys of a recipe; --set comes last and wins.
+    /// The folder of the model, which is fetched where it is a hub's.
+    pub fn directory(&self, global: &Global) -> Result<Option<PathBuf>> {
+        let name = self.model.as_deref();
+        name.map(|name| model::directory(name, global)).transpose()
+    }
+
+    /// The folder of the model, these flags and those of the verb as keys of a recipe; --set comes last and wins.
     pub fn overrides(
         &self,
+        model: Option<PathBuf>,
         more: impl IntoIterator<Item = (&'static str, Option<Value>)>,
-        global: &Global,
-    ) -> Result<Vec<String>> {
+    ) -> Vec<String> {
         let text = |path: &PathBuf| Value::String(path.display().to_string());
         let list = |paths: &[PathBuf]| {
             (!paths.is_empty()).then(|| Value::Array(paths.iter().map(text).collect()))
         };
-        let model = self
-            .model
-            .as_deref()
-            .map(|model| model::directory(model, global));
         let own = [
-            ("model.path", model.transpose()?.as_ref().map(text)),
+            ("model.path", model.as_ref().map(text)),
             ("data.train", list(&self.train)),
             ("data.valid", list(&self.valid)),
             ("data.dir", self.data_dir.as_ref().map(text)),
@@ -112,23 +113,7 @@ impl RunArguments {
             .into_iter()
             .chain(more)
             .filter_map(|(key, value)| Some(format!("{key}={}", value?)));
-        Ok(flags.chain(self.set.iter().cloned()).collect())
-    }
-
-    /// Refuses to resume a run that is not there.
-    pub fn options(&self) -> Result<RunOptions> {
-        if self.resume && !self.out.is_dir() {
-            return Err(Failure::input(format!(
-                "{}: there is no run to resume; start it without --resume",
-                self.out.display()
-            )));
-        }
-        Ok(RunOptions {
-            out: self.out.clone(),
-            resume: self.resume,
-            interrupt: Some(interrupt::graceful()),
-            time_limit: None,
-        })
+        flags.chain(self.set.iter().cloned()).collect()
     }
 }
 

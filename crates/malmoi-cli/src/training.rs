@@ -1,10 +1,12 @@
 //! A training run on the screen.
 
-use indicatif::ProgressBar;
-use malmoi_train::training::{Evaluation, Event, StepEvent, StopReason, Summary};
+use std::path::Path;
 
-use crate::failure::Result;
-use crate::{output, progress};
+use indicatif::ProgressBar;
+use malmoi_train::training::{Evaluation, Event, RunOptions, StepEvent, StopReason, Summary};
+
+use crate::failure::{Failure, Result};
+use crate::{interrupt, output, progress};
 
 /// Lines that a run without a terminal prints between start and end.
 const LINES: u64 = 20;
@@ -16,6 +18,22 @@ pub fn describe(evaluation: &Evaluation) -> String {
         .map(|(name, value)| format!("{} {value:.4}", name.replace('_', " ")))
         .collect();
     numbers.join(", ")
+}
+
+/// How a run begins. Refuses to resume one that is not there.
+pub fn run_options(out: &Path, resume: bool) -> Result<RunOptions> {
+    if resume && !out.is_dir() {
+        return Err(Failure::input(format!(
+            "{}: there is no run to resume; start it without --resume",
+            out.display()
+        )));
+    }
+    Ok(RunOptions {
+        out: out.to_path_buf(),
+        resume,
+        interrupt: Some(interrupt::graceful()),
+        time_limit: None,
+    })
 }
 
 /// What a run has come to.

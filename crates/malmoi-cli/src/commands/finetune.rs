@@ -18,7 +18,7 @@ use crate::task::{
     ChoiceFlags, ClassifyFlags, PairFlags, QaFlags, RegressFlags, TagFlags, TaskArguments,
     Text2textFlags,
 };
-use crate::training::{Watcher, conclude};
+use crate::training::{Watcher, conclude, run_options};
 use crate::{model, output};
 
 /// What can be learned from a data set.
@@ -247,7 +247,7 @@ impl<T: TaskArguments + Args> Run<T> {
         pairs.push(("task", Some(spec)));
         // A table of weights is written as in a recipe.
         let weights = (self.class_weights.iter()).map(|text| format!("tune.class_weights={text}"));
-        let flags = self.run.overrides(pairs, global)?;
+        let flags = self.run.overrides(self.run.directory(global)?, pairs);
         Ok(weights.chain(flags).collect())
     }
 
@@ -301,7 +301,7 @@ impl<T: TaskArguments + Args> Run<T> {
 
     fn run(self, global: &Global) -> Result<()> {
         let config = self.configuration(global)?;
-        let options = self.run.options()?;
+        let options = run_options(&self.run.out, self.run.resume)?;
         self.profile.start();
         if config.sweep.is_some() {
             several(&config, &options, global)?;

@@ -9,7 +9,7 @@ use toml::Value;
 
 use crate::arguments::{Global, RunArguments};
 use crate::failure::Result;
-use crate::training::{Watcher, conclude};
+use crate::training::{Watcher, conclude, run_options};
 
 /// Vectors of sentences: pairs that belong together, or pairs with scores
 #[derive(Args, Debug)]
@@ -127,7 +127,7 @@ impl FinetuneEmbed {
             ("optimizer.lr", self.lr.map(Value::Float)),
             ("seed", self.seed.map(|seed| Value::Integer(seed as i64))),
         ];
-        self.run.overrides(pairs, global)
+        Ok(self.run.overrides(self.run.directory(global)?, pairs))
     }
 
     pub fn run(self, global: &Global) -> Result<()> {
@@ -136,7 +136,7 @@ impl FinetuneEmbed {
             Some(path) => EmbeddingConfig::load(path, &overrides)?,
             None => EmbeddingConfig::parse("", "the command line", &overrides)?,
         };
-        let options = self.run.options()?;
+        let options = run_options(&self.run.out, self.run.resume)?;
         let mut watcher = Watcher::new(global.quiet);
         let summary = embedding::run(&config, &options, &mut |event: &Event<'_>| {
             watcher.event(event)

@@ -112,7 +112,7 @@ impl FinetuneLm {
             ("train.dropout", self.dropout.map(Value::Float)),
             ("seed", Some(Value::Integer(self.seed as i64))),
         ];
-        let overrides = self.run.overrides(pairs, global)?;
+        let overrides = self.run.overrides(Some(directory), pairs);
         Ok(PretrainConfig::parse("", "the command line", &overrides)?)
     }
 

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use malmoi_train::config::PretrainConfig;
-use malmoi_train::pretrain::{self, Event, RunOptions, Silent, StopReason};
+use malmoi_train::pretrain::{self, Event, Silent, StopReason};
 
 use crate::arguments::Global;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
+use crate::output;
 use crate::profile::ProfileArguments;
-use crate::training::{Watcher, describe};
-use crate::{interrupt, output};
+use crate::training::{Watcher, describe, run_options};
 
 /// Pretrain a model as a configuration file says
 #[derive(Args, Debug)]
@@ -78,18 +78,7 @@ pub fn train(
     profile: &ProfileArguments,
     global: &Global,
 ) -> Result<()> {
-    if resume && !out.is_dir() {
-        return Err(Failure::input(format!(
-            "{}: there is no run to resume; start it without --resume",
-            out.display()
-        )));
-    }
-    let options = RunOptions {
-        out: out.to_path_buf(),
-        resume,
-        interrupt: Some(interrupt::graceful()),
-        time_limit: None,
-    };
+    let options = run_options(out, resume)?;
     profile.start();
     let mut watcher = Watcher::new(global.quiet);
     let summary = pretrain::run(config, &options, &mut |event: &Event<'_>| {
