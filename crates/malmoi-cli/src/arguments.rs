@@ -117,6 +117,43 @@ impl RunArguments {
     }
 }
 
+/// Low-rank adapters in place of the weights.
+#[derive(Args, Debug, Clone)]
+pub struct LoraArguments {
+    /// Train low-rank adapters (LoRA) of this width in place of the body
+    #[arg(long, value_name = "N", help_heading = "Recipe")]
+    lora_rank: Option<usize>,
+    /// Adapters: their product is scaled by this over the rank (default: 16)
+    #[arg(long, value_name = "X", help_heading = "Recipe")]
+    lora_alpha: Option<f64>,
+    /// Adapters: last parts of the published names of the layers that get one, with commas (default: query and value)
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        help_heading = "Recipe"
+    )]
+    lora_targets: Vec<String>,
+}
+
+impl LoraArguments {
+    /// The flags as keys of a recipe.
+    pub fn keys(&self) -> [(&'static str, Option<Value>); 3] {
+        let names = self.lora_targets.iter().cloned().map(Value::String);
+        [
+            (
+                "tune.lora.rank",
+                self.lora_rank.map(|rank| Value::Integer(rank as i64)),
+            ),
+            ("tune.lora.alpha", self.lora_alpha.map(Value::Float)),
+            (
+                "tune.lora.targets",
+                (!self.lora_targets.is_empty()).then(|| Value::Array(names.collect())),
+            ),
+        ]
+    }
+}
+
 /// Verbs that group others.
 #[derive(Subcommand, Debug)]
 pub enum TokenizerCommand {

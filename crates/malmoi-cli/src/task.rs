@@ -8,11 +8,18 @@ use malmoi_tasks::{
     TextColumns,
 };
 
+use crate::failure::{Failure, Result};
+
 /// Flags of a task. What is not given comes from the model (which knows what it was fine-tuned for), from a recipe, or is the task's
 /// default.
 pub trait TaskArguments {
     /// The task with these flags over `base`, when `base` is the same task.
     fn spec(&self, base: Option<TaskSpec>) -> TaskSpec;
+
+    /// Refuses flags that mean nothing for the task that they made.
+    fn check(&self, _spec: &TaskSpec) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Puts what a flag gives in the place of a setting.
@@ -61,7 +68,7 @@ pub struct ClassifyFlags {
     #[arg(long)]
     multi_label: bool,
     /// What stands between two labels (default: a comma)
-    #[arg(long, value_name = "TEXT", requires = "multi_label")]
+    #[arg(long, value_name = "TEXT")]
     label_separator: Option<String>,
     /// Probability from which a label is said, with --multi-label (default: 0.5)
     #[arg(long, value_name = "P")]
@@ -88,6 +95,20 @@ impl TaskArguments for ClassifyFlags {
                 TaskSpec::Classify(Classify(self.columns.over(columns)))
             }
             _ => TaskSpec::Classify(Classify(self.columns.over(TextColumns::default()))),
+        }
+    }
+
+    fn check(&self, spec: &TaskSpec) -> Result<()> {
+        let several = matches!(spec, TaskSpec::MultiLabel(_));
+        let given = [
+            ("--label-separator", self.label_separator.is_some()),
+            ("--threshold", self.threshold.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given && !several) {
+            Some((flag, _)) => Err(Failure::input(format!(
+                "{flag} is for rows with any number of labels: add --multi-label, or leave {flag} out"
+            ))),
+            None => Ok(()),
         }
     }
 }

@@ -37,6 +37,7 @@ impl Tuned {
         let tokens = task_tokens(&pipeline.tokenizer).filter(|_| with_tokens);
         let length = saved.as_ref().map(|saved| saved.max_len);
         let spec = flags.spec(saved.map(|saved| saved.task));
+        flags.check(&spec)?;
         let long = matches!(spec, TaskSpec::Qa(_));
         let usual = if long { LONG_MAX_LEN } else { MAX_LEN };
         let tuned = Self {

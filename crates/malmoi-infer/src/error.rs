@@ -109,18 +109,6 @@ pub enum InferError {
         /// How the mask token is written.
         mask: String,
     },
-    /// An answer of a question that does not fit the model's positions.
-    #[error(
-        "{place}: an answer has {tokens} tokens, but the model has {max_len} positions: take a model with more of them, or leave the row out"
-    )]
-    AnswerTooLong {
-        /// File and line.
-        place: String,
-        /// Its tokens.
-        tokens: usize,
-        /// Positions of the model.
-        max_len: usize,
-    },
     /// A text longer than the model's positions, where nothing may be cut.
     #[error("text {row} has {tokens} tokens, but the model has {max_len} positions: shorten it")]
     TextTooLong {

@@ -18,6 +18,37 @@ pub struct Outcome {
     pub without_first: usize,
 }
 
+/// The answers of a question behind it.
+fn asked(item: &Item) -> impl Iterator<Item = (&str, &str)> {
+    (item.choices.iter()).map(|choice| (choice.prompt.as_str(), choice.continuation.as_str()))
+}
+
+/// Its answers without it, where they are compared with that.
+fn alone(item: &Item) -> impl Iterator<Item = (&str, &str)> {
+    let choices = item.choices.iter();
+    choices.filter_map(|choice| Some((item.unconditional.as_deref()?, &*choice.continuation)))
+}
+
+/// The questions whose answers all fit the model's positions, and how many others there are. (A prompt that does not fit loses its
+/// beginning, but what is scored cannot be cut.)
+///
+/// # Errors
+/// Those of [`Pipeline::fitting`].
+pub fn fitting(pipeline: &Pipeline, items: Vec<Item>) -> Result<(Vec<Item>, usize), InferError> {
+    let texts = |item| asked(item).chain(alone(item));
+    let all: Vec<(&str, &str)> = items.iter().flat_map(texts).collect();
+    let mut fits = pipeline.fitting(&all)?.into_iter();
+    let keep: Vec<bool> = items
+        .iter()
+        .map(|item| {
+            let own: Vec<bool> = fits.by_ref().take(texts(item).count()).collect();
+            !own.contains(&false)
+        })
+        .collect();
+    let (kept, left): (Vec<_>, Vec<_>) = items.into_iter().zip(keep).partition(|(_, keep)| *keep);
+    Ok((kept.into_iter().map(|(item, _)| item).collect(), left.len()))
+}
+
 /// Scores the answers of questions and measures how often the right one wins. `progress` is told how many answers are done.
 ///
 /// # Errors
@@ -29,29 +60,12 @@ pub fn run(
     options: &ScoreOptions,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Outcome, InferError> {
-    let texts: Vec<(&str, &str)> = items
-        .iter()
-        .flat_map(|item| &item.choices)
-        .map(|choice| (choice.prompt.as_str(), choice.continuation.as_str()))
-        .collect();
-    let scored = pipeline.likelihoods(&texts, options, progress);
-    let scored = scored.map_err(|error| named(error, items, |item| item.choices.len()))?;
+    let texts: Vec<(&str, &str)> = items.iter().flat_map(asked).collect();
+    let scored = pipeline.likelihoods(&texts, options, progress)?;
     // All answers behind the same text, once each way of writing it: the context is shared.
-    let alone: Vec<(&str, &str)> = items
-        .iter()
-        .filter_map(|item| Some((item.unconditional.as_deref()?, item)))
-        .flat_map(|(before, item)| item.choices.iter().map(move |c| (before, &*c.continuation)))
-        .collect();
+    let alone: Vec<(&str, &str)> = items.iter().flat_map(alone).collect();
     let unconditional = pipeline.likelihoods(&alone, options, &mut |done| {
         progress(texts.len() + done);
-    });
-    let unconditional = unconditional.map_err(|error| {
-        let with = |item: &Item| {
-            item.unconditional
-                .as_ref()
-                .map_or(0, |_| item.choices.len())
-        };
-        named(error, items, with)
     })?;
     let (mut scored, mut unconditional) = (scored.iter(), unconditional.iter());
     let (mut truncated, mut without_first) = (0, 0);
@@ -75,29 +89,4 @@ pub fn run(
         truncated,
         without_first,
     })
-}
-
-/// The error of a text with the place of its question; each question has so many texts.
-fn named(error: InferError, items: &[Item], texts: impl Fn(&Item) -> usize) -> InferError {
-    let InferError::TextTooLong {
-        row,
-        tokens,
-        max_len,
-    } = error
-    else {
-        return error;
-    };
-    let mut behind = 0;
-    let item = items.iter().find(|item| {
-        behind += texts(item);
-        row <= behind
-    });
-    match item {
-        Some(item) => InferError::AnswerTooLong {
-            place: item.place.clone(),
-            tokens,
-            max_len,
-        },
-        None => error,
-    }
 }

@@ -9,7 +9,7 @@ use malmoi_train::finetune::{self, FinetuneConfig, SweepSection};
 use malmoi_train::training::{Event, RunOptions};
 use toml::Value;
 
-use crate::arguments::{Global, RunArguments};
+use crate::arguments::{Global, LoraArguments, RunArguments};
 use crate::commands::finetune_embed::FinetuneEmbed;
 use crate::commands::finetune_lm::FinetuneLm;
 use crate::failure::{Failure, INTERRUPTED, Result};
@@ -154,20 +154,8 @@ pub struct Run<T: TaskArguments + Args> {
     /// Decoder: weight of the language-model loss beside that of the task (GPT-1: 0.5)
     #[arg(long, value_name = "X", help_heading = "Recipe")]
     lm_weight: Option<f64>,
-    /// Train low-rank adapters (LoRA) of this width in place of the body
-    #[arg(long, value_name = "N", help_heading = "Recipe")]
-    lora_rank: Option<usize>,
-    /// Adapters: their product is scaled by this over the rank (default: 16)
-    #[arg(long, value_name = "X", help_heading = "Recipe")]
-    lora_alpha: Option<f64>,
-    /// Adapters: last parts of the published names of the layers that get one, with commas (default: query and value)
-    #[arg(
-        long,
-        value_name = "NAMES",
-        value_delimiter = ',',
-        help_heading = "Recipe"
-    )]
-    lora_targets: Vec<String>,
+    #[command(flatten)]
+    lora: LoraArguments,
     /// Runs with these seeds, with commas; mean and standard deviation are shown, the best model is kept
     #[arg(
         long,
@@ -195,12 +183,6 @@ pub struct Run<T: TaskArguments + Args> {
 impl<T: TaskArguments + Args> Run<T> {
     /// The flags as overrides of the recipe, then those of `--set`.
     fn overrides(&self, base: Option<TaskSpec>, global: &Global) -> Result<Vec<String>> {
-        let names = self
-            .lora_targets
-            .iter()
-            .cloned()
-            .map(Value::String)
-            .collect();
         let mut pairs = vec![
             (
                 "model.accept_unknown_config",
@@ -235,15 +217,11 @@ impl<T: TaskArguments + Args> Run<T> {
                 self.task_tokens.then_some(Value::Boolean(true)),
             ),
             ("tune.lm_weight", self.lm_weight.map(Value::Float)),
-            ("tune.lora.rank", self.lora_rank.map(whole)),
-            ("tune.lora.alpha", self.lora_alpha.map(Value::Float)),
-            (
-                "tune.lora.targets",
-                (!self.lora_targets.is_empty()).then_some(Value::Array(names)),
-            ),
         ];
-        let spec = Value::try_from(self.task.spec(base))
-            .map_err(|error| Failure::work(error.to_string()))?;
+        pairs.extend(self.lora.keys());
+        let spec = self.task.spec(base);
+        self.task.check(&spec)?;
+        let spec = Value::try_from(spec).map_err(|error| Failure::work(error.to_string()))?;
         pairs.push(("task", Some(spec)));
         // A table of weights is written as in a recipe.
         let weights = (self.class_weights.iter()).map(|text| format!("tune.class_weights={text}"));

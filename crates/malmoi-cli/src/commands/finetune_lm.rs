@@ -6,7 +6,7 @@ use malmoi_models::{Direction, ModelConfig};
 use malmoi_train::config::PretrainConfig;
 use toml::Value;
 
-use crate::arguments::{Global, RunArguments};
+use crate::arguments::{Global, LoraArguments, RunArguments};
 use crate::commands::pretrain::train;
 use crate::failure::Result;
 use crate::model;
@@ -56,6 +56,8 @@ pub struct FinetuneLm {
     /// Seed of the order of the text, of what is hidden and of dropout
     #[arg(long, value_name = "N", help_heading = "Recipe", default_value_t = 1)]
     seed: u64,
+    #[command(flatten)]
+    lora: LoraArguments,
     #[command(flatten)]
     profile: ProfileArguments,
 }
@@ -112,7 +114,8 @@ impl FinetuneLm {
             ("train.dropout", self.dropout.map(Value::Float)),
             ("seed", Some(Value::Integer(self.seed as i64))),
         ];
-        let overrides = self.run.overrides(Some(directory), pairs);
+        let keys = pairs.into_iter().chain(self.lora.keys());
+        let overrides = self.run.overrides(Some(directory), keys);
         Ok(PretrainConfig::parse("", "the command line", &overrides)?)
     }
 

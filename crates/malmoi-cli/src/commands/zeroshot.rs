@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use malmoi_infer::Pipeline;
 use malmoi_infer::likelihood::{Pseudo, ScoreOptions};
-use malmoi_infer::zeroshot::{Outcome, run};
+use malmoi_infer::zeroshot::{Outcome, fitting, run};
 use malmoi_tasks::zeroshot::{
     Item, Kind, Normalization, Row, Template, ZeroShotError, best, read_rows,
 };
@@ -123,14 +123,27 @@ impl ZeroShot {
                 .to_vec(),
         ];
         for task in &tasks {
-            let items = self.items(task)?;
+            let (items, left_out) = fitting(&pipeline, self.items(task)?)?;
+            let (name, max_len) = (&task.template.name, pipeline.model.config().max_len());
+            if items.is_empty() {
+                return Err(Failure::input(format!(
+                    "{name}: no question has answers that fit the model's {max_len} positions; take a model with more of them"
+                )));
+            }
+            if left_out > 0 {
+                let text = format!(
+                    "note: {name}: {left_out} of {} questions were left out: one of their answers is longer than the model's {max_len} positions",
+                    left_out + items.len()
+                );
+                progress::remark(global.quiet, text);
+            }
             let outcome = self.measure(&pipeline, task, &items, global)?;
             if let Some((path, file)) = &mut samples {
                 write_samples(file, task, &items, &outcome)
                     .map_err(|error| Failure::io(path, &error))?;
             }
             if self.json {
-                output::json(&self.json_of(task, &outcome))?;
+                output::json(&self.json_of(task, &outcome, left_out))?;
             } else {
                 table.extend(self.table_of(task, &outcome));
             }
@@ -291,7 +304,7 @@ impl ZeroShot {
         Ok(outcome)
     }
 
-    fn json_of(&self, task: &Loaded, outcome: &Outcome) -> Value {
+    fn json_of(&self, task: &Loaded, outcome: &Outcome, left_out: usize) -> Value {
         let mut row = Map::new();
         row.insert("task".into(), json!(task.template.name));
         for measure in &outcome.report.measures {
@@ -304,6 +317,7 @@ impl ZeroShot {
         row.insert("shots".into(), json!(self.shots));
         row.insert("seed".into(), json!(self.seed));
         row.insert("truncated".into(), json!(outcome.truncated));
+        row.insert("left_out".into(), json!(left_out));
         if !outcome.report.groups.is_empty() {
             row.insert("groups".into(), json!(outcome.report.groups));
         }

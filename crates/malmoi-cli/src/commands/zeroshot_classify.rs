@@ -1,8 +1,5 @@
 //! `malmoi predict zero-shot-classify`.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal};
-
 use clap::{Args, ValueEnum};
 use malmoi_infer::Pipeline;
 use malmoi_infer::likelihood::ScoreOptions;
@@ -80,37 +77,23 @@ impl ZeroShotClassify {
         if !self.text.prompts.is_empty() {
             return answer(&self.text.prompts);
         }
-        let (name, reader): (String, Box<dyn BufRead>) = match &self.text.input {
-            Some(path) => {
-                let file = File::open(path).map_err(|error| Failure::io(path, &error))?;
-                (path.display().to_string(), Box::new(BufReader::new(file)))
-            }
-            None if io::stdin().is_terminal() => {
-                return Err(Failure::input(
-                    "no text: give --prompt TEXT or --input FILE, or pipe lines into stdin",
-                ));
-            }
-            None => ("stdin".into(), Box::new(io::stdin().lock())),
-        };
-        let mut window = Vec::with_capacity(LINES_AT_ONCE);
+        let (name, mut lines) = self.text.lines()?;
         let mut found = false;
-        for (n, line) in reader.lines().enumerate() {
-            let line =
-                line.map_err(|error| Failure::input(format!("{name}: line {}: {error}", n + 1)))?;
-            let line = line.trim_start_matches('\u{feff}').trim_end_matches('\r');
-            found = true;
-            window.push(line.to_owned());
-            if window.len() == LINES_AT_ONCE {
-                answer(&window)?;
-                window.clear();
+        loop {
+            let window = (lines.by_ref().take(LINES_AT_ONCE))
+                .collect::<std::result::Result<Vec<String>, _>>()?;
+            if window.is_empty() {
+                break;
             }
+            found = true;
+            answer(&window)?;
         }
-        if !found {
-            return Err(Failure::input(format!(
+        match found {
+            true => Ok(()),
+            false => Err(Failure::input(format!(
                 "{name}: no text found, expected one text a line"
-            )));
+            ))),
         }
-        answer(&window)
     }
 }
 

@@ -307,6 +307,17 @@ fn pretraining_goes_on_with_a_text_of_ones_own() {
         let config = fs::read_to_string(Path::new(&out).join("config.toml")).unwrap();
         says(&config, &["documents = \"line\"", "epochs = 8.0"]);
         run(&[&arguments[..], &["--resume"]].concat()).ok();
+        let adapted = format!("{out}-adapter");
+        let last = arguments.len() - 1;
+        let lora = [&adapted, "--lora-rank", "2", "--lora-targets"];
+        let target = if kind == "gpt" { "c_attn" } else { "query" };
+        run(&[&arguments[..last], &lora, &[target]].concat()).ok();
+        assert!(measured(&adapted) < before, "{kind}");
+        assert!(
+            Path::new(&adapted)
+                .join("last/adapter/adapter_model.safetensors")
+                .is_file()
+        );
     }
     // Both commands call documents by the names of the other one, too.
     let gpt = path(&parent.path().join("gpt"));

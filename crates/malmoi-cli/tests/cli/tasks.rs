@@ -188,6 +188,35 @@ fn several_runs_end_in_a_table_and_one_model() {
 }
 
 #[test]
+fn flags_of_several_labels_need_several_labels() {
+    let parent = tempdir().unwrap();
+    let bert = path(model(parent.path(), "bert"));
+    let rows = written(
+        parent.path().join("rows.tsv"),
+        "text\tlabel\n음악이 좋았다\t기쁨;놀람\n음악이 나빴다\t슬픔\n",
+    );
+    let out = path(parent.path().join("run"));
+    let asked = |task: &[&str]| {
+        let data = ["--train", &rows, "--out", &out, "--epochs", "1"];
+        run(&[&["finetune", "classify", "--model", &bert][..], &data, task].concat())
+    };
+    for flag in [["--threshold", "0.3"], ["--label-separator", ";"]] {
+        says(&asked(&flag).fails(2), &[flag[0], "--multi-label"]);
+    }
+    // The recipe may say it, and so may the model's folder later.
+    let recipe = written(
+        parent.path().join("recipe.toml"),
+        "[task]\nkind = \"multilabel\"\n",
+    );
+    asked(&["--config", &recipe, "--label-separator", ";"]).ok();
+    let predict = ["predict", "classify", "--model", &out, "--input", &rows];
+    let said = |threshold: &str| run(&[&predict[..], &["--threshold", threshold]].concat()).ok();
+    let (all, none) = (lines(&said("0")), lines(&said("1")));
+    assert_eq!(all[0]["labels"].as_array().unwrap().len(), 3);
+    assert_eq!(none[0]["labels"].as_array().unwrap().len(), 0);
+}
+
+#[test]
 fn choices_are_confused_by_their_numbers_and_values_have_no_confusion() {
     let parent = tempdir().unwrap();
     let bert = path(model(parent.path(), "bert"));

@@ -133,6 +133,43 @@ fn tasks_are_listed_shown_and_made_from_templates() {
 }
 
 #[test]
+fn questions_whose_answers_are_longer_than_the_model_are_left_out_and_counted() {
+    let parent = tempdir().unwrap();
+    let data = rows(parent.path());
+    let long = "이 영화는 정말 좋았다 ".repeat(20);
+    let row = json!({"context": "음악이", "choice0": long, "choice1": "좋았다", "choice2": "이", "choice3": "보고", "label": 1});
+    let with_long = path(&parent.path().join("long.jsonl"));
+    let text = fs::read_to_string(&data).unwrap();
+    fs::write(&with_long, format!("{row}\n{text}\n{row}\n")).unwrap();
+    for name in ["gpt", "bert"] {
+        let model = path(&model(parent.path(), name));
+        let ask = |data: &str| {
+            let asked = ["--task", "hellaswag", "--data", data, "--json"];
+            let verb = ["eval", "zeroshot", "--model", &model];
+            run(&[&verb[..], &asked].concat())
+        };
+        let (short, long) = (ask(&data), ask(&with_long));
+        says(
+            &long.stderr,
+            &["2 of 5 questions were left out", "positions"],
+        );
+        let (short, mut long) = (json_of(&short.ok()), json_of(&long.ok()));
+        assert_eq!(
+            (&short[0]["left_out"], &long[0]["left_out"]),
+            (&json!(0), &json!(2))
+        );
+        long[0]["left_out"] = json!(0);
+        assert_eq!(short, long, "{name}");
+    }
+    let only_long = path(&parent.path().join("only.jsonl"));
+    fs::write(&only_long, row.to_string()).unwrap();
+    let model = path(&parent.path().join("gpt"));
+    let asked = ["--task", "hellaswag", "--data", &only_long];
+    let message = run(&[&["eval", "zeroshot", "--model", &model][..], &asked].concat()).fails(2);
+    says(&message, &["hellaswag", "24 positions"]);
+}
+
+#[test]
 fn what_cannot_be_asked_is_said() {
     let parent = tempdir().unwrap();
     let data = rows(parent.path());
@@ -176,17 +213,6 @@ fn what_cannot_be_asked_is_said() {
     says(
         &refused(&["--template", &path(&template), "--data", &data]),
         &["bad.toml", "prompt", "single `{`"],
-    );
-    let long = format!(
-        "{{\"question\": \"영화\", \"choices\": [\"좋다\", \"{}\"], \"label\": 0}}",
-        "나쁘다 ".repeat(40)
-    );
-    let rows = parent.path().join("long.jsonl");
-    fs::write(&rows, long).unwrap();
-    let gpt = path(&model(parent.path(), "gpt"));
-    says(
-        &refused(&["--task", "piqa", "--data", &path(&rows), "--model", &gpt]),
-        &["long.jsonl: line 1", "an answer has", "24 positions"],
     );
 }
 

@@ -170,14 +170,7 @@ impl Pipeline {
     ) -> Result<Vec<Scored>, InferError> {
         let (direction, head) = (self.model.config().direction(), self.model.head());
         let masked = matches!(head, Head::MaskedLm | Head::Pretraining);
-        let found = texts
-            .par_iter()
-            .enumerate()
-            .map(|(row, (context, text))| match direction {
-                Direction::EncoderDecoder => self.source_pair(context, text, row),
-                Direction::Decoder | Direction::Encoder => self.joint_pair(context, text, row),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let found = (self.pairs(texts).into_iter()).collect::<Result<Vec<_>, _>>()?;
         let (pairs, notes): (Vec<Pair>, Vec<(bool, bool)>) = found.into_iter().unzip();
         let sums = match (direction, head) {
             (Direction::Decoder, Head::CausalLm | Head::DoubleHeads) => {
@@ -205,6 +198,32 @@ impl Pipeline {
                 without_first,
             })
             .collect())
+    }
+
+    /// Which texts [`Pipeline::likelihoods`] can score: those that fit the model's positions.
+    ///
+    /// # Errors
+    /// Those of the tokenizer, [`InferError::TooShort`].
+    pub fn fitting(&self, texts: &[(&str, &str)]) -> Result<Vec<bool>, InferError> {
+        let pairs = self.pairs(texts).into_iter();
+        pairs
+            .map(|pair| match pair {
+                Ok(_) => Ok(true),
+                Err(InferError::TextTooLong { .. }) => Ok(false),
+                Err(error) => Err(error),
+            })
+            .collect()
+    }
+
+    /// Tokens of contexts and texts, as the model reads them.
+    fn pairs(&self, texts: &[(&str, &str)]) -> Vec<Result<(Pair, (bool, bool)), InferError>> {
+        let direction = self.model.config().direction();
+        let rows = texts.par_iter().enumerate();
+        rows.map(|(row, (context, text))| match direction {
+            Direction::EncoderDecoder => self.source_pair(context, text, row),
+            Direction::Decoder | Direction::Encoder => self.joint_pair(context, text, row),
+        })
+        .collect()
     }
 
     /// Context and text in one sequence, as decoders and encoders read them; whether the context was cut, and whether the first token

@@ -27,6 +27,7 @@
 //! and [`PretrainConfig::to_toml`] writes it the way the run saves it.
 
 pub(crate) mod load;
+mod lora;
 mod objective;
 mod optimizer;
 mod schedule;
@@ -37,6 +38,7 @@ pub(crate) mod validate;
 
 use serde::{Deserialize, Serialize};
 
+pub use lora::{ContinueSection, LoraSection};
 pub use objective::{
     Clm, ClmSampling, Denoising, Mlm, Objective, Rtd, SpanCorruption, Text2text, TextTask, Tlm,
 };
@@ -71,6 +73,9 @@ pub struct PretrainConfig {
     pub schedule: ScheduleSection,
     /// How long, in which batches.
     pub train: TrainSection,
+    /// What of a model that training continues is trained.
+    #[serde(default, skip_serializing_if = "ContinueSection::is_default")]
+    pub tune: ContinueSection,
     /// Measuring on the validation text.
     #[serde(default)]
     pub evaluate: EvaluateSection,

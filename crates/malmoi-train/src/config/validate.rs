@@ -19,6 +19,7 @@ impl PretrainConfig {
         self.schedule.validate(self.optimizer.lr)?;
         self.train.validate()?;
         self.check_early_stop()?;
+        self.check_tune()?;
         at_least_one("checkpoint.keep", self.checkpoint.keep as u64)?;
         at_least_one("log.every", self.log.every)?;
         if let Some(batches) = self.evaluate.batches {
@@ -204,6 +205,23 @@ impl PretrainConfig {
                 length_of("objective.max_len", task.max_len, 2)?;
                 length_of("objective.max_target_len", Some(task.max_target_len), 2)
             }
+        }
+    }
+
+    /// Adapters belong to a model that is there.
+    fn check_tune(&self) -> Result<(), ConfigProblem> {
+        let Some(lora) = &self.tune.lora else {
+            return Ok(());
+        };
+        lora.validate()?;
+        match &self.model.path {
+            Some(_) => Ok(()),
+            None => Err(ConfigProblem::new(
+                "tune.lora",
+                "a model that training goes on from (model.path)",
+                "a new model",
+                "name the model's directory, or leave tune.lora out",
+            )),
         }
     }
 

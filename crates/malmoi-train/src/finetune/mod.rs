@@ -21,7 +21,7 @@ pub use data::{ExampleOptions, examples};
 pub use model::{SavedTask, encoder, evaluate, read_cases, score, task_tokens};
 pub(crate) use model::{open_with, with_dropout};
 pub use sweep::{SweepRow, SweepSection, SweepSummary, sweep};
-pub use tune::{ClassWeights, LoraSection, TuneSection};
+pub use tune::{ClassWeights, TuneSection};
 
 use crate::error::TrainError;
 use crate::training::{Job, Observer, RunOptions, Sections, Summary, Work};

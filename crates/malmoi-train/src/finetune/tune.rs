@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::config::FinetuneConfig;
 use super::data::ExampleOptions;
+use crate::config::LoraSection;
 use crate::error::{ConfigProblem, TrainError};
-use crate::training::{ADAPTER_FOLDER, AdapterOptions, Adapters, Tuning};
+use crate::training::{ADAPTER_FOLDER, Adapters, Tuning};
 
 /// `[tune]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,28 +67,6 @@ pub enum ClassWeights {
     ByLabel(BTreeMap<String, f64>),
 }
 
-/// `[tune.lora]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LoraSection {
-    /// Width of the factors.
-    pub rank: usize,
-    /// The adapter's weight is `alpha / rank` times the product of its factors.
-    pub alpha: f64,
-    /// Last parts of the published names of the layers that get one; query and value of every attention when empty.
-    pub targets: Vec<String>,
-}
-
-impl Default for LoraSection {
-    fn default() -> Self {
-        Self {
-            rank: 8,
-            alpha: 16.0,
-            targets: Vec::new(),
-        }
-    }
-}
-
 impl TuneSection {
     /// Checks values.
     pub(super) fn validate(&self) -> Result<(), ConfigProblem> {
@@ -132,15 +111,7 @@ impl TuneSection {
             ));
         }
         if let Some(lora) = &self.lora {
-            crate::config::validate::at_least_one("tune.lora.rank", lora.rank as u64)?;
-            if !(lora.alpha > 0.0 && lora.alpha.is_finite()) {
-                return Err(ConfigProblem::new(
-                    "tune.lora.alpha",
-                    "a number above 0",
-                    lora.alpha,
-                    "correct it",
-                ));
-            }
+            lora.validate()?;
         }
         Ok(())
     }
@@ -372,20 +343,14 @@ pub(super) fn tuning(
         .into());
     }
     if let Some(lora) = &tune.lora {
-        let options = AdapterOptions {
-            rank: lora.rank,
-            alpha: lora.alpha,
-            targets: lora.targets.clone(),
-            seed: config.seed,
-            base: config.model.path.display().to_string(),
-            task_type: match config.task.task().output() {
-                OutputKind::Tags => "TOKEN_CLS",
-                OutputKind::Spans => "QUESTION_ANS",
-                OutputKind::Text if model.head() == Head::Seq2SeqLm => "SEQ_2_SEQ_LM",
-                OutputKind::Text => "CAUSAL_LM",
-                _ => "SEQ_CLS",
-            },
+        let task_type = match config.task.task().output() {
+            OutputKind::Tags => "TOKEN_CLS",
+            OutputKind::Spans => "QUESTION_ANS",
+            OutputKind::Text if model.head() == Head::Seq2SeqLm => "SEQ_2_SEQ_LM",
+            OutputKind::Text => "CAUSAL_LM",
+            _ => "SEQ_CLS",
         };
+        let options = lora.options(config.seed, &config.model.path, Some(task_type));
         let whole = |info: &ParameterInfo| !body.contains(&info.name);
         let mut adapters = Adapters::new(start.unwrap_or(model), options, whole)?;
         if let Some(checkpoint) = checkpoint {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use malmoi_models::{Head, Mode, Model, ModelConfig, OpenOptions};
+use malmoi_models::{Head, Mode, Model, ModelConfig, OpenOptions, ParameterInfo};
 use malmoi_text::Tokenizer;
 
 use super::card::card;
@@ -16,7 +16,9 @@ use crate::data::Examples;
 use crate::error::TrainError;
 use crate::files::{TOKENIZER, files_in, save_tokenizer};
 use crate::finetune::{open_with, with_dropout};
-use crate::training::{DataIdentity, Evaluation, Judge, Observer, TrainerState, Work};
+use crate::training::{
+    ADAPTER_FOLDER, Adapters, DataIdentity, Evaluation, Judge, Observer, TrainerState, Tuning, Work,
+};
 
 /// What a run reads and trains.
 pub(super) struct Prepared {
@@ -50,16 +52,35 @@ impl Work for Prepared {
         let Some(path) = &self.config.model.path else {
             return Ok(Model::initialise(model, self.head(), seed, Mode::Training));
         };
-        let options = OpenOptions {
-            mode: Mode::Training,
-            head: Some(self.head()),
-            seed,
-            ..OpenOptions::default()
-        };
-        let (opened, _) = open_with(path, &model, &options, &|_| ())?;
+        let (opened, _) = self.opened(path)?;
         Ok(match self.config.train.dropout {
             Some(rate) => with_dropout(opened, rate, Mode::Training),
             None => opened,
+        })
+    }
+
+    fn tuning(&self, model: &Model, checkpoint: Option<&Path>) -> Result<Tuning, TrainError> {
+        let (Some(lora), Some(path)) = (&self.config.tune.lora, &self.config.model.path) else {
+            return Ok(Tuning::default());
+        };
+        let task_type = match model.head() {
+            Head::CausalLm => Some("CAUSAL_LM"),
+            Head::Seq2SeqLm => Some("SEQ_2_SEQ_LM"),
+            _ => None,
+        };
+        // An adapter adds to the weights that the run started from, also when it goes on from a checkpoint.
+        let (start, new) = self.opened(path)?;
+        let names = start.name_table();
+        let whole = |info: &ParameterInfo| new.contains(&names.place(info).name);
+        let options = lora.options(self.config.seed, path, task_type);
+        let mut adapters = Adapters::new(&start, options, whole)?;
+        if let Some(checkpoint) = checkpoint {
+            adapters.load(&checkpoint.join(ADAPTER_FOLDER))?;
+        }
+        let frozen = model.parameters().into_iter().filter(|info| !whole(info));
+        Ok(Tuning {
+            factors: frozen.map(|info| (info.name, 0.0)).collect(),
+            adapters: Some(adapters),
         })
     }
 
@@ -97,6 +118,19 @@ impl Work for Prepared {
 
     fn card(&self, model: &Model, state: &TrainerState) -> String {
         card(model, state)
+    }
+}
+
+impl Prepared {
+    /// The model that training goes on from, and the published names of what its files lack.
+    fn opened(&self, path: &Path) -> Result<(Model, Vec<String>), TrainError> {
+        let options = OpenOptions {
+            mode: Mode::Training,
+            head: Some(self.head()),
+            seed: self.config.seed,
+            ..OpenOptions::default()
+        };
+        open_with(path, &self.model, &options, &|_| ())
     }
 }
 

@@ -40,8 +40,8 @@ pub struct AdapterOptions {
     pub seed: u64,
     /// What the adapter belongs to, for its configuration.
     pub base: String,
-    /// `peft`'s name of the task, such as `SEQ_CLS`.
-    pub task_type: &'static str,
+    /// `peft`'s name of the task, such as `SEQ_CLS`; it has none for masked language models.
+    pub task_type: Option<&'static str>,
 }
 
 /// A weight with an adapter.

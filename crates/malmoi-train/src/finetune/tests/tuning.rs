@@ -150,7 +150,7 @@ fn adapters(model: &Model, rank: usize, targets: &[&str]) -> Adapters {
         targets: targets.iter().map(ToString::to_string).collect(),
         seed: 5,
         base: "base".into(),
-        task_type: "SEQ_CLS",
+        task_type: Some("SEQ_CLS"),
     };
     let whole = |info: &ParameterInfo| {
         info.name.starts_with("classifier") || info.name.starts_with("pooler")
@@ -312,7 +312,7 @@ fn adapters_change_their_targets_alone_and_are_saved_as_peft_reads_them() {
         targets: vec!["c_attn".into()],
         seed: 1,
         base: String::new(),
-        task_type: "SEQ_CLS",
+        task_type: Some("SEQ_CLS"),
     };
     let error = Adapters::new(&small(Mode::Inference), wrong, |_| false)
         .unwrap_err()
@@ -334,7 +334,7 @@ fn packed_layers_of_gpt2_get_one_adapter() {
         targets: Vec::new(),
         seed: 1,
         base: String::new(),
-        task_type: "CAUSAL_LM",
+        task_type: Some("CAUSAL_LM"),
     };
     let mut adapters = Adapters::new(&model, options, |_| false).unwrap();
     assert_eq!(adapters.n_parameters(), 2 * 16 + 48 * 2);
