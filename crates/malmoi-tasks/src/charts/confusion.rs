@@ -86,15 +86,13 @@ impl ConfusionTable {
             .fold(40.0, f64::max);
         let (left, top) = (longest + 44.0, longest + 64.0);
         let side = cell * n as f64;
-        let mut picture = Picture::new(left + side + 24.0, top + side + 24.0);
+        let remark = "rows: true, columns: said; dark: share of the row";
+        let room = (left + side + 24.0).max(width(remark) + 32.0);
+        let mut picture = Picture::new(room, top + side + 24.0);
         let bold = format!("font-size=\"15\" font-weight=\"600\" fill=\"{INK}\"");
         picture.text((16.0, 26.0), &bold, "Confusion matrix");
         let faint = format!("fill=\"{FAINT}\"");
-        picture.text(
-            (16.0, 44.0),
-            &faint,
-            "rows: true, columns: said; dark: share of the row",
-        );
+        picture.text((16.0, 44.0), &faint, remark);
         for (i, label) in self.labels.iter().enumerate() {
             let at = (i as f64 + 0.5) * cell;
             let end = format!("text-anchor=\"end\" font-size=\"{size}\"");

@@ -7,7 +7,9 @@ use super::{FAINT, GRID, INK, Picture};
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 420.0;
 const PANEL: f64 = 400.0;
-const TOP: f64 = 64.0;
+/// Where the names of the lines begin, and how far apart their rows are.
+const NAMES: f64 = 40.0;
+const NAME_ROW: f64 = 14.0;
 const BOTTOM: f64 = 360.0;
 /// Told apart by people with colour blindness (Okabe and Ito 2008).
 const COLOURS: [&str; 7] = [
@@ -112,6 +114,21 @@ fn ticks((low, high): (f64, f64)) -> Vec<f64> {
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
+/// Where the name of each line stands: its column, and its row below the title.
+fn places(lines: &[Line]) -> Vec<(f64, usize)> {
+    let (mut column, mut row) = (0.0, 0);
+    let mut places = Vec::with_capacity(lines.len());
+    for line in lines {
+        let wide = 26.0 + super::width(&line.name);
+        if column > 0.0 && column + wide > PANEL {
+            (column, row) = (0.0, row + 1);
+        }
+        places.push((column, row));
+        column += wide;
+    }
+    places
+}
+
 fn chart(picture: &mut Picture, left: f64, title: &str, lines: &[Line]) {
     let bold = format!("font-size=\"15\" font-weight=\"600\" fill=\"{INK}\"");
     picture.text((left, 28.0), &bold, title);
@@ -136,8 +153,11 @@ fn chart(picture: &mut Picture, left: f64, title: &str, lines: &[Line]) {
     };
     let (steps, values) = (range(|point| point.0), range(|point| point.1));
     let right = left + PANEL - 24.0;
+    let places = places(lines);
+    let rows = 1 + places.last().map_or(0, |(_, row)| *row);
+    let top = NAMES + NAME_ROW * rows as f64 + 6.0;
     let x = |value: f64| left + (value - steps.0) / (steps.1 - steps.0) * (right - left);
-    let y = |value: f64| BOTTOM - (value - values.0) / (values.1 - values.0) * (BOTTOM - TOP);
+    let y = |value: f64| BOTTOM - (value - values.0) / (values.1 - values.0) * (BOTTOM - top);
     let grid = format!("stroke=\"{GRID}\"");
     for tick in ticks(values) {
         picture.path(&[(left, y(tick)), (right, y(tick))], &grid);
@@ -153,8 +173,8 @@ fn chart(picture: &mut Picture, left: f64, title: &str, lines: &[Line]) {
         &format!("text-anchor=\"end\" fill=\"{FAINT}\""),
         "step",
     );
-    let mut at = left;
-    for (line, colour) in lines.iter().zip(COLOURS.iter().cycle()) {
+    let named = lines.iter().zip(places);
+    for ((line, (column, row)), colour) in named.zip(COLOURS.iter().cycle()) {
         let points: Vec<(f64, f64)> = line.points.iter().map(|p| (x(p.0), y(p.1))).collect();
         picture.path(
             &points,
@@ -165,19 +185,9 @@ fn chart(picture: &mut Picture, left: f64, title: &str, lines: &[Line]) {
                 picture.rect((x - 2.0, y - 2.0, 4.0, 4.0), colour);
             }
         }
-        let wide = 26.0 + super::width(&line.name);
-        let (row, column) = if at + wide > left + PANEL + 20.0 {
-            (1.0, left)
-        } else {
-            (0.0, at)
-        };
-        picture.rect((column, 40.0 + 14.0 * row, 10.0, 10.0), colour);
-        picture.text(
-            (column + 14.0, 49.0 + 14.0 * row),
-            "font-size=\"11\"",
-            &line.name,
-        );
-        at += wide;
+        let (x, y) = (left + column, NAMES + NAME_ROW * row as f64);
+        picture.rect((x, y, 10.0, 10.0), colour);
+        picture.text((x + 14.0, y + 9.0), "font-size=\"11\"", &line.name);
     }
 }
 
