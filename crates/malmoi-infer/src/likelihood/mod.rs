@@ -80,6 +80,15 @@ struct Pair {
     after: Vec<u32>,
 }
 
+/// A context and a text within the model's positions, and what had to give way.
+struct Fitted {
+    pair: Pair,
+    /// Whether the context was cut.
+    truncated: bool,
+    /// Whether the first token of the text had to become context.
+    without_first: bool,
+}
+
 /// The sum over the tokens of a target.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Sum {
@@ -171,7 +180,10 @@ impl Pipeline {
         let (direction, head) = (self.model.config().direction(), self.model.head());
         let masked = matches!(head, Head::MaskedLm | Head::Pretraining);
         let found = (self.pairs(texts).into_iter()).collect::<Result<Vec<_>, _>>()?;
-        let (pairs, notes): (Vec<Pair>, Vec<(bool, bool)>) = found.into_iter().unzip();
+        let (pairs, notes): (Vec<Pair>, Vec<_>) = found
+            .into_iter()
+            .map(|fitted| (fitted.pair, (fitted.truncated, fitted.without_first)))
+            .unzip();
         let sums = match (direction, head) {
             (Direction::Decoder, Head::CausalLm | Head::DoubleHeads) => {
                 causal::score(&self.model, &pairs, options, progress)?
@@ -216,7 +228,7 @@ impl Pipeline {
     }
 
     /// Tokens of contexts and texts, as the model reads them.
-    fn pairs(&self, texts: &[(&str, &str)]) -> Vec<Result<(Pair, (bool, bool)), InferError>> {
+    fn pairs(&self, texts: &[(&str, &str)]) -> Vec<Result<Fitted, InferError>> {
         let direction = self.model.config().direction();
         let rows = texts.par_iter().enumerate();
         rows.map(|(row, (context, text))| match direction {
@@ -226,14 +238,8 @@ impl Pipeline {
         .collect()
     }
 
-    /// Context and text in one sequence, as decoders and encoders read them; whether the context was cut, and whether the first token
-    /// of the text had to become context.
-    fn joint_pair(
-        &self,
-        context: &str,
-        text: &str,
-        row: usize,
-    ) -> Result<(Pair, (bool, bool)), InferError> {
+    /// Context and text in one sequence, as decoders and encoders read them.
+    fn joint_pair(&self, context: &str, text: &str, row: usize) -> Result<Fitted, InferError> {
         let whole = [context, text].concat();
         let encoding = self
             .tokenizer
@@ -284,16 +290,15 @@ impl Pipeline {
             target: ids[split..end].to_vec(),
             after: after.to_vec(),
         };
-        Ok((pair, (surplus > 0, without_first)))
+        Ok(Fitted {
+            pair,
+            truncated: surplus > 0,
+            without_first,
+        })
     }
 
     /// The context as the source of an encoder-decoder and the text as its target.
-    fn source_pair(
-        &self,
-        context: &str,
-        text: &str,
-        row: usize,
-    ) -> Result<(Pair, (bool, bool)), InferError> {
+    fn source_pair(&self, context: &str, text: &str, row: usize) -> Result<Fitted, InferError> {
         let encoding = self
             .tokenizer
             .encode(context, None, &EncodeOptions::default())?;
@@ -324,7 +329,11 @@ impl Pipeline {
             target,
             after: Vec::new(),
         };
-        Ok((pair, (surplus > 0, false)))
+        Ok(Fitted {
+            pair,
+            truncated: surplus > 0,
+            without_first: false,
+        })
     }
 }
 

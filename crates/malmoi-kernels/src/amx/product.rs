@@ -101,16 +101,24 @@ pub(crate) fn with_packed<R>(amx: Amx, b: Matrix, f: impl FnOnce(Panels) -> R) -
 }
 
 fn pack_right(_: Amx, b: Matrix, to: SharedMut<u16>) {
-    let steps = b.rows.div_ceil(STEP);
-    for_each(b.cols.div_ceil(BLOCK), steps * 600, |block| {
-        for step in 0..steps {
-            // SAFETY: the token says that the processor has the features; each step has its own room of two tiles.
-            unsafe {
-                let to = to.at((block * steps + step) * STEP_VALUES);
-                pack::right(b, step * STEP, block * BLOCK, to);
-            }
+    let (steps, blocks) = (b.rows.div_ceil(STEP), b.cols.div_ceil(BLOCK));
+    let tiles = |block: usize, step: usize| {
+        // SAFETY: the token says that the processor has the features; each step of a block has its own room of two tiles.
+        unsafe {
+            let to = to.at((block * steps + step) * STEP_VALUES);
+            pack::right(b, step * STEP, block * BLOCK, to);
         }
-    });
+    };
+    // Along what is contiguous, so that memory is read in long runs: a short piece of every row would be on a page of its own.
+    if b.col_stride == 1 {
+        for_each(steps, blocks * 600, |step| {
+            (0..blocks).for_each(|block| tiles(block, step));
+        });
+    } else {
+        for_each(blocks, steps * 600, |block| {
+            (0..steps).for_each(|step| tiles(block, step));
+        });
+    }
 }
 
 /// A product to be computed: `c = finish(a · b)` or `finish(c + a · b)`.
