@@ -83,7 +83,21 @@ fn display(command: &Command) -> String {
 pub fn cargo(root: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).args(arguments);
+    // Cargo described this program to it in variables. A build script that reads the same ones (ring's does) would take them for a
+    // change, and what depends on it would be built again whenever cargo is called from here and from a shell in turn.
+    for (name, _) in std::env::vars_os() {
+        if describes_a_package(&name.to_string_lossy()) {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+/// Whether cargo sets a variable for a program that it runs, to say which package it belongs to.
+fn describes_a_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_"]
+        .iter()
+        .any(|start| variable.starts_with(start))
 }
 
 /// What `cargo metadata` says about the workspace, without its outside dependencies.
@@ -110,4 +124,24 @@ pub fn malmoi(root: &Path) -> Result<PathBuf, String> {
         .ok_or("cargo metadata names no target_directory")?;
     let name = format!("malmoi{}", std::env::consts::EXE_SUFFIX);
     Ok(Path::new(target).join("release").join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_called_as_from_a_shell() {
+        let command = cargo(Path::new("."), &["check"]);
+        let removed: Vec<String> = command
+            .get_envs()
+            .filter(|(_, value)| value.is_none())
+            .map(|(name, _)| name.to_string_lossy().into_owned())
+            .collect();
+        // Cargo runs this test, so the variables are there.
+        for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
+            assert!(removed.iter().any(|other| other == name), "{removed:?}");
+        }
+        assert!(!removed.iter().any(|name| name == "CARGO_TARGET_DIR"));
+    }
 }
