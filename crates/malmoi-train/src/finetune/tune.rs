@@ -11,7 +11,7 @@ use super::config::FinetuneConfig;
 use super::data::ExampleOptions;
 use crate::config::LoraSection;
 use crate::error::{ConfigProblem, TrainError};
-use crate::training::{ADAPTER_FOLDER, Adapters, Tuning};
+use crate::training::{Adapters, Tuning};
 
 /// `[tune]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -352,11 +352,8 @@ pub(super) fn tuning(
         };
         let options = lora.options(config.seed, &config.model.path, Some(task_type));
         let whole = |info: &ParameterInfo| !body.contains(&info.name);
-        let mut adapters = Adapters::new(start.unwrap_or(model), options, whole)?;
-        if let Some(checkpoint) = checkpoint {
-            adapters.load(&checkpoint.join(ADAPTER_FOLDER))?;
-        }
-        tuning.adapters = Some(adapters);
+        let adapters = Adapters::new(start.unwrap_or(model), options, whole)?;
+        tuning.adapters = Some(adapters.resumed(checkpoint)?);
     }
     let trained = |info: &ParameterInfo| !tuning.freezes(&info.name);
     if !model.parameters().iter().any(trained) {

@@ -17,7 +17,7 @@ use crate::error::TrainError;
 use crate::files::{TOKENIZER, files_in, save_tokenizer};
 use crate::finetune::{open_with, with_dropout};
 use crate::training::{
-    ADAPTER_FOLDER, Adapters, DataIdentity, Evaluation, Judge, Observer, TrainerState, Tuning, Work,
+    Adapters, DataIdentity, Evaluation, Judge, Observer, TrainerState, Tuning, Work,
 };
 
 /// What a run reads and trains.
@@ -73,10 +73,7 @@ impl Work for Prepared {
         let names = start.name_table();
         let whole = |info: &ParameterInfo| new.contains(&names.place(info).name);
         let options = lora.options(self.config.seed, path, task_type);
-        let mut adapters = Adapters::new(&start, options, whole)?;
-        if let Some(checkpoint) = checkpoint {
-            adapters.load(&checkpoint.join(ADAPTER_FOLDER))?;
-        }
+        let adapters = Adapters::new(&start, options, whole)?.resumed(checkpoint)?;
         let frozen = model.parameters().into_iter().filter(|info| !whole(info));
         Ok(Tuning {
             factors: frozen.map(|info| (info.name, 0.0)).collect(),

@@ -357,6 +357,17 @@ impl Adapters {
         Ok(())
     }
 
+    /// The same with the factors of the checkpoint that a run goes on from, if any.
+    ///
+    /// # Errors
+    /// Those of [`Adapters::load`].
+    pub(crate) fn resumed(mut self, checkpoint: Option<&Path>) -> Result<Self, TrainError> {
+        if let Some(checkpoint) = checkpoint {
+            self.load(&checkpoint.join(FOLDER))?;
+        }
+        Ok(self)
+    }
+
     /// Takes the factors from files that [`Adapters::save`] wrote. Adapters must have been made for the model before training.
     ///
     /// # Errors
