@@ -118,6 +118,9 @@ pub struct Run<T: TaskArguments + Args> {
     /// Dropout (default: the model's own)
     #[arg(long, value_name = "P", help_heading = "Recipe")]
     dropout: Option<f64>,
+    /// Chance that a subword is taken apart while it is learned from, so that a word is read in more ways than one (default: 0)
+    #[arg(long, value_name = "P", help_heading = "Recipe")]
+    subword_dropout: Option<f64>,
     /// Seed of the new head, the order of rows and dropout (default: 1)
     #[arg(long, value_name = "N", help_heading = "Recipe")]
     seed: Option<u64>,
@@ -189,6 +192,10 @@ impl<T: TaskArguments + Args> Run<T> {
                 self.accept_unknown_config.then_some(Value::Boolean(true)),
             ),
             ("data.max_len", self.max_len.map(whole)),
+            (
+                "data.subword_dropout",
+                self.subword_dropout.map(Value::Float),
+            ),
             ("data.encoding", self.encoding.clone().map(Value::String)),
             ("train.epochs", self.epochs.map(Value::Float)),
             ("train.batch_size", self.batch_size.map(whole)),

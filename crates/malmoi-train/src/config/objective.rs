@@ -117,6 +117,9 @@ pub struct Mlm {
     /// Predict as well whether two segments stand in their order (Lan et al. 2020; half of them are swapped).
     #[serde(default)]
     pub sentence_order: bool,
+    /// Chance that a subword of more than one character is taken apart while it is learned from (Hiraoka 2022).
+    #[serde(default)]
+    pub subword_dropout: f64,
 }
 
 fn default_ngram() -> usize {

@@ -107,6 +107,9 @@ fn a_sum_of_masking_shares_other_than_one_is_refused() {
         .replace("gpt2", "bert");
     assert!(message(&text, &["objective.keep=0.2"]).contains("mask + random + keep = 1"));
     assert!(parse(&text, &["objective.keep=0.2", "objective.mask=0.7"]).is_ok());
+    assert!(
+        message(&text, &["objective.subword_dropout=2.0"]).contains("objective.subword_dropout")
+    );
     assert!(message(&text, &["objective.max_len=2"]).contains("special tokens"));
 }
 

@@ -312,6 +312,7 @@ fn check_masking(mlm: &Mlm) -> Result<(), ConfigProblem> {
     share("objective.mask", mlm.mask)?;
     share("objective.random", mlm.random)?;
     share("objective.keep", mlm.keep)?;
+    share("objective.subword_dropout", mlm.subword_dropout)?;
     let sum = mlm.mask + mlm.random + mlm.keep;
     if (sum - 1.0).abs() > 1e-9 {
         return Err(ConfigProblem::new(
@@ -348,7 +349,7 @@ fn chosen(key: &str, rate: f64) -> Result<(), ConfigProblem> {
     ))
 }
 
-fn share(key: &str, share: f64) -> Result<(), ConfigProblem> {
+pub(crate) fn share(key: &str, share: f64) -> Result<(), ConfigProblem> {
     if (0.0..=1.0).contains(&share) {
         return Ok(());
     }

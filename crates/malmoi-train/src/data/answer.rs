@@ -49,6 +49,22 @@ impl Answer {
         }
     }
 
+    /// The same answer where the parts of token `n` are at `places[n]..places[n + 1]`.
+    pub(super) fn spread(&self, places: &[usize]) -> Self {
+        match self {
+            Self::Tags(tags) => Self::Tags(
+                tags.iter()
+                    .map(|&(place, tag)| (places[place], tag))
+                    .collect(),
+            ),
+            Self::Span(first, last) => Self::Span(
+                places[*first as usize] as u32,
+                places[*last as usize + 1] as u32 - 1,
+            ),
+            other => other.clone(),
+        }
+    }
+
     /// The same answer in a batch whose tokens before its example are `base`.
     pub(super) fn moved(&self, base: usize) -> Self {
         match self {

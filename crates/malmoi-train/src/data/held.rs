@@ -1,7 +1,8 @@
 //! Examples that are made beforehand and held in memory.
 
 use super::order::EpochOrder;
-use super::{Example, Examples};
+use super::subwords::SUBWORDS;
+use super::{Draws, Example, Examples, SubwordDropout};
 use crate::error::TrainError;
 
 /// Every example once an epoch, in an order drawn for it.
@@ -9,6 +10,8 @@ use crate::error::TrainError;
 pub(crate) struct HeldExamples {
     examples: Vec<Example>,
     order: EpochOrder,
+    /// How tokens are taken apart, and how many an example may have.
+    subwords: Option<(SubwordDropout, usize)>,
 }
 
 impl HeldExamples {
@@ -17,6 +20,15 @@ impl HeldExamples {
         Self {
             order: EpochOrder::new(examples.len()),
             examples,
+            subwords: None,
+        }
+    }
+
+    /// The same examples, whose tokens are taken apart while they are learned from, to at most `max_len` an example.
+    pub(crate) fn with_subwords(self, subwords: SubwordDropout, max_len: usize) -> Self {
+        Self {
+            subwords: Some((subwords, max_len)),
+            ..self
         }
     }
 
@@ -40,7 +52,13 @@ impl Examples for HeldExamples {
 
     fn training(&self, seed: u64, n: u64) -> Result<Example, TrainError> {
         let (_, place) = self.order.place(seed, n);
-        Ok(self.examples[place].clone())
+        let example = &self.examples[place];
+        Ok(match &self.subwords {
+            None => example.clone(),
+            Some((subwords, max_len)) => {
+                subwords.example(example, *max_len, Draws::Training(seed).key(SUBWORDS, n))
+            }
+        })
     }
 
     fn evaluation(&self, n: u64) -> Result<Example, TrainError> {

@@ -7,7 +7,8 @@ use malmoi_text::Tokenizer;
 
 use super::hide::{Hider, Units, targets};
 use super::pieces::{Cut, NO_TOKENS, Piece, Pieces};
-use super::{Detection, Draws, Example, Examples, Tokens};
+use super::subwords::SUBWORDS;
+use super::{Detection, Draws, Example, Examples, SubwordDropout, Tokens};
 use crate::error::TrainError;
 use crate::objectives::masked::MaskingRates;
 use crate::objectives::pairs::{PackedPair, pack_pair, pack_single, sentence_order};
@@ -80,6 +81,7 @@ pub struct MlmData {
     /// Documents with text, from which strangers are drawn.
     filled: Vec<u32>,
     mean_tokens: f64,
+    subwords: Option<SubwordDropout>,
 }
 
 impl MlmData {
@@ -145,15 +147,26 @@ impl MlmData {
             options,
             pieces,
             filled,
+            subwords: None,
         })
+    }
+
+    /// The same examples, whose tokens are taken apart while they are learned from.
+    pub(crate) fn with_subwords(self, subwords: SubwordDropout) -> Self {
+        Self {
+            subwords: Some(subwords),
+            ..self
+        }
     }
 
     fn example(&self, piece: Piece, draws: Draws, n: u64) -> Result<Example, TrainError> {
         let (pair, next_sentence) = if self.options.pairs != PairKind::None {
-            let (pair, label) = self.pair(piece, draws.key(Purpose::Pairing, n))?;
+            let (pair, label) = self.pair(piece, draws, n)?;
             (pair, Some(label))
         } else {
+            let room = self.options.max_len.saturating_sub(2);
             let text = self.read(piece.start..piece.end);
+            let text = self.parts(text, room, draws, draws.key(SUBWORDS, n));
             let SpecialIds { cls, sep, .. } = self.special;
             (pack_single(&text, self.options.max_len, cls, sep)?, None)
         };
@@ -179,18 +192,31 @@ impl MlmData {
         out
     }
 
+    /// A text with its tokens taken apart, `room` of them at most, where a training run asks for it.
+    fn parts(&self, text: Vec<u32>, room: usize, draws: Draws, key: Key) -> Vec<u32> {
+        match (&self.subwords, draws) {
+            (Some(subwords), Draws::Training(_)) => subwords.text(&text, room, key),
+            _ => text,
+        }
+    }
+
     /// Segments A and B of a piece, and what is to be said about them: whether B comes from elsewhere, or the two are swapped (1), or
     /// neither (0).
-    fn pair(&self, piece: Piece, key: Key) -> Result<(PackedPair, u32), TrainError> {
+    fn pair(&self, piece: Piece, draws: Draws, n: u64) -> Result<(PackedPair, u32), TrainError> {
+        let key = draws.key(Purpose::Pairing, n);
         let document = piece.document as usize;
         let room = self.options.max_len.saturating_sub(3);
         // A ends before the last sentence of the piece.
         let cut = piece.start + 1 + key.below_at(0, piece.end - piece.start - 1);
-        let a = self.read(self.tokens.sentences(document, piece.start..cut));
+        let segment = |range, which: u64| {
+            let key = draws.key(SUBWORDS, n).fold(which);
+            self.parts(self.read(range), room, draws, key)
+        };
+        let a = segment(self.tokens.sentences(document, piece.start..cut), 0);
         let other = key.below_at(1, 2) == 1;
         let SpecialIds { cls, sep, .. } = self.special;
         if self.options.pairs == PairKind::SentenceOrder {
-            let b = self.read(self.tokens.sentences(document, cut..piece.end));
+            let b = segment(self.tokens.sentences(document, cut..piece.end), 1);
             let (first, second, label) = sentence_order(&a, &b, other);
             let pair = pack_pair(first, second, self.options.max_len, cls, sep)?;
             return Ok((pair, label));
@@ -206,9 +232,9 @@ impl MlmData {
                 .tokens
                 .sentences(other, key.below_at(3, sentences)..sentences);
             let wanted = room.saturating_sub(a.len()).max(1) as u64;
-            self.read(range.start..range.end.min(range.start + wanted))
+            segment(range.start..range.end.min(range.start + wanted), 1)
         } else {
-            self.read(self.tokens.sentences(document, cut..piece.end))
+            segment(self.tokens.sentences(document, cut..piece.end), 1)
         };
         let pair = pack_pair(&a, &b, self.options.max_len, cls, sep)?;
         Ok((pair, u32::from(stranger)))

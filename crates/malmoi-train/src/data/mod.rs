@@ -20,6 +20,9 @@ mod pieces;
 mod sentences;
 mod spans;
 #[cfg(test)]
+mod subword_tests;
+mod subwords;
+#[cfg(test)]
 mod tests;
 
 use malmoi_kernels::random::{Key, Purpose};
@@ -39,6 +42,7 @@ pub(crate) use order::EpochOrder;
 pub use parallel::{TextPairs, TranslationData, TranslationOptions};
 pub use sentences::SentenceRule;
 pub use spans::{Sentinels, SpanData, SpanOptions, sentinel};
+pub(crate) use subwords::SubwordDropout;
 
 use crate::error::TrainError;
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::config::load::{assign, changes, syntax, table, text_of, written};
-use crate::config::validate::at_least_one;
+use crate::config::validate::{at_least_one, share};
 use crate::config::{
     CheckpointSection, LogSection, OneOrMany, OptimizerSection, ScheduleSection, TrainSection,
 };
@@ -79,6 +79,8 @@ pub struct DataSection {
     pub max_len: usize,
     /// Encoding of the files.
     pub encoding: String,
+    /// Chance that a subword of more than one character is taken apart while it is learned from; 0 for never.
+    pub subword_dropout: f64,
 }
 
 /// `[evaluate]`.
@@ -100,6 +102,7 @@ seed = 1
 [data]
 max_len = 128
 encoding = "utf-8"
+subword_dropout = 0.0
 
 [optimizer]
 kind = "adamw"
@@ -222,6 +225,7 @@ impl FinetuneConfig {
                 "raise it",
             ));
         }
+        share("data.subword_dropout", self.data.subword_dropout)?;
         self.tune.validate()?;
         if let Some(sweep) = &self.sweep {
             sweep.validate()?;

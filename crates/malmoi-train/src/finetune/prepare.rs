@@ -15,7 +15,7 @@ use super::model::{
 };
 use super::tune::{reset, tuning, with_new_labels};
 use crate::config::OneOrMany;
-use crate::data::{Examples, HeldExamples};
+use crate::data::{Examples, HeldExamples, SubwordDropout};
 use crate::error::{ConfigProblem, TrainError};
 use crate::files::{TOKENIZER, checksum, files_in, save_tokenizer};
 use crate::training::{
@@ -117,8 +117,12 @@ pub(super) fn prepare(
         task_tokens: config.tune.task_tokens,
     };
     files.push(saved.save(out)?);
+    let examples = held(&train, &config.tune.examples(&model, &labels, &train)?);
     Ok(Prepared {
-        train: held(&train, &config.tune.examples(&model, &labels, &train)?),
+        train: match config.data.subword_dropout {
+            0.0 => examples,
+            rate => examples.with_subwords(SubwordDropout::new(&tokenizer, rate), encoder.max_len),
+        },
         identity: DataIdentity {
             train: identity(config, &config.data.train)?,
             valid: (config.data.valid.as_ref())

@@ -9,8 +9,8 @@ use super::corpus::Role;
 use crate::config::{Objective, PretrainConfig};
 use crate::data::{
     ClmData, ClmOptions, Corpus, DenoisingData, DenoisingOptions, Examples, Mixed, MlmData,
-    MlmOptions, PairKind, SpanData, SpanOptions, TextPairs, Tokens, TranslationData,
-    TranslationOptions, Units,
+    MlmOptions, PairKind, SpanData, SpanOptions, SubwordDropout, TextPairs, Tokens,
+    TranslationData, TranslationOptions, Units,
 };
 use crate::error::{ConfigProblem, TrainError};
 use crate::objectives::infilling::InfillRates;
@@ -210,7 +210,11 @@ pub(super) fn examples(
                 pairs: mlm.pairs(),
                 detection: None,
             };
-            Box::new(MlmData::new(tokens(0), tokenizer.clone(), name, options)?)
+            let data = MlmData::new(tokens(0), tokenizer.clone(), name, options)?;
+            Box::new(match mlm.subword_dropout {
+                0.0 => data,
+                rate => data.with_subwords(SubwordDropout::new(tokenizer, rate)),
+            })
         }
         Objective::Rtd(rtd) => {
             let options = MlmOptions {

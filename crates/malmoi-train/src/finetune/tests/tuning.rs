@@ -662,3 +662,37 @@ fn windows_of_a_question_are_examples_of_their_own() {
     );
     assert_eq!(EpochOrder::new(6).place(1, 7).0, 1);
 }
+
+#[test]
+fn subwords_taken_apart_are_more_tokens_and_the_same_after_a_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    let train = reviews("train.tsv.gz", 64);
+    let texts: Vec<String> = train.iter().map(|(text, _)| text.clone()).collect();
+    let model = start(dir.path(), &bert(), Head::None, &texts);
+    let rows = write_rows(&dir.path().join("train.tsv"), "text\tlabel", &train);
+    let made = |rate: &str| {
+        let set = format!("data.subword_dropout={rate}");
+        let sets = ["train.batch_size=8", "train.epochs=1", &set];
+        configured(&model, &rows, &rows, &sets)
+    };
+    let (plain, apart) = (made("0.0").unwrap(), made("0.3").unwrap());
+    let whole = run(&plain, &options(dir.path().join("whole")), &mut Silent).unwrap();
+    let straight = run(&apart, &options(dir.path().join("straight")), &mut Silent).unwrap();
+    assert!(straight.tokens > whole.tokens);
+    let out = dir.path().join("halted");
+    halted(&apart, out.clone(), 3);
+    let resume = RunOptions {
+        resume: true,
+        ..options(out)
+    };
+    let resumed = run(&apart, &resume, &mut Silent).unwrap();
+    let bytes = |path: &Path| std::fs::read(path.join("model.safetensors")).unwrap();
+    assert_eq!(
+        bytes(&resumed.last_checkpoint),
+        bytes(&straight.last_checkpoint)
+    );
+    let error = run(&plain, &resume, &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("data.subword_dropout"), "{error}");
+    let error = made("1.5").unwrap_err().to_string();
+    assert!(error.contains("data.subword_dropout"), "{error}");
+}
