@@ -3,7 +3,7 @@
 mod rows;
 
 use crate::gemm::{Epilogue, Mat, gemm};
-use crate::mixed;
+use crate::mixed::{self, Matrix, Values};
 
 #[cfg(test)]
 mod tests;
@@ -48,7 +48,7 @@ pub fn cross_entropy_forward(
     match dlogits {
         Some(dlogits) => {
             dlogits.copy_from_slice(logits);
-            rows::cross_entropy_in_place(dlogits, vocab, targets, weights)
+            rows::cross_entropy_in_place(dlogits, vocab, targets, weights, |_| ())
         }
         None => rows::cross_entropy(logits, vocab, targets, weights),
     }
@@ -106,18 +106,46 @@ pub enum Products {
 
 impl Products {
     /// `c = a · b + bias`, or added to `c`.
-    fn multiply(self, a: Mat, b: Mat, bias: Option<&[f32]>, c: &mut [f32], accumulate: bool) {
+    fn multiply(self, a: Left, b: Mat, bias: Option<&[f32]>, c: &mut [f32], accumulate: bool) {
+        let a = match (self, a) {
+            (Products::F32, Left::F32(a)) => {
+                return gemm(a, b, c, accumulate, Epilogue::bias(bias));
+            }
+            (_, Left::F32(a)) => a.into(),
+            (_, Left::Bf16(a)) => a,
+        };
+        mixed::product(
+            a,
+            mixed::Right::Plain(b.into()),
+            mixed::ValuesMut::F32(c),
+            accumulate,
+            mixed::Finish::bias(bias),
+        );
+    }
+}
+
+/// The left operand of a product.
+#[derive(Clone, Copy)]
+enum Left<'a> {
+    F32(Mat<'a>),
+    Bf16(Matrix<'a>),
+}
+
+impl Left<'_> {
+    /// The transpose; nothing moves.
+    fn t(self) -> Self {
         match self {
-            Products::F32 => gemm(a, b, c, accumulate, Epilogue::bias(bias)),
-            Products::Bf16 => mixed::product(
-                a.into(),
-                mixed::Right::Plain(b.into()),
-                mixed::ValuesMut::F32(c),
-                accumulate,
-                mixed::Finish::bias(bias),
-            ),
+            Self::F32(a) => Self::F32(a.t()),
+            Self::Bf16(a) => Self::Bf16(a.t()),
         }
     }
+}
+
+/// Rows that [`rows::halve`] rounded, [n, width].
+fn halved(values: &[f32], width: usize) -> Matrix<'_> {
+    // SAFETY: two bf16 values fill a float, and any bits are values of either.
+    let halves = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), 2 * values.len()) };
+    Matrix::with_row_stride(Values::Bf16(halves), values.len() / width, width, 2 * width)
 }
 
 /// Where [`linear_cross_entropy`] puts gradients of the summed loss.
@@ -199,21 +227,34 @@ pub fn linear_cross_entropy(
         let n = rows.min(m - first);
         let logits = &mut logits[..n * vocab];
         let x = &x[first * d..][..n * d];
-        products.multiply(Mat::row_major(x, n, d), w_mat.t(), bias, logits, false);
+        let states = Left::F32(Mat::row_major(x, n, d));
+        products.multiply(states, w_mat.t(), bias, logits, false);
         let (targets, weights) = (&targets[first..][..n], &weights[first..][..n]);
         let Some(g) = &mut gradients else {
             total += rows::cross_entropy(logits, vocab, targets, weights);
             continue;
         };
-        total += rows::cross_entropy_in_place(logits, vocab, targets, weights);
-        let dlogits = Mat::row_major(logits, n, vocab);
+        let dbias = g.dbias.as_deref_mut();
+        let halve_at_once = products == Products::Bf16 && dbias.is_none();
+        total += rows::cross_entropy_in_place(logits, vocab, targets, weights, |row| {
+            if halve_at_once {
+                rows::halve(row);
+            }
+        });
+        if let Some(dbias) = dbias {
+            crate::reduce::sum_rows(logits, dbias, true);
+            if products == Products::Bf16 {
+                rows::halve_rows(logits, vocab);
+            }
+        }
+        let dlogits = match products {
+            Products::F32 => Left::F32(Mat::row_major(logits, n, vocab)),
+            Products::Bf16 => Left::Bf16(halved(logits, vocab)),
+        };
         let dx = &mut g.dx[first * d..][..n * d];
         products.multiply(dlogits, w_mat, None, dx, false);
         if let Some(dw) = g.dw.as_deref_mut() {
             products.multiply(dlogits.t(), Mat::row_major(x, n, d), None, dw, true);
-        }
-        if let Some(dbias) = g.dbias.as_deref_mut() {
-            crate::reduce::sum_rows(logits, dbias, true);
         }
     }
     total

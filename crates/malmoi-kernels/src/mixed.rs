@@ -16,6 +16,7 @@ use crate::gemm::{Epilogue, Mat, gemm};
 use crate::scratch::scratch;
 use crate::threads::SharedMut;
 pub use attention::{attention_backward, attention_forward};
+pub(crate) use convert::narrow;
 pub use convert::{add_in_place, round_to_bf16, to_bf16, to_f32};
 pub use rows::{Norm, NormOut, NormSaved, add_dropout, norm_backward, norm_forward, sum_rows};
 

@@ -1,6 +1,7 @@
 //! Softmax and cross-entropy of rows.
 
 use super::LossSum;
+use crate::mixed::{self, bf16};
 use crate::simd::{Simd, dispatched, math, read, vectors, write};
 use crate::threads::{SharedMut, chunks_mut, for_each};
 
@@ -25,12 +26,13 @@ pub(super) fn cross_entropy(
     })
 }
 
-/// The loss, and its gradient in the place of the logits.
+/// The loss, and its gradient in the place of the logits; `finish` gets each row of it while it is in the cache.
 pub(super) fn cross_entropy_in_place(
     logits: &mut [f32],
     vocab: usize,
     targets: &[u32],
     weights: &[f32],
+    finish: impl Fn(&mut [f32]) + Sync + Send,
 ) -> LossSum {
     let shared = SharedMut::new(logits);
     sum_over_rows(vocab, targets, weights, |i| {
@@ -38,6 +40,7 @@ pub(super) fn cross_entropy_in_place(
         let row = unsafe { shared.slice(i * vocab, vocab) };
         if weights[i] == 0.0 {
             row.fill(0.0);
+            finish(row);
             return LossSum::default();
         }
         let max = maximum(row);
@@ -46,8 +49,30 @@ pub(super) fn cross_entropy_in_place(
         let sum = exponentials(row, max);
         scale_down(row, (f64::from(weights[i]) / sum) as f32);
         row[targets[i] as usize] -= weights[i];
+        finish(row);
         outcome(target, correct, weights[i], max, sum)
     })
+}
+
+/// Rounds each row to bf16, as [`halve`].
+pub(super) fn halve_rows(x: &mut [f32], d: usize) {
+    let rows = rows_per_piece(d);
+    chunks_mut(x, rows * d, 1, |_, x| x.chunks_mut(d).for_each(halve));
+}
+
+/// Rounds a row to bf16 values, which fill its first half.
+pub(super) fn halve(row: &mut [f32]) {
+    const RUN: usize = 64;
+    let mut narrow = [bf16::ZERO; RUN];
+    for start in (0..row.len()).step_by(RUN) {
+        let run = RUN.min(row.len() - start);
+        // Read before anything is written over it.
+        mixed::narrow(&row[start..][..run], &mut narrow[..run]);
+        let pairs = narrow[..run.next_multiple_of(2)].chunks_exact(2);
+        for (to, pair) in row[start / 2..].iter_mut().zip(pairs) {
+            *to = f32::from_bits(u32::from(pair[0].to_bits()) | u32::from(pair[1].to_bits()) << 16);
+        }
+    }
 }
 
 /// Adds what `f` gives for each row with a weight (all rows when the gradient is asked for), pieces of rows in order.

@@ -133,6 +133,67 @@ fn the_fused_projection_equals_the_naive_one_on_every_isa() {
 }
 
 #[test]
+fn gradients_in_bf16_are_those_of_rounded_values() {
+    for_each_isa(|isa| {
+        // Rows of odd and even width, of less than a vector and of several.
+        for (m, d, vocab) in [(5, 32, 7), (33, 40, 131), (70, 64, 1000)] {
+            for with_bias in [false, true] {
+                let what = format!("{isa} {m}x{d}x{vocab}, bias {with_bias}");
+                let rounded = |seed, n| {
+                    let mut x = normals(seed, n);
+                    mixed::round_to_bf16(&mut x);
+                    x
+                };
+                let (x, w, b) = (rounded(1, m * d), rounded(2, vocab * d), normals(3, vocab));
+                let (targets, weights) = targets(m, vocab);
+                let input = LinearCrossEntropy {
+                    x: &x,
+                    w: &w,
+                    bias: with_bias.then_some(&b[..]),
+                    targets: &targets,
+                    weights: &weights,
+                    d,
+                    products: Products::Bf16,
+                };
+                let run = |fast: bool, x: &[f32], w: &[f32]| {
+                    let (mut dx, mut dw, mut dbias) =
+                        (vec![0.0; m * d], vec![0.0; vocab * d], vec![0.0; vocab]);
+                    let gradients = LinearCrossEntropyGradients {
+                        dx: &mut dx,
+                        dw: Some(&mut dw),
+                        dbias: with_bias.then_some(&mut dbias[..]),
+                    };
+                    let sum = match fast {
+                        true => linear_cross_entropy(input, Some(gradients)),
+                        false => naive::linear_cross_entropy(
+                            LinearCrossEntropy { x, w, ..input },
+                            Some(gradients),
+                        ),
+                    };
+                    (sum, [dx, dw, dbias])
+                };
+                let (got_sum, [dx, dw, dbias]) = run(true, &x, &w);
+                let (exact_sum, exact) = run(false, &x, &w);
+                assert_same_sum(&what, got_sum, exact_sum);
+                // The bias sums gradients before they are rounded.
+                assert_close(&what, &dbias, &exact[2], 2e-5, 1e-5);
+                // Each gradient of a logit is off by 2^-9 of itself at most, so a sum by 2^-9 of the sum of magnitudes. The gradients
+                // of a row have magnitudes of at most 2 in sum, those of a column of one a row, times weights of at most 2.
+                let largest = |v: &[f32]| v.iter().fold(0.0_f32, |max, x| max.max(x.abs()));
+                let heaviest = largest(&weights);
+                for (got, exact, bound) in [
+                    (&dx, &exact[0], 2.0 * heaviest * largest(&w)),
+                    (&dw, &exact[1], weights.iter().sum::<f32>() * largest(&x)),
+                ] {
+                    assert_close(&what, got, exact, 2e-5 + bound / 512.0, 1e-5);
+                    assert_ne!(got, exact, "{what}: rounding shows");
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn blocks_of_rows_add_up_to_the_whole() {
     for_each_isa(|isa| {
         // 64 rows are the least a block has, so these are three blocks.

@@ -101,7 +101,7 @@ fn add_on(x: &[bf16], y: &mut [bf16]) {
 /// Defines a function that the compiler vectorises for the instruction set in use.
 macro_rules! vectorised {
     ($name:ident = $generic:ident($x:ident: $in:ty, $y:ident: $out:ty)) => {
-        pub(super) fn $name($x: $in, $y: $out) {
+        pub(crate) fn $name($x: $in, $y: $out) {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
