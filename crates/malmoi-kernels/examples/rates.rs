@@ -324,7 +324,7 @@ fn rows(report: &Report) {
 }
 
 fn losses(report: &Report) {
-    for (m, d, vocab) in [(614, 768, 30_522), (768, 128, 65)] {
+    for (m, d, vocab) in [(614, 768, 30_522), (1020, 768, 50_257), (768, 128, 65)] {
         let (x, mut w, bias) = (normals(m * d), normals(vocab * d), normals(vocab));
         // Logits of size 1, as models have them.
         w.iter_mut().for_each(|w| *w /= (d as f32).sqrt());
@@ -341,27 +341,33 @@ fn losses(report: &Report) {
             products: Products::F32,
         };
         let flops = 2.0 * (m * d * vocab) as f64;
-        report.line(
-            &format!("linear cross-entropy {m}x{d}x{vocab}"),
-            flops,
-            "GFLOP/s",
-            || {
-                linear_cross_entropy(input, None);
-            },
-        );
-        report.line(
-            &format!("linear cross-entropy + grads {m}x{d}x{vocab}"),
-            3.0 * flops,
-            "GFLOP/s",
-            || {
-                let gradients = LinearCrossEntropyGradients {
-                    dx: &mut dx,
-                    dw: Some(&mut dw),
-                    dbias: Some(&mut db),
-                };
-                linear_cross_entropy(input, Some(gradients));
-            },
-        );
+        for (name, products) in [("", Products::F32), (" bf16", Products::Bf16)] {
+            let input = LinearCrossEntropy { products, ..input };
+            report.line(
+                &format!("linear cross-entropy{name} {m}x{d}x{vocab}"),
+                flops,
+                "GFLOP/s",
+                || {
+                    linear_cross_entropy(input, None);
+                },
+            );
+            for bias in [true, false] {
+                let with = if bias { "grads" } else { "grads, no bias" };
+                report.line(
+                    &format!("linear cross-entropy{name} + {with} {m}x{d}x{vocab}"),
+                    3.0 * flops,
+                    "GFLOP/s",
+                    || {
+                        let gradients = LinearCrossEntropyGradients {
+                            dx: &mut dx,
+                            dw: Some(&mut dw),
+                            dbias: bias.then_some(&mut db[..]),
+                        };
+                        linear_cross_entropy(input, Some(gradients));
+                    },
+                );
+            }
+        }
     }
 }
 
