@@ -425,6 +425,12 @@ impl Tokenizer {
             .is_some_and(|token| added.is_special_token(&token))
     }
 
+    /// True for tokens that are found in a text before it is cut into subwords, special or not, and so are never made of parts.
+    pub fn is_added(&self, id: u32) -> bool {
+        let added = self.shared.inner.get_added_vocabulary();
+        added.simple_id_to_token(id).is_some()
+    }
+
     /// The bytes that a token adds to a text wherever it stands: for decoders that put token behind token (byte-level BPE,
     /// SentencePiece). `None` for special tokens, ids outside the vocabulary, and tokenizers whose tokens look different beside
     /// others (WordPiece).

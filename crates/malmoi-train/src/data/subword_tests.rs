@@ -103,6 +103,30 @@ fn special_and_single_character_tokens_stay_and_the_room_is_kept() {
 }
 
 #[test]
+fn tokens_that_stand_for_a_byte_or_were_added_stay_whole() {
+    let text = "<0xEA> 0123456789 ABCDEF <tool>";
+    let lines = std::iter::repeat_n(text.to_string(), 20).map(Ok);
+    let options = TrainOptions {
+        byte_fallback: true,
+        ..TrainOptions::new(Algorithm::Unigram, 320)
+    };
+    let tokenizer = train_from_iter(lines, &options, &mut |_| ())
+        .unwrap()
+        .tokenizer;
+    let tokenizer = tokenizer.with_special_tokens(&["<tool>"]).unwrap();
+    let id = |token: &str| tokenizer.token_to_id(token).unwrap();
+    let tool = id("<tool>");
+    for character in ["<", "0", "x", "E", "A", ">"] {
+        id(character);
+    }
+    let subwords = SubwordDropout::new(&tokenizer, 1.0);
+    for token in [id("<0xEA>"), tool] {
+        assert_eq!(subwords.text(&[token], 1000, key(0)), [token]);
+    }
+    assert!(tokenizer.is_added(tool) && !tokenizer.is_added(id("0")));
+}
+
+#[test]
 fn answers_segments_and_sequences_follow_their_tokens() {
     let (tokenizer, ids) = words(Algorithm::WordPiece);
     let n = ids.len();

@@ -122,13 +122,12 @@ fn spread(example: &Example, ids: Vec<u32>, places: &[usize]) -> Example {
     }
 }
 
-/// The parts of one token, by character.
+/// The parts of one token, by character. None for tokens that are not made of characters: special and added ones, and those that stand for
+/// a byte.
 fn matches(tokenizer: &Tokenizer, id: u32) -> Vec<Vec<(usize, u32)>> {
     const CONTINUED: &str = "##";
-    let Some(text) = tokenizer
-        .id_to_token(id)
-        .filter(|_| !tokenizer.is_special(id))
-    else {
+    let whole = tokenizer.is_special(id) || tokenizer.is_added(id);
+    let Some(text) = tokenizer.id_to_token(id).filter(|_| !whole) else {
         return Vec::new();
     };
     let word_pieces = tokenizer.kind() == "WordPiece";
@@ -140,28 +139,30 @@ fn matches(tokenizer: &Tokenizer, id: u32) -> Vec<Vec<(usize, u32)>> {
     if characters.len() < 2 {
         return Vec::new();
     }
-    let mut all = Vec::with_capacity(characters.len());
-    for start in 0..characters.len() {
-        let prefix = if word_pieces && (continues || start > 0) {
-            CONTINUED
-        } else {
-            ""
-        };
-        let ends = (start + 1..=characters.len()).rev();
-        let found: Vec<(usize, u32)> = ends
-            .filter_map(|end| {
-                let part: String = prefix
-                    .chars()
-                    .chain(characters[start..end].iter().copied())
-                    .collect();
-                Some((end - start, tokenizer.token_to_id(&part)?))
-            })
+    let part = |start: usize, end: usize| {
+        let continued = word_pieces && (continues || start > 0);
+        let prefix = if continued { CONTINUED } else { "" };
+        let text: String = (prefix.chars())
+            .chain(characters[start..end].iter().copied())
             .collect();
-        // Without the single character there would be ways into it and none out.
-        if found.last().is_none_or(|&(length, _)| length > 1) {
-            return Vec::new();
-        }
-        all.push(found);
+        tokenizer.token_to_id(&text)
+    };
+    let singles: Option<Vec<u32>> = (0..characters.len()).map(|at| part(at, at + 1)).collect();
+    // Without a single character there would be ways into it and none out.
+    let Some(singles) = singles else {
+        return Vec::new();
+    };
+    let bytes = |ids: &[u32]| -> Option<Vec<u8>> {
+        let each: Option<Vec<Vec<u8>>> = ids.iter().map(|&id| tokenizer.token_bytes(id)).collect();
+        each.map(|each| each.concat())
+    };
+    if bytes(&[id]) != bytes(&singles) {
+        return Vec::new();
     }
-    all
+    let from = |start: usize| {
+        let longer = (start + 2..=characters.len()).rev();
+        let longer = longer.filter_map(|end| Some((end - start, part(start, end)?)));
+        longer.chain([(1, singles[start])]).collect()
+    };
+    (0..characters.len()).map(from).collect()
 }
