@@ -4,10 +4,9 @@
 //! folder inside the repository that sees `configs`, `data` and `golden` where a reader in the root would, so that nothing is left behind in the tree.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
-use crate::shell::succeeds;
+use crate::shell::{bash, succeeds};
 use crate::summary::Step;
 
 /// The line that marks a block of commands for the test.
@@ -96,11 +95,7 @@ pub fn run(root: &Path) -> Vec<Step> {
     };
     let run_one = |command: &String| {
         let started = Instant::now();
-        let passed = succeeds(
-            Command::new("bash")
-                .args(["-euo", "pipefail", "-c", command])
-                .current_dir(&scratch),
-        );
+        let passed = succeeds(&mut bash(&scratch, command));
         Step::one("readme", passed, command.clone()).timed(started.elapsed())
     };
     commands.iter().map(run_one).collect()

@@ -81,10 +81,24 @@ fn display(command: &Command) -> String {
 
 /// A `cargo` command in the repository's root.
 pub fn cargo(root: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = undescribed(Command::new(program));
     command.current_dir(root).args(arguments);
-    // Cargo described this program to it in variables. A build script that reads the same ones (ring's does) would take them for a
-    // change, and what depends on it would be built again whenever cargo is called from here and from a shell in turn.
+    command
+}
+
+/// A script of the shell, which ends at its first failure.
+pub fn bash(folder: &Path, script: &str) -> Command {
+    let mut command = undescribed(Command::new("bash"));
+    command
+        .current_dir(folder)
+        .args(["-euo", "pipefail", "-c", script]);
+    command
+}
+
+/// A command without the variables in which cargo described this program to it. A build script that reads the same ones (ring's does)
+/// would take them for a change, and what depends on it would be built again whenever cargo is called from here and from a shell in turn.
+fn undescribed(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if describes_a_package(&name.to_string_lossy()) {
             command.env_remove(name);
@@ -132,16 +146,18 @@ mod tests {
 
     #[test]
     fn cargo_is_called_as_from_a_shell() {
-        let command = cargo(Path::new("."), &["check"]);
-        let removed: Vec<String> = command
-            .get_envs()
-            .filter(|(_, value)| value.is_none())
-            .map(|(name, _)| name.to_string_lossy().into_owned())
-            .collect();
-        // Cargo runs this test, so the variables are there.
-        for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
-            assert!(removed.iter().any(|other| other == name), "{removed:?}");
+        let here = Path::new(".");
+        for command in [cargo(here, &["check"]), bash(here, "cargo check")] {
+            let removed: Vec<String> = command
+                .get_envs()
+                .filter(|(_, value)| value.is_none())
+                .map(|(name, _)| name.to_string_lossy().into_owned())
+                .collect();
+            // Cargo runs this test, so the variables are there.
+            for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
+                assert!(removed.iter().any(|other| other == name), "{removed:?}");
+            }
+            assert!(!removed.iter().any(|name| name == "CARGO_TARGET_DIR"));
         }
-        assert!(!removed.iter().any(|name| name == "CARGO_TARGET_DIR"));
     }
 }
