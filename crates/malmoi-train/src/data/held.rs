@@ -10,7 +10,7 @@ use crate::error::TrainError;
 pub(crate) struct HeldExamples {
     examples: Vec<Example>,
     order: EpochOrder,
-    /// How tokens are taken apart, and how many an example may have.
+    /// How tokens are taken apart, and how many a sequence may have.
     subwords: Option<(SubwordDropout, usize)>,
 }
 
@@ -24,10 +24,10 @@ impl HeldExamples {
         }
     }
 
-    /// The same examples, whose tokens are taken apart while they are learned from, to at most `max_len` an example.
-    pub(crate) fn with_subwords(self, subwords: SubwordDropout, max_len: usize) -> Self {
+    /// The same examples; with `subwords`, their tokens are taken apart while they are learned from, to at most `max_len` a sequence.
+    pub(crate) fn with_subwords(self, subwords: Option<SubwordDropout>, max_len: usize) -> Self {
         Self {
-            subwords: Some((subwords, max_len)),
+            subwords: subwords.map(|subwords| (subwords, max_len)),
             ..self
         }
     }

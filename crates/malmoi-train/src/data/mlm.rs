@@ -151,12 +151,9 @@ impl MlmData {
         })
     }
 
-    /// The same examples, whose tokens are taken apart while they are learned from.
-    pub(crate) fn with_subwords(self, subwords: SubwordDropout) -> Self {
-        Self {
-            subwords: Some(subwords),
-            ..self
-        }
+    /// The same examples; with `subwords`, their tokens are taken apart while they are learned from.
+    pub(crate) fn with_subwords(self, subwords: Option<SubwordDropout>) -> Self {
+        Self { subwords, ..self }
     }
 
     fn example(&self, piece: Piece, draws: Draws, n: u64) -> Result<Example, TrainError> {

@@ -223,7 +223,7 @@ fn hidden_words_are_taken_apart_in_training_and_not_in_evaluation() {
             MlmData::new(Memory::new(&documents), tokenizer.clone(), "test", options).unwrap();
         let apart =
             MlmData::new(Memory::new(&documents), tokenizer.clone(), "test", options).unwrap();
-        let apart = apart.with_subwords(SubwordDropout::new(&tokenizer, 0.5));
+        let apart = apart.with_subwords(SubwordDropout::asked_for(&tokenizer, 0.5));
         let mut longer = 0;
         for n in 0..apart.per_epoch() {
             assert_eq!(apart.evaluation(n).unwrap(), plain.evaluation(n).unwrap());

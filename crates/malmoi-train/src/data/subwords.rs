@@ -23,6 +23,11 @@ pub(crate) struct SubwordDropout {
 }
 
 impl SubwordDropout {
+    /// Nothing for a rate of 0.
+    pub(crate) fn asked_for(tokenizer: &Tokenizer, rate: f64) -> Option<Self> {
+        (rate > 0.0).then(|| Self::new(tokenizer, rate))
+    }
+
     /// Looks up the parts of every token.
     pub(crate) fn new(tokenizer: &Tokenizer, rate: f64) -> Self {
         let ids = 0..tokenizer.vocab_size() as u32;

@@ -118,11 +118,9 @@ pub(super) fn prepare(
     };
     files.push(saved.save(out)?);
     let examples = held(&train, &config.tune.examples(&model, &labels, &train)?);
+    let subwords = SubwordDropout::asked_for(&tokenizer, config.data.subword_dropout);
     Ok(Prepared {
-        train: match config.data.subword_dropout {
-            0.0 => examples,
-            rate => examples.with_subwords(SubwordDropout::new(&tokenizer, rate), encoder.max_len),
-        },
+        train: examples.with_subwords(subwords, encoder.max_len),
         identity: DataIdentity {
             train: identity(config, &config.data.train)?,
             valid: (config.data.valid.as_ref())

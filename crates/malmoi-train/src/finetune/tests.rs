@@ -107,6 +107,42 @@ fn halted(config: &FinetuneConfig, out: PathBuf, at: u64) -> Summary {
     run(config, &halted, &mut watch).unwrap()
 }
 
+/// A small untrained model in `dir`, and the first reviews as rows of text and label.
+fn small_start(dir: &Path, rows: usize) -> (PathBuf, PathBuf) {
+    let train = reviews("train.tsv.gz", rows);
+    let texts: Vec<String> = train.iter().map(|(text, _)| text.clone()).collect();
+    let model = start(dir, &bert(), Head::None, &texts);
+    let rows = write_rows(&dir.join("train.tsv"), "text\tlabel", &train);
+    (model, rows)
+}
+
+/// Makes a run in one go, and one that is interrupted at a step and continued; checks that these files of their last checkpoints are the
+/// same. Gives both, and how to continue the second.
+fn straight_and_resumed(
+    config: &FinetuneConfig,
+    dir: &Path,
+    at: u64,
+    files: &[&str],
+) -> (Summary, Summary, RunOptions) {
+    let straight = run(config, &options(dir.join("straight")), &mut Silent).unwrap();
+    let out = dir.join("halted");
+    let summary = halted(config, out.clone(), at);
+    assert_eq!(
+        (summary.reason, summary.step),
+        (StopReason::Interrupted, at)
+    );
+    let resume = RunOptions {
+        resume: true,
+        ..options(out)
+    };
+    let resumed = run(config, &resume, &mut Silent).unwrap();
+    for file in files {
+        let bytes = |summary: &Summary| std::fs::read(summary.last_checkpoint.join(file)).unwrap();
+        assert_eq!(bytes(&resumed), bytes(&straight), "{file}");
+    }
+    (straight, resumed, resume)
+}
+
 /// Makes a run and gives its warnings.
 fn warnings(config: &FinetuneConfig, out: PathBuf) -> String {
     let mut warned = String::new();
@@ -230,10 +266,7 @@ fn decoders_alone_and_behind_an_encoder_learn_text_to_text() {
 #[test]
 fn a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one() {
     let dir = tempfile::tempdir().unwrap();
-    let train = reviews("train.tsv.gz", 96);
-    let texts: Vec<String> = train.iter().map(|(text, _)| text.clone()).collect();
-    let model = start(dir.path(), &bert(), Head::None, &texts);
-    let rows = write_rows(&dir.path().join("train.tsv"), "text\tlabel", &train);
+    let (model, rows) = small_start(dir.path(), 96);
     let config = configured(
         &model,
         &rows,
@@ -241,20 +274,8 @@ fn a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one() {
         &["train.batch_size=8", "train.epochs=2"],
     )
     .unwrap();
-    let straight = run(&config, &options(dir.path().join("straight")), &mut Silent).unwrap();
-    let out = dir.path().join("halted");
-    let summary = halted(&config, out.clone(), 5);
-    assert_eq!((summary.reason, summary.step), (StopReason::Interrupted, 5));
-    let resume = RunOptions {
-        resume: true,
-        ..options(out.clone())
-    };
-    let resumed = run(&config, &resume, &mut Silent).unwrap();
-    let bytes = |path: &Path| std::fs::read(path.join("model.safetensors")).unwrap();
-    assert_eq!(
-        bytes(&resumed.last_checkpoint),
-        bytes(&straight.last_checkpoint)
-    );
+    let files = ["model.safetensors"];
+    let (straight, resumed, resume) = straight_and_resumed(&config, dir.path(), 5, &files);
     assert_eq!(resumed.evaluation, straight.evaluation);
     let other = configured(
         &model,

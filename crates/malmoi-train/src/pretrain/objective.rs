@@ -211,10 +211,12 @@ pub(super) fn examples(
                 detection: None,
             };
             let data = MlmData::new(tokens(0), tokenizer.clone(), name, options)?;
-            Box::new(match mlm.subword_dropout {
-                0.0 => data,
-                rate => data.with_subwords(SubwordDropout::new(tokenizer, rate)),
-            })
+            // An evaluation reads whole subwords.
+            let subwords = match role {
+                Role::Train => SubwordDropout::asked_for(tokenizer, mlm.subword_dropout),
+                Role::Valid => None,
+            };
+            Box::new(data.with_subwords(subwords))
         }
         Objective::Rtd(rtd) => {
             let options = MlmOptions {

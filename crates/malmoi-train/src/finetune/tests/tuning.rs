@@ -367,10 +367,7 @@ fn packed_layers_of_gpt2_get_one_adapter() {
 #[test]
 fn a_run_with_adapters_resumes_bit_for_bit() {
     let dir = tempfile::tempdir().unwrap();
-    let train = reviews("train.tsv.gz", 64);
-    let texts: Vec<String> = train.iter().map(|(text, _)| text.clone()).collect();
-    let model = start(dir.path(), &bert(), Head::None, &texts);
-    let rows = write_rows(&dir.path().join("train.tsv"), "text\tlabel", &train);
+    let (model, rows) = small_start(dir.path(), 64);
     let sets = [
         "train.batch_size=8",
         "train.epochs=2",
@@ -378,25 +375,8 @@ fn a_run_with_adapters_resumes_bit_for_bit() {
         "optimizer.lr=1e-3",
     ];
     let config = configured(&model, &rows, &rows, &sets).unwrap();
-    let straight = run(&config, &options(dir.path().join("straight")), &mut Silent).unwrap();
-    let out = dir.path().join("halted");
-    halted(&config, out.clone(), 5);
-    let resume = RunOptions {
-        resume: true,
-        ..options(out)
-    };
-    let resumed = run(&config, &resume, &mut Silent).unwrap();
-    for file in [
-        "model.safetensors".to_owned(),
-        format!("{ADAPTER_FOLDER}/adapter_model.safetensors"),
-    ] {
-        let bytes = |path: &Path| std::fs::read(path.join(&file)).unwrap();
-        assert_eq!(
-            bytes(&resumed.last_checkpoint),
-            bytes(&straight.last_checkpoint),
-            "{file}"
-        );
-    }
+    let factors = format!("{ADAPTER_FOLDER}/adapter_model.safetensors");
+    straight_and_resumed(&config, dir.path(), 5, &["model.safetensors", &factors]);
 }
 
 #[test]
@@ -666,10 +646,7 @@ fn windows_of_a_question_are_examples_of_their_own() {
 #[test]
 fn subwords_taken_apart_are_more_tokens_and_the_same_after_a_resume() {
     let dir = tempfile::tempdir().unwrap();
-    let train = reviews("train.tsv.gz", 64);
-    let texts: Vec<String> = train.iter().map(|(text, _)| text.clone()).collect();
-    let model = start(dir.path(), &bert(), Head::None, &texts);
-    let rows = write_rows(&dir.path().join("train.tsv"), "text\tlabel", &train);
+    let (model, rows) = small_start(dir.path(), 64);
     let made = |rate: &str| {
         let set = format!("data.subword_dropout={rate}");
         let sets = ["train.batch_size=8", "train.epochs=1", &set];
@@ -677,20 +654,9 @@ fn subwords_taken_apart_are_more_tokens_and_the_same_after_a_resume() {
     };
     let (plain, apart) = (made("0.0").unwrap(), made("0.3").unwrap());
     let whole = run(&plain, &options(dir.path().join("whole")), &mut Silent).unwrap();
-    let straight = run(&apart, &options(dir.path().join("straight")), &mut Silent).unwrap();
+    let files = ["model.safetensors"];
+    let (straight, _, resume) = straight_and_resumed(&apart, dir.path(), 3, &files);
     assert!(straight.tokens > whole.tokens);
-    let out = dir.path().join("halted");
-    halted(&apart, out.clone(), 3);
-    let resume = RunOptions {
-        resume: true,
-        ..options(out)
-    };
-    let resumed = run(&apart, &resume, &mut Silent).unwrap();
-    let bytes = |path: &Path| std::fs::read(path.join("model.safetensors")).unwrap();
-    assert_eq!(
-        bytes(&resumed.last_checkpoint),
-        bytes(&straight.last_checkpoint)
-    );
     let error = run(&plain, &resume, &mut Silent).unwrap_err().to_string();
     assert!(error.contains("data.subword_dropout"), "{error}");
     let error = made("1.5").unwrap_err().to_string();
