@@ -6,18 +6,20 @@
 
 mod attention;
 mod convert;
+mod finish;
 mod rows;
 
 pub use half::bf16;
 
-use crate::activation::{Activation, activation_backward, activation_forward};
+use crate::activation::Activation;
 use crate::cpu::{Isa, isa};
-use crate::gemm::{Epilogue, Mat, gemm};
+use crate::gemm::{Ending, Mat, Operand, multiply};
 use crate::scratch::scratch;
-use crate::threads::SharedMut;
+use crate::threads::{SharedMut, for_each};
 pub use attention::{attention_backward, attention_forward};
-pub(crate) use convert::narrow;
 pub use convert::{add_in_place, round_to_bf16, to_bf16, to_f32};
+pub(crate) use convert::{narrow, round_bits};
+pub(crate) use finish::{Out, SharedFinish, finish_on, round_row_on};
 pub use rows::{Norm, NormOut, NormSaved, add_dropout, norm_backward, norm_forward, sum_rows};
 
 #[cfg(test)]
@@ -140,6 +142,37 @@ impl<'a> Matrix<'a> {
             col_stride: self.row_stride,
         }
     }
+
+    /// Its columns, rounded, one after the other.
+    pub(crate) fn columns(&self) -> Vec<bf16> {
+        let (k, n) = (self.rows, self.cols);
+        let mut columns = vec![bf16::ZERO; k * n];
+        let out = SharedMut::new(&mut columns);
+        for_each(n, k * 2, |j| {
+            // SAFETY: every index has its own column.
+            let column = unsafe { out.slice(j * k, k) };
+            let first = j * self.col_stride;
+            match self.values {
+                Values::F32(values) if self.row_stride == 1 => {
+                    narrow(&values[first..][..k], column)
+                }
+                Values::Bf16(values) if self.row_stride == 1 => {
+                    column.copy_from_slice(&values[first..][..k]);
+                }
+                Values::F32(values) => {
+                    for (p, x) in column.iter_mut().enumerate() {
+                        *x = bf16::from_f32(values[first + p * self.row_stride]);
+                    }
+                }
+                Values::Bf16(values) => {
+                    for (p, x) in column.iter_mut().enumerate() {
+                        *x = values[first + p * self.row_stride];
+                    }
+                }
+            }
+        });
+        columns
+    }
 }
 
 impl<'a> From<Mat<'a>> for Matrix<'a> {
@@ -239,13 +272,10 @@ impl PackedRight {
                 form: Form::Tiles(crate::amx::Packed::new(amx, b)),
             };
         }
-        let mut columns = vec![bf16::ZERO; k * n];
-        let dense = dense_f32(b.t());
-        to_bf16(&dense, &mut columns);
         PackedRight {
             k,
             n,
-            form: Form::Columns(columns),
+            form: Form::Columns(b.columns()),
         }
     }
 
@@ -359,87 +389,30 @@ pub fn product(a: Matrix, b: Right, out: ValuesMut, accumulate: bool, finish: Fi
         }
         return;
     }
-    in_f32(a, b, n, out, accumulate, finish);
+    on_vectors(a, b, n, out, accumulate, finish);
 }
 
 /// The same in f32 on rounded values.
-fn in_f32(a: Matrix, b: Right, n: usize, out: ValuesMut, accumulate: bool, finish: Finish) {
-    let (m, k) = (a.rows, a.cols);
-    let left = dense_f32(a);
-    let right = match b {
-        Right::Plain(b) => dense_f32(b.t()),
+fn on_vectors(a: Matrix, b: Right, n: usize, out: ValuesMut, accumulate: bool, finish: Finish) {
+    let b = match b {
+        Right::Plain(b) => b,
         Right::Packed(PackedRight {
             form: Form::Columns(columns),
             ..
-        }) => {
-            let mut dense = scratch(columns.len());
-            to_f32(columns, &mut dense);
-            dense
-        }
+        }) => Matrix::row_major(Values::Bf16(columns), n, a.cols).t(),
         #[cfg(target_arch = "x86_64")]
         Right::Packed(_) => panic!("product: b was packed for another instruction set"),
     };
-    let (left, right) = (
-        Mat::row_major(&left, m, k),
-        Mat::row_major(&right, n, k).t(),
-    );
     let mut buffer;
     let (sums, rounded) = match out {
         ValuesMut::F32(out) => (out, None),
         ValuesMut::Bf16(out) => {
-            buffer = scratch(m * n);
-            (&mut buffer[..], Some(out))
+            buffer = scratch(out.len());
+            (&mut buffer[..], Some(SharedMut::new(out)))
         }
     };
-    match finish {
-        Finish::Activate {
-            bias,
-            activation,
-            input,
-        } => {
-            gemm(left, right, sums, accumulate, Epilogue::bias(bias));
-            if let Some(input) = input {
-                to_bf16(sums, input);
-            }
-            if activation != Activation::Identity {
-                let mut before = scratch(m * n);
-                before.copy_from_slice(sums);
-                activation_forward(activation, &before, sums);
-            }
-        }
-        Finish::Derivative { activation, input } => {
-            gemm(left, right, sums, accumulate, Epilogue::NONE);
-            let (mut h, mut dy) = (scratch(m * n), scratch(m * n));
-            to_f32(input, &mut h);
-            dy.copy_from_slice(sums);
-            activation_backward(activation, &h, &dy, sums);
-        }
-        Finish::Add { residual } => {
-            gemm(left, right, sums, accumulate, Epilogue::NONE);
-            let mut other = scratch(m * n);
-            to_f32(residual, &mut other);
-            crate::optim::add_in_place(sums, &other);
-        }
-    }
-    if let Some(rounded) = rounded {
-        to_bf16(sums, rounded);
-    }
-}
-
-/// The elements of a matrix, rounded to bf16, as dense rows of f32.
-fn dense_f32(a: Matrix) -> crate::scratch::Scratch {
-    let mut dense = scratch(a.rows * a.cols);
-    let out = SharedMut::new(&mut dense);
-    crate::threads::for_each(a.rows, a.cols * 2, |i| {
-        // SAFETY: every index has its own row.
-        let row = unsafe { out.slice(i * a.cols, a.cols) };
-        for (j, x) in row.iter_mut().enumerate() {
-            let at = i * a.row_stride + j * a.col_stride;
-            *x = match a.values {
-                Values::F32(values) => bf16::from_f32(values[at]).to_f32(),
-                Values::Bf16(values) => values[at].to_f32(),
-            };
-        }
-    });
-    dense
+    let finish = finish.into();
+    let ending = Ending::Finish { finish, rounded };
+    let (a, b) = (Operand::Rounded(a), Operand::Rounded(b));
+    multiply(a, b, sums, accumulate, ending);
 }

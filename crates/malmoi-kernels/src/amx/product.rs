@@ -16,7 +16,7 @@ use super::tiles::{
 };
 use super::{Amx, BLOCK, STEP, STEP_VALUES, activate, pack};
 use crate::activation::{Activation, with_constant};
-use crate::mixed::{Finish, Matrix, ValuesMut, bf16};
+use crate::mixed::{Finish, Matrix, Out, SharedFinish, ValuesMut};
 use crate::scratch::scratch;
 use crate::simd::{Avx512, Nearness, Simd, prefetch};
 use crate::threads::{SharedMut, for_each};
@@ -129,31 +129,7 @@ pub(crate) struct Work<'a> {
     n: usize,
     out: Out,
     accumulate: bool,
-    finish: Step<'a>,
-}
-
-/// Where the result goes.
-#[derive(Clone, Copy)]
-enum Out {
-    F32(SharedMut),
-    Bf16(SharedMut<bf16>),
-}
-
-/// [`Finish`] for several threads.
-#[derive(Clone, Copy)]
-enum Step<'a> {
-    Activate {
-        bias: Option<&'a [f32]>,
-        activation: Activation,
-        input: Option<SharedMut<bf16>>,
-    },
-    Derivative {
-        activation: Activation,
-        input: &'a [bf16],
-    },
-    Add {
-        residual: &'a [bf16],
-    },
+    finish: SharedFinish<'a>,
 }
 
 impl<'a> Work<'a> {
@@ -166,30 +142,13 @@ impl<'a> Work<'a> {
         accumulate: bool,
         finish: Finish<'a>,
     ) -> Work<'a> {
-        let out = match out {
-            ValuesMut::F32(out) => Out::F32(SharedMut::new(out)),
-            ValuesMut::Bf16(out) => Out::Bf16(SharedMut::new(out)),
-        };
-        let finish = match finish {
-            Finish::Activate {
-                bias,
-                activation,
-                input,
-            } => Step::Activate {
-                bias,
-                activation,
-                input: input.map(SharedMut::new),
-            },
-            Finish::Derivative { activation, input } => Step::Derivative { activation, input },
-            Finish::Add { residual } => Step::Add { residual },
-        };
         Work {
             a,
             b,
             n,
-            out,
+            out: out.into(),
             accumulate,
-            finish,
+            finish: finish.into(),
         }
     }
 }
@@ -388,7 +347,7 @@ unsafe fn finish(work: Work, place: &Place, sums: &Sums, part: usize) {
         rows,
     };
     match work.finish {
-        Step::Activate {
+        SharedFinish::Activate {
             bias,
             activation,
             input,
@@ -410,7 +369,7 @@ unsafe fn finish(work: Work, place: &Place, sums: &Sums, part: usize) {
                 })
             });
         }
-        Step::Derivative { activation, input } => {
+        SharedFinish::Derivative { activation, input } => {
             with_constant!(activation, K => {
                 part.each(s, #[inline(always)] |at, c| {
                     debug_assert!(at + cols <= input.len());
@@ -420,7 +379,7 @@ unsafe fn finish(work: Work, place: &Place, sums: &Sums, part: usize) {
                 })
             });
         }
-        Step::Add { residual } => part.each(
+        SharedFinish::Add { residual } => part.each(
             s,
             #[inline(always)]
             |at, c| {

@@ -5,11 +5,10 @@
 //! packs `MR` rows of `a` at a time into the first-level cache and runs them along its panels of `b`, which stay in the second
 //! level. Packing `a` again for each piece costs about 1 % of the product and spares a second round of synchronisation.
 
-use super::pack::{pack_a_on, pack_b};
-use super::{Epilogue, Mat};
-use crate::activation::apply_in_place_on;
+use super::operand::pack_b;
+use super::{Ending, Mat, Operand};
 use crate::scratch::scratch;
-use crate::simd::{Layout, Simd, Tile, dispatched, read, sizes, vectors, write};
+use crate::simd::{Layout, Simd, Tile, dispatched, sizes};
 use crate::threads::{SharedMut, for_each};
 
 /// Products summed before `c` is touched again: `MR * KC` floats of `a` (43 KB) stay in the first-level cache or stream from the
@@ -80,7 +79,7 @@ impl Blocks {
     }
 
     /// Packs one block of `b` [depth, width] panel by panel.
-    fn pack(self, b: Mat, jc: usize, pc: usize, to: &mut [f32]) {
+    fn pack(self, b: Operand, jc: usize, pc: usize, to: &mut [f32]) {
         let (width, depth) = (self.width(jc), self.depth(pc));
         let panels = width.div_ceil(self.nr);
         let panel = depth * self.nr;
@@ -98,7 +97,12 @@ impl Blocks {
         let mut packed = vec![0.0; self.packed_len()];
         for jc in self.columns() {
             for pc in self.rows() {
-                self.pack(b, jc, pc, &mut packed[self.offset(jc, pc)..]);
+                self.pack(
+                    Operand::Exact(b),
+                    jc,
+                    pc,
+                    &mut packed[self.offset(jc, pc)..],
+                );
             }
         }
         packed
@@ -108,20 +112,20 @@ impl Blocks {
 /// `b`, as it is or packed beforehand.
 #[derive(Clone, Copy)]
 pub(super) enum Right<'a> {
-    Plain(Mat<'a>),
+    Plain(Operand<'a>),
     Packed(&'a [f32]),
 }
 
-/// `c = epilogue(a · b)` or `c = epilogue(c + a · b)`; `k` and both sides of `c` are at least 1.
+/// `c = ending(a · b)` or `c = ending(c + a · b)`; `k` and both sides of `c` are at least 1.
 pub(super) fn multiply(
-    a: Mat,
+    a: Operand,
     b: Right,
     n: usize,
     c: &mut [f32],
     accumulate: bool,
-    epilogue: Epilogue,
+    ending: Ending,
 ) {
-    let blocks = Blocks::new(a.cols, n);
+    let blocks = Blocks::new(a.cols(), n);
     let out = SharedMut::new(c);
     let buffer_len = match b {
         Right::Plain(_) => blocks.kc * n.min(NC).next_multiple_of(blocks.nr),
@@ -147,7 +151,7 @@ pub(super) fn multiply(
                 pc,
                 depth: blocks.depth(pc),
                 accumulate: accumulate || pc > 0,
-                epilogue: last.then_some(epilogue),
+                ending: last.then_some(ending),
             };
             step.run(blocks.width(jc));
         }
@@ -157,7 +161,7 @@ pub(super) fn multiply(
 /// The part of a product that one packed block of `b` takes part in.
 #[derive(Clone, Copy)]
 struct Step<'a> {
-    a: Mat<'a>,
+    a: Operand<'a>,
     panels: &'a [f32],
     c: SharedMut,
     n: usize,
@@ -165,7 +169,8 @@ struct Step<'a> {
     pc: usize,
     depth: usize,
     accumulate: bool,
-    epilogue: Option<Epilogue<'a>>,
+    /// Where these are the last sums.
+    ending: Option<Ending<'a>>,
 }
 
 /// Rows `i0 .. i1` and columns `j0 .. j1` (counted from the block's first) of `c`.
@@ -181,7 +186,7 @@ impl Step<'_> {
     /// Cuts the block of `c` into pieces by its shape and computes them.
     fn run(self, width: usize) {
         let sizes = sizes();
-        let m = self.a.rows;
+        let m = self.a.rows();
         let (mut columns, mut per_piece) = (NB, PANELS);
         // Even panels: 128 rows are ten of 13, not nine of 14 and one of 2.
         let panels = m.div_ceil(sizes.mr);
@@ -227,15 +232,21 @@ fn compute_on<S: Simd>(s: S, step: Step, piece: Piece) {
     let mut i = piece.i0;
     for panel in 0..panels {
         let rows = (piece.i1 - i).div_ceil(panels - panel);
-        pack_a_on(s, step.a, i, rows, step.pc, step.depth, &mut packed_a);
+        step.a
+            .pack_a_on(s, i, rows, step.pc, step.depth, &mut packed_a);
         let mut j = piece.j0;
         while j < piece.j1 {
             let cols = S::NR.min(piece.j1 - j);
             tile_on(s, step, &packed_a, i, rows, j, cols);
             j += S::NR;
         }
-        if let Some(epilogue) = step.epilogue {
-            finish_on(s, step, epilogue, i, rows, piece.j0, piece.j1);
+        if let Some(ending) = step.ending {
+            for row in i..i + rows {
+                let (at, width) = (row * step.n + step.jc + piece.j0, piece.j1 - piece.j0);
+                // SAFETY: these rows and columns of `c` belong to this piece alone.
+                let c = unsafe { step.c.slice(at, width) };
+                ending.apply_on(s, c, at, step.jc + piece.j0);
+            }
         }
         i += rows;
     }
@@ -288,40 +299,4 @@ fn tile_on<S: Simd>(
             *c = if step.accumulate { *c + x } else { *x };
         }
     }
-}
-
-/// Applies the epilogue to finished rows while they are in the cache.
-#[inline(always)]
-fn finish_on<S: Simd>(
-    s: S,
-    step: Step,
-    epilogue: Epilogue,
-    i: usize,
-    rows: usize,
-    j0: usize,
-    j1: usize,
-) {
-    for r in i..i + rows {
-        // SAFETY: these rows and columns of `c` belong to this piece alone.
-        let c = unsafe { step.c.slice(r * step.n + step.jc + j0, j1 - j0) };
-        let bias = epilogue.bias.map(|bias| &bias[step.jc + j0..step.jc + j1]);
-        row_epilogue_on(s, c, bias, epilogue.activation);
-    }
-}
-
-/// `c = activation(c + bias)` over a row.
-#[inline(always)]
-pub(super) fn row_epilogue_on<S: Simd>(
-    s: S,
-    c: &mut [f32],
-    bias: Option<&[f32]>,
-    activation: crate::activation::Activation,
-) {
-    if let Some(bias) = bias {
-        vectors!(s, c.len(), |j| {
-            let sum = s.add(read(s, c, j), read(s, bias, j));
-            write(s, c, j, sum);
-        });
-    }
-    apply_in_place_on(s, activation, c);
 }

@@ -5,13 +5,17 @@
 //! tile unit can be added behind the same functions.
 
 mod blocked;
+mod operand;
 mod pack;
 mod skinny;
 mod streamed;
 
-use crate::activation::Activation;
-use crate::simd::{Simd, dispatched};
+use crate::activation::{Activation, apply_in_place_on};
+use crate::mixed::{SharedFinish, bf16, finish_on, round_row_on};
+use crate::simd::{Simd, dispatched, read, vectors, write};
+use crate::threads::SharedMut;
 use blocked::{Blocks, Right};
+pub(crate) use operand::Operand;
 pub(crate) use pack::{pack_a_on, pack_b_on};
 pub use skinny::rows_alike;
 
@@ -168,28 +172,76 @@ pub fn gemm(a: Mat, b: Mat, c: &mut [f32], accumulate: bool, epilogue: Epilogue)
     }
     a.check();
     b.check();
+    let ending = Ending::Epilogue(epilogue);
+    multiply(Operand::Exact(a), Operand::Exact(b), c, accumulate, ending);
+}
+
+/// What happens to finished sums.
+#[derive(Clone, Copy)]
+pub(crate) enum Ending<'a> {
+    /// In place.
+    Epilogue(Epilogue<'a>),
+    /// As products of bf16 values ask for.
+    Finish {
+        /// In place, too.
+        finish: SharedFinish<'a>,
+        /// Where rounded results go, as long as `c`; what `c` holds has no meaning then.
+        rounded: Option<SharedMut<bf16>>,
+    },
+}
+
+impl Ending<'_> {
+    /// Finishes `sums`: part of a row of the result that begins at its element `at`, in column `column`. Whoever calls has these
+    /// elements to himself.
+    #[inline(always)]
+    fn apply_on<S: Simd>(self, s: S, sums: &mut [f32], at: usize, column: usize) {
+        match self {
+            Ending::Epilogue(epilogue) => {
+                if let Some(bias) = epilogue.bias {
+                    let bias = &bias[column..][..sums.len()];
+                    vectors!(s, sums.len(), |j| {
+                        let sum = s.add(read(s, sums, j), read(s, bias, j));
+                        write(s, sums, j, sum);
+                    });
+                }
+                apply_in_place_on(s, epilogue.activation, sums);
+            }
+            Ending::Finish { finish, rounded } => {
+                finish_on(s, finish, sums, at, column);
+                if let Some(rounded) = rounded {
+                    // SAFETY: these elements are the caller's alone.
+                    round_row_on(s, sums, unsafe { rounded.slice(at, sums.len()) });
+                }
+            }
+        }
+    }
+}
+
+/// [`gemm`] of either format; shapes and lengths were checked.
+pub(crate) fn multiply(a: Operand, b: Operand, c: &mut [f32], accumulate: bool, ending: Ending) {
+    let n = b.cols();
     if c.is_empty() {
         return;
     }
-    if a.cols == 0 {
+    if a.cols() == 0 {
         if !accumulate {
             c.fill(0.0);
         }
-        rows_epilogue(c, epilogue, b.cols);
+        end_rows(c, ending, n);
     } else if skinny::suits(a, b) {
         skinny::multiply(a, b, c, accumulate);
-        rows_epilogue(c, epilogue, b.cols);
+        end_rows(c, ending, n);
     } else {
-        tiled(a, Right::Plain(b), b.cols, c, accumulate, epilogue);
+        tiled(a, Right::Plain(b), n, c, accumulate, ending);
     }
 }
 
 /// The product by tiles, in the order that suits its shape.
-fn tiled(a: Mat, b: Right, n: usize, c: &mut [f32], accumulate: bool, epilogue: Epilogue) {
+fn tiled(a: Operand, b: Right, n: usize, c: &mut [f32], accumulate: bool, ending: Ending) {
     if streamed::suits(a, b) {
-        streamed::multiply(a, b, n, c, accumulate, epilogue);
+        streamed::multiply(a, b, n, c, accumulate, ending);
     } else {
-        blocked::multiply(a, b, n, c, accumulate, epilogue);
+        blocked::multiply(a, b, n, c, accumulate, ending);
     }
 }
 
@@ -258,26 +310,35 @@ pub fn gemm_packed(a: Mat, b: &PackedMat, c: &mut [f32], accumulate: bool, epilo
     if c.is_empty() {
         return;
     }
+    let ending = Ending::Epilogue(epilogue);
     if a.cols == 0 {
         if !accumulate {
             c.fill(0.0);
         }
-        rows_epilogue(c, epilogue, b.n);
+        end_rows(c, ending, b.n);
     } else {
-        tiled(a, Right::Packed(&b.panels), b.n, c, accumulate, epilogue);
+        let (a, panels) = (Operand::Exact(a), Right::Packed(&b.panels));
+        tiled(a, panels, b.n, c, accumulate, ending);
     }
 }
 
-/// Applies the epilogue to all of `c` [m, n].
-fn rows_epilogue(c: &mut [f32], epilogue: Epilogue, n: usize) {
-    if epilogue.bias.is_some() || epilogue.activation != Activation::Identity {
-        crate::threads::chunks_mut(c, n, 4, |_, row| finish_row(row, epilogue));
+/// Finishes all of `c` [m, n].
+fn end_rows(c: &mut [f32], ending: Ending, n: usize) {
+    let nothing = matches!(
+        ending,
+        Ending::Epilogue(Epilogue {
+            bias: None,
+            activation: Activation::Identity
+        })
+    );
+    if !nothing {
+        crate::threads::chunks_mut(c, n, 4, |at, row| end_row(row, at, ending));
     }
 }
 
-dispatched!(fn finish_row = finish_row_on(row: &mut [f32], epilogue: Epilogue));
+dispatched!(fn end_row = end_row_on(row: &mut [f32], at: usize, ending: Ending));
 
 #[inline(always)]
-fn finish_row_on<S: Simd>(s: S, row: &mut [f32], epilogue: Epilogue) {
-    blocked::row_epilogue_on(s, row, epilogue.bias, epilogue.activation);
+fn end_row_on<S: Simd>(s: S, row: &mut [f32], at: usize, ending: Ending) {
+    ending.apply_on(s, row, at, 0);
 }

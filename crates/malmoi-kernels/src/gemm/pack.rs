@@ -1,7 +1,7 @@
 //! Bringing panels of `a` and `b` into the order that the tile reads them in.
 
 use super::Mat;
-use crate::simd::{Simd, dispatched};
+use crate::simd::Simd;
 
 /// Packs columns `j0 .. j0 + cols` (at most `NR`) of rows `p0 .. p0 + kc` of `b` as [kc, NR], zeros behind the last column.
 #[inline(always)]
@@ -61,10 +61,6 @@ pub(crate) fn pack_b_on<S: Simd>(
         }
     }
 }
-dispatched!(
-    /// Packs a panel of `b`; see the generic form.
-    pub(super) fn pack_b = pack_b_on(b: Mat, p0: usize, kc: usize, j0: usize, cols: usize, to: &mut [f32])
-);
 
 /// Packs rows `i0 .. i0 + rows` (at most `MR`) of columns `p0 .. p0 + kc` of `a` as [kc, rows]. `to` needs room for a vector
 /// behind the end.

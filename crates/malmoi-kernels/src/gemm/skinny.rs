@@ -1,14 +1,23 @@
 //! Few rows against transposed weights: each element is a dot product of two contiguous rows, nothing is packed, and the
 //! weights are read from memory once. This is what generating one token at a time does; its limit is the memory's bandwidth.
 
-use super::Mat;
-use crate::simd::{Nearness, Simd, dispatched, prefetch};
+use super::operand::round_on;
+use super::{Mat, Operand};
+use crate::mixed::{Values, bf16, to_f32};
+use crate::scratch::scratch;
+use crate::simd::{Nearness, Simd, dispatched, prefetch, read_bf16};
 use crate::threads::{SharedMut, for_each};
 
 /// Whether a product of this shape goes this way. Packing the weights costs about as much as reading them twice, so the
 /// more rows share it the better; summing across lanes at the end of each dot product costs less the longer it is.
-pub(super) fn suits(a: Mat, b: Mat) -> bool {
-    a.col_stride == 1 && b.row_stride == 1 && a.rows <= rows_alike(a.cols)
+pub(super) fn suits(a: Operand, b: Operand) -> bool {
+    let contiguous = match (a, b) {
+        (Operand::Exact(a), Operand::Exact(b)) => a.col_stride == 1 && b.row_stride == 1,
+        // What is not contiguous is made so when it is rounded.
+        (Operand::Rounded(_), Operand::Rounded(_)) => true,
+        _ => false,
+    };
+    contiguous && a.rows() <= rows_alike(a.cols())
 }
 
 /// Rows of length `k` that may be multiplied together with transposed weights such that each gets the same bits as alone. Above
@@ -18,38 +27,116 @@ pub fn rows_alike(k: usize) -> usize {
     if k >= 256 { 16 } else { 8 }
 }
 
-/// Weights between those in use and those asked for: 32 KB, well within the second-level cache and far enough for the memory to
+/// Bytes of weights between those in use and those asked for: well within the second-level cache and far enough for the memory to
 /// answer.
-const AHEAD: usize = 8192;
-/// The same along a row: 4 KB.
-const AHEAD_IN_ROW: usize = 1024;
+const AHEAD: usize = 32_768;
+/// The same along a row.
+const AHEAD_IN_ROW: usize = 4096;
 
-/// Rows of weights in one piece of work: about 256 KB of them, in multiples of 8.
+/// Rows of weights in one piece of work: about 64 thousand of them, in multiples of 8.
 fn rows_per_piece(k: usize) -> usize {
     (65_536 / k.max(1)).next_multiple_of(8).clamp(8, 4096)
 }
 
-/// `c[i, j] = Σ_p a[i, p] · b[p, j]` (added to `c` when `accumulate`) where rows of `a` and columns of `b` are contiguous.
-pub(super) fn multiply(a: Mat, b: Mat, c: &mut [f32], accumulate: bool) {
-    debug_assert!(suits(a, b));
-    let (n, k) = (b.cols, a.cols);
-    let piece = rows_per_piece(k);
-    let out = SharedMut::new(c);
-    // The cost of a piece is reading it: about one operation for four bytes.
-    for_each(n.div_ceil(piece), piece * k * a.rows.div_ceil(4), |index| {
-        let first = index * piece;
-        let last = (first + piece).min(n);
-        columns(a, b, first, last, out, accumulate);
-    });
+/// Transposed weights [n, k] as they are stored; a row is a column of the product's right-hand side.
+#[derive(Clone, Copy)]
+struct Weights<'a, E> {
+    values: &'a [E],
+    n: usize,
+    stride: usize,
 }
 
-dispatched!(fn columns = columns_on(a: Mat, b: Mat, first: usize, last: usize, c: SharedMut, accumulate: bool));
+/// What weights are stored as.
+trait Element: Copy + Sync {
+    /// # Safety
+    /// `LANES` values can be read at `p`.
+    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::V;
+    /// # Safety
+    /// `n` values, at most `LANES`, can be read at `p`.
+    unsafe fn load_part<S: Simd>(s: S, p: *const Self, n: usize) -> S::V;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::V {
+        // SAFETY: promised by the caller.
+        unsafe { s.load(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part<S: Simd>(s: S, p: *const f32, n: usize) -> S::V {
+        // SAFETY: promised by the caller.
+        unsafe { s.load_part(p, n) }
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const bf16) -> S::V {
+        // SAFETY: promised by the caller.
+        unsafe { s.load_bf16(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part<S: Simd>(s: S, p: *const bf16, n: usize) -> S::V {
+        // SAFETY: promised by the caller.
+        read_bf16(s, unsafe { std::slice::from_raw_parts(p, n) }, 0)
+    }
+}
+
+/// `c[i, j] = Σ_p a[i, p] · b[p, j]` (added to `c` when `accumulate`) where rows of `a` and columns of `b` are contiguous.
+pub(super) fn multiply(a: Operand, b: Operand, c: &mut [f32], accumulate: bool) {
+    debug_assert!(suits(a, b));
+    let (n, m, k) = (b.cols(), a.rows(), a.cols());
+    let piece = rows_per_piece(k);
+    let out = SharedMut::new(c);
+    let in_pieces = |f: &(dyn Fn(usize, usize) + Sync + Send)| {
+        // The cost of a piece is reading it: about one operation for a value.
+        for_each(n.div_ceil(piece), piece * k * m.div_ceil(4), |index| {
+            let first = index * piece;
+            f(first, (first + piece).min(n));
+        });
+    };
+    match (a, b) {
+        (Operand::Exact(a), Operand::Exact(b)) => {
+            let (values, stride) = (b.data, b.col_stride);
+            let w = Weights { values, n, stride };
+            in_pieces(&|first, last| columns(a, w, first, last, out, accumulate));
+        }
+        (Operand::Rounded(a), Operand::Rounded(b)) => {
+            let gathered;
+            let (values, stride) = match b.values {
+                Values::Bf16(values) if b.row_stride == 1 => (values, b.col_stride),
+                _ => {
+                    gathered = b.columns();
+                    (&gathered[..], k)
+                }
+            };
+            let w = Weights { values, n, stride };
+            let mut wide = scratch(m * k);
+            if a.col_stride == 1 {
+                for (i, row) in wide.chunks_exact_mut(k).enumerate() {
+                    round(a.values, i * a.row_stride, row);
+                }
+            } else {
+                to_f32(&a.t().columns(), &mut wide);
+            }
+            let a = Mat::row_major(&wide, m, k);
+            in_pieces(&|first, last| columns_bf16(a, w, first, last, out, accumulate));
+        }
+        _ => unreachable!("both operands are of one kind"),
+    }
+}
+
+dispatched!(fn columns = columns_on(a: Mat, b: Weights<f32>, first: usize, last: usize, c: SharedMut, accumulate: bool));
+dispatched!(fn columns_bf16 = columns_on(a: Mat, b: Weights<bf16>, first: usize, last: usize, c: SharedMut, accumulate: bool));
+dispatched!(fn round = round_on(values: Values, at: usize, to: &mut [f32]));
 
 #[inline(always)]
-fn columns_on<S: Simd>(
+fn columns_on<S: Simd, E: Element>(
     s: S,
     a: Mat,
-    b: Mat,
+    b: Weights<E>,
     first: usize,
     last: usize,
     c: SharedMut,
@@ -83,15 +170,15 @@ fn columns_on<S: Simd>(
 
 /// Rows of `a` from `i` on against some columns of `b`.
 #[derive(Clone, Copy)]
-struct Columns<'a> {
+struct Columns<'a, E> {
     a: Mat<'a>,
-    b: Mat<'a>,
+    b: Weights<'a, E>,
     c: SharedMut,
     i: usize,
     accumulate: bool,
 }
 
-impl Columns<'_> {
+impl<E: Element> Columns<'_, E> {
     #[inline(always)]
     fn run_on<S: Simd, const M: usize, const J: usize>(self, s: S, first: usize, last: usize) {
         let mut j = first;
@@ -117,12 +204,12 @@ impl Columns<'_> {
         } = self;
         let k = a.cols;
         let x = a.data.as_ptr().wrapping_add(i0 * a.row_stride);
-        let w = b.data.as_ptr().wrapping_add(j * b.col_stride);
+        let w = b.values.as_ptr().wrapping_add(j * b.stride);
         // A short row of weights ends before the processor sees what comes; so ask, some rows ahead, but not for those of another
         // piece, which another thread reads. Of long rows, further on.
-        let ahead = match AHEAD / (J * k.max(1)) {
-            0 => AHEAD_IN_ROW,
-            groups if j + (groups + 1) * J <= last => groups * J * b.col_stride,
+        let ahead = match AHEAD / (J * k.max(1) * size_of::<E>()) {
+            0 => AHEAD_IN_ROW / size_of::<E>(),
+            groups if j + (groups + 1) * J <= last => groups * J * b.stride,
             _ => 0,
         };
         let mut acc = [[s.zero(); J]; M];
@@ -133,8 +220,8 @@ impl Columns<'_> {
             unsafe {
                 let mut weights = [s.zero(); J];
                 for (jj, weights) in weights.iter_mut().enumerate() {
-                    let at = w.add(jj * b.col_stride + p);
-                    *weights = s.load(at);
+                    let at = w.add(jj * b.stride + p);
+                    *weights = E::load(s, at);
                     prefetch(at.wrapping_add(ahead), Nearness::First);
                 }
                 for (i, acc) in acc.iter_mut().enumerate() {
@@ -152,7 +239,7 @@ impl Columns<'_> {
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let v = s.load_part(x.add(i * a.row_stride + whole), k - whole);
                     for (jj, acc) in acc.iter_mut().enumerate() {
-                        let weights = s.load_part(w.add(jj * b.col_stride + whole), k - whole);
+                        let weights = E::load_part(s, w.add(jj * b.stride + whole), k - whole);
                         *acc = s.fma(v, weights, *acc);
                     }
                 }
@@ -163,7 +250,7 @@ impl Columns<'_> {
                 let sum = s.sum(*acc);
                 // SAFETY: `c` is [m, n], and this piece of work alone has these columns.
                 unsafe {
-                    let to = c.at((i0 + i) * b.cols + j + jj);
+                    let to = c.at((i0 + i) * b.n + j + jj);
                     *to = if accumulate { *to + sum } else { sum };
                 }
             }

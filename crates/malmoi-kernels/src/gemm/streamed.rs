@@ -5,9 +5,8 @@
 //! Sums are made in the order of the product in blocks, so the bits are the same whether the right-hand side was packed before or
 //! not.
 
-use super::blocked::{Blocks, Right, row_epilogue_on};
-use super::pack::{pack_a_on, pack_b_on};
-use super::{Epilogue, Mat, rows_alike};
+use super::blocked::{Blocks, Right};
+use super::{Ending, Operand, rows_alike};
 use crate::scratch::scratch;
 use crate::simd::{Layout, Simd, Tile, dispatched};
 use crate::threads::{self, SharedMut, for_each};
@@ -20,25 +19,26 @@ const ROWS_PACKED: usize = 56;
 const FLOATS: usize = 262_144;
 
 /// Whether a product of this shape goes this way.
-pub(super) fn suits(a: Mat, b: Right) -> bool {
+pub(super) fn suits(a: Operand, b: Right) -> bool {
+    let (rows, k) = (a.rows(), a.cols());
     let few = match b {
-        Right::Plain(b) => b.row_stride == 1 && a.rows > rows_alike(a.cols) && a.rows <= ROWS,
-        Right::Packed(_) => a.rows <= ROWS_PACKED,
+        Right::Plain(b) => b.has_contiguous_columns() && rows > rows_alike(k) && rows <= ROWS,
+        Right::Packed(_) => rows <= ROWS_PACKED,
     };
-    few && a.rows * a.cols <= FLOATS
+    few && rows * k <= FLOATS
 }
 
-/// `c = epilogue(a · b)` or `c = epilogue(c + a · b)`, `b` with `n` columns; `k` and both sides of `c` are at least 1.
+/// `c = ending(a · b)` or `c = ending(c + a · b)`, `b` with `n` columns; `k` and both sides of `c` are at least 1.
 pub(super) fn multiply(
-    a: Mat,
+    a: Operand,
     b: Right,
     n: usize,
     c: &mut [f32],
     accumulate: bool,
-    epilogue: Epilogue,
+    ending: Ending,
 ) {
-    debug_assert!(suits(a, b) && c.len() == a.rows * n);
-    let blocks = Blocks::new(a.cols, n);
+    debug_assert!(suits(a, b) && c.len() == a.rows() * n);
+    let blocks = Blocks::new(a.cols(), n);
     // One piece a thread: its first panel alone comes unasked.
     let panels = n.div_ceil(blocks.nr);
     let columns = panels.div_ceil(threads::count().max(1)) * blocks.nr;
@@ -49,9 +49,9 @@ pub(super) fn multiply(
         blocks,
         c: SharedMut::new(c),
         accumulate,
-        epilogue,
+        ending,
     };
-    let cost = a.rows * columns * a.cols / 8;
+    let cost = a.rows() * columns * a.cols() / 8;
     for_each(n.div_ceil(columns), cost, |index| {
         let first = index * columns;
         compute(product, first, (first + columns).min(n));
@@ -60,13 +60,13 @@ pub(super) fn multiply(
 
 #[derive(Clone, Copy)]
 struct Product<'a> {
-    a: Mat<'a>,
+    a: Operand<'a>,
     b: Right<'a>,
     n: usize,
     blocks: Blocks,
     c: SharedMut,
     accumulate: bool,
-    epilogue: Epilogue<'a>,
+    ending: Ending<'a>,
 }
 
 dispatched!(fn compute = compute_on(product: Product, first: usize, last: usize));
@@ -81,9 +81,9 @@ fn compute_on<S: Simd>(s: S, product: Product, first: usize, last: usize) {
         blocks,
         c,
         accumulate,
-        epilogue,
+        ending,
     } = product;
-    let (m, k) = (a.rows, a.cols);
+    let (m, k) = (a.rows(), a.cols());
     let tiles = m.div_ceil(S::MR);
     // Even tiles: 32 rows are 11 + 11 + 10, not 14 + 14 + 4.
     let start = |tile: usize| tile * m / tiles;
@@ -92,7 +92,7 @@ fn compute_on<S: Simd>(s: S, product: Product, first: usize, last: usize) {
         for tile in 0..tiles {
             let (i, end) = (start(tile), start(tile + 1));
             let to = &mut rows[p * m + i * blocks.depth(p)..];
-            pack_a_on(s, a, i, end - i, p, blocks.depth(p), to);
+            a.pack_a_on(s, i, end - i, p, blocks.depth(p), to);
         }
     }
     let mut buffer = match b {
@@ -108,10 +108,10 @@ fn compute_on<S: Simd>(s: S, product: Product, first: usize, last: usize) {
             let depth = blocks.depth(p);
             let (panel, next): (&[f32], _) = match b {
                 Right::Plain(b) => {
-                    pack_b_on(s, b, p, depth, j, cols, &mut buffer);
+                    b.pack_b_on(s, p, depth, j, cols, &mut buffer);
                     // The next panel's columns lie one behind the other; each block asks for a part of them.
-                    let next = (j + cols) * b.col_stride + p * S::NR;
-                    (&buffer, b.data.as_ptr().wrapping_add(next))
+                    let next = b.place(0, j + cols).wrapping_add(p * S::NR);
+                    (&buffer, next)
                 }
                 Right::Packed(packed) => {
                     let at = blocks.panel(j, p);
@@ -159,7 +159,6 @@ fn compute_on<S: Simd>(s: S, product: Product, first: usize, last: usize) {
     for i in 0..m {
         // SAFETY: these columns of `c` belong to this piece alone.
         let c = unsafe { c.slice(i * n + first, last - first) };
-        let bias = epilogue.bias.map(|bias| &bias[first..last]);
-        row_epilogue_on(s, c, bias, epilogue.activation);
+        ending.apply_on(s, c, i * n + first, first);
     }
 }

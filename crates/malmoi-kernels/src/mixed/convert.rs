@@ -57,14 +57,14 @@ pub fn add_in_place(x: &mut [bf16], y: &[bf16]) {
 pub fn round_to_bf16(x: &mut [f32]) {
     crate::threads::chunks_mut(x, CHUNK, 1, |_, x| {
         for x in x {
-            *x = f32::from_bits(rounded_bits(*x) << 16);
+            *x = f32::from_bits(round_bits(*x) << 16);
         }
     });
 }
 
 /// The upper half of `x`, rounded. Written so that the compiler vectorises it.
 #[inline(always)]
-fn rounded_bits(x: f32) -> u32 {
+pub(crate) fn round_bits(x: f32) -> u32 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16;
     // A quiet not-a-number of the same sign.
@@ -78,7 +78,7 @@ fn rounded_bits(x: f32) -> u32 {
 #[inline(always)]
 fn narrow_on(x: &[f32], y: &mut [bf16]) {
     for (x, y) in x.iter().zip(y) {
-        *y = bf16::from_bits(rounded_bits(*x) as u16);
+        *y = bf16::from_bits(round_bits(*x) as u16);
     }
 }
 
@@ -94,7 +94,7 @@ fn add_on(x: &[bf16], y: &mut [bf16]) {
     for (x, y) in x.iter().zip(y) {
         let sum = f32::from_bits(u32::from(x.to_bits()) << 16)
             + f32::from_bits(u32::from(y.to_bits()) << 16);
-        *y = bf16::from_bits(rounded_bits(sum) as u16);
+        *y = bf16::from_bits(round_bits(sum) as u16);
     }
 }
 

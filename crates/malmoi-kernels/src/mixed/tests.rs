@@ -1,4 +1,6 @@
 use super::*;
+use crate::activation::{activation_backward, activation_forward};
+use crate::gemm::Epilogue;
 use crate::naive;
 use crate::testing::{assert_close, assert_same_bits_on_any_threads, for_each_isa, normals};
 

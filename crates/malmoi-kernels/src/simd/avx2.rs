@@ -1,6 +1,7 @@
 //! 256-bit vectors with fused multiply-add.
 
 use super::{Simd, Tile, tile};
+use half::bf16;
 use std::arch::x86_64::*;
 
 /// 256-bit vectors with fused multiply-add.
@@ -47,6 +48,33 @@ impl Simd for Avx2 {
         debug_assert!(n <= Self::LANES, "{n} lanes");
         // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
         unsafe { _mm256_maskstore_ps(p, first(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> Self::V {
+        // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16, v: Self::V) {
+        // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
+        unsafe {
+            let halves = _mm256_srli_epi32::<16>(rounded(v));
+            // Packed within each 128-bit half, then the halves brought together.
+            let packed = _mm256_packus_epi32(halves, halves);
+            let packed = _mm256_permute4x64_epi64::<0b1000>(packed);
+            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(packed));
+        }
+    }
+    #[inline(always)]
+    fn round_bf16(self, v: Self::V) -> Self::V {
+        // SAFETY: the token says that the processor has the instructions.
+        unsafe {
+            let upper = _mm256_set1_epi32(0xFFFF_0000_u32 as i32);
+            _mm256_castsi256_ps(_mm256_and_si256(rounded(v), upper))
+        }
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
@@ -199,6 +227,22 @@ impl Simd for Avx2 {
 unsafe fn run<const ROWS: usize>(s: Avx2, t: Tile) {
     // SAFETY: promised by the caller.
     unsafe { tile::run::<Avx2, ROWS>(s, t) }
+}
+
+/// Bits whose upper half is `v` rounded to bf16; what the lower half holds has no meaning.
+#[inline(always)]
+fn rounded(v: __m256) -> __m256i {
+    // SAFETY: called with the token in hand.
+    unsafe {
+        let bits = _mm256_castps_si256(v);
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+        let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF));
+        let number = _mm256_castsi256_ps(_mm256_add_epi32(bits, half));
+        // A quiet not-a-number of the same sign.
+        let none = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+        let is_none = _mm256_cmp_ps::<_CMP_UNORD_Q>(v, v);
+        _mm256_castps_si256(_mm256_blendv_ps(number, _mm256_castsi256_ps(none), is_none))
+    }
 }
 
 /// A mask of the first `n` lanes, in the sign bits.

@@ -1,6 +1,7 @@
 //! 512-bit vectors (AVX-512 foundation, byte/word, doubleword/quadword and vector length).
 
 use super::{Simd, Tile, tile};
+use half::bf16;
 use std::arch::x86_64::*;
 
 /// 512-bit vectors (AVX-512 foundation, byte/word, doubleword/quadword and vector length).
@@ -52,6 +53,30 @@ impl Simd for Avx512 {
         debug_assert!(n <= Self::LANES, "{n} lanes");
         // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
         unsafe { _mm512_mask_storeu_ps(p, first(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> Self::V {
+        // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16, v: Self::V) {
+        // SAFETY: the token says that the processor has the instructions; the caller promises the memory.
+        unsafe {
+            let halves = _mm512_srli_epi32::<16>(rounded(v));
+            _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(halves));
+        }
+    }
+    #[inline(always)]
+    fn round_bf16(self, v: Self::V) -> Self::V {
+        // SAFETY: the token says that the processor has the instructions.
+        unsafe {
+            let upper = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
+            _mm512_castsi512_ps(_mm512_and_si512(rounded(v), upper))
+        }
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {
@@ -198,6 +223,21 @@ impl Simd for Avx512 {
 unsafe fn run<const ROWS: usize>(s: Avx512, t: Tile) {
     // SAFETY: promised by the caller.
     unsafe { tile::run::<Avx512, ROWS>(s, t) }
+}
+
+/// Bits whose upper half is `v` rounded to bf16; what the lower half holds has no meaning.
+#[inline(always)]
+fn rounded(v: __m512) -> __m512i {
+    // SAFETY: called with the token in hand.
+    unsafe {
+        let bits = _mm512_castps_si512(v);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF));
+        // A quiet not-a-number of the same sign.
+        let none = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
+        let is_none = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+        _mm512_mask_blend_epi32(is_none, _mm512_add_epi32(bits, half), none)
+    }
 }
 
 /// A mask of the first `n` lanes.

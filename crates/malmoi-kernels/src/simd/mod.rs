@@ -12,6 +12,8 @@ pub(crate) mod math;
 mod portable;
 mod tile;
 
+use half::bf16;
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
@@ -73,6 +75,18 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `n <= LANES` floats can be written at `p`.
     unsafe fn store_part(self, p: *mut f32, n: usize, v: Self::V);
+    /// Values of bf16, widened exactly.
+    ///
+    /// # Safety
+    /// `LANES` values can be read at `p`.
+    unsafe fn load_bf16(self, p: *const bf16) -> Self::V;
+    /// Rounds to the nearest bf16, ties to even; not-a-number stays one.
+    ///
+    /// # Safety
+    /// `LANES` values can be written at `p`.
+    unsafe fn store_bf16(self, p: *mut bf16, v: Self::V);
+    /// The same rounding, in place.
+    fn round_bf16(self, v: Self::V) -> Self::V;
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
@@ -223,6 +237,37 @@ pub(crate) fn read<S: Simd>(s: S, x: &[f32], i: usize) -> S::V {
         // SAFETY: `left` floats are left.
         unsafe { s.load_part(x.as_ptr().add(i), left) }
     }
+}
+
+/// Most lanes of any instruction set.
+const LANES_AT_MOST: usize = 16;
+
+/// [`read`] of bf16 values, widened.
+#[inline(always)]
+pub(crate) fn read_bf16<S: Simd>(s: S, x: &[bf16], i: usize) -> S::V {
+    let x = &x[i..];
+    if x.len() >= S::LANES {
+        // SAFETY: a whole vector is left.
+        return unsafe { s.load_bf16(x.as_ptr()) };
+    }
+    let mut whole = [bf16::ZERO; LANES_AT_MOST];
+    whole[..x.len()].copy_from_slice(x);
+    // SAFETY: no vector is longer.
+    unsafe { s.load_bf16(whole.as_ptr()) }
+}
+
+/// [`write`] of values rounded to bf16.
+#[inline(always)]
+pub(crate) fn write_bf16<S: Simd>(s: S, y: &mut [bf16], i: usize, v: S::V) {
+    let y = &mut y[i..];
+    if y.len() >= S::LANES {
+        // SAFETY: there is room for a whole vector.
+        return unsafe { s.store_bf16(y.as_mut_ptr(), v) };
+    }
+    let mut whole = [bf16::ZERO; LANES_AT_MOST];
+    // SAFETY: no vector is longer.
+    unsafe { s.store_bf16(whole.as_mut_ptr(), v) };
+    y.copy_from_slice(&whole[..y.len()]);
 }
 
 /// Writes `v` to `y[i..]`, as many lanes as there is room for.

@@ -1,6 +1,8 @@
 //! Plain Rust on groups of four floats, which compilers turn into whatever vectors the target has.
 
 use super::{Simd, Tile, tile};
+use crate::mixed::round_bits;
+use half::bf16;
 
 /// The token of plain Rust: always there.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +51,22 @@ impl Simd for Portable {
             // SAFETY: promised by the caller for the first `n`.
             unsafe { p.add(i).write(x) }
         }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(self, p: *const bf16) -> Self::V {
+        // SAFETY: promised by the caller; arrays have the alignment of their elements.
+        let v = unsafe { p.cast::<[bf16; LANES]>().read() };
+        v.map(|x| f32::from_bits(u32::from(x.to_bits()) << 16))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16, v: Self::V) {
+        let v = v.map(|x| bf16::from_bits(round_bits(x) as u16));
+        // SAFETY: promised by the caller.
+        unsafe { p.cast::<[bf16; LANES]>().write(v) }
+    }
+    #[inline(always)]
+    fn round_bf16(self, v: Self::V) -> Self::V {
+        v.map(|x| f32::from_bits(round_bits(x) << 16))
     }
     #[inline(always)]
     fn add(self, a: Self::V, b: Self::V) -> Self::V {

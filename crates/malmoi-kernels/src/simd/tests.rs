@@ -144,3 +144,51 @@ fn transposes_move_every_element_of_whole_and_partial_blocks() {
         }
     });
 }
+
+#[inline(always)]
+fn half_on<S: Simd>(s: S, x: &[f32], y: &mut [bf16], rounded: &mut [f32], back: &mut [f32]) {
+    vectors!(s, x.len(), |i| {
+        let v = read(s, x, i);
+        write_bf16(s, y, i, v);
+        write(s, rounded, i, s.round_bf16(v));
+        let widened = read_bf16(s, y, i);
+        write(s, back, i, widened);
+    });
+}
+dispatched!(fn half = half_on(x: &[f32], y: &mut [bf16], rounded: &mut [f32], back: &mut [f32]));
+
+#[test]
+fn bf16_is_rounded_and_widened_as_by_the_plain_conversions() {
+    // Ties to both sides, what overflows by rounding, the smallest numbers, and what is none.
+    let mut x = vec![
+        1.0 + 1.0 / 256.0,
+        1.0 + 3.0 / 256.0,
+        -1.0 - 1.0 / 256.0,
+        f32::MAX,
+        f32::MIN,
+        f32::from_bits(1),
+        -0.0,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        f32::from_bits(0x7F80_0001),
+        f32::from_bits(0xFFFF_FFFF),
+    ];
+    x.extend(crate::testing::normals(3, 61));
+    for_each_isa(|isa| {
+        for n in (1..40).chain([x.len()]) {
+            let x = &x[..n];
+            let mut y = vec![bf16::ZERO; n];
+            let (mut rounded, mut back) = (vec![0.0; n], vec![0.0; n]);
+            half(x, &mut y, &mut rounded, &mut back);
+            for (i, &x) in x.iter().enumerate() {
+                let expected = bf16::from_f32(x);
+                let bits = expected.to_bits();
+                assert_eq!(y[i].to_bits(), bits, "{x} ({i} of {n}) on {isa}");
+                let wide = u32::from(bits) << 16;
+                assert_eq!(rounded[i].to_bits(), wide, "{x} rounded on {isa}");
+                assert_eq!(back[i].to_bits(), wide, "{x} widened on {isa}");
+            }
+        }
+    });
+}
