@@ -17,6 +17,7 @@ use malmoi_kernels::linear::{
 use malmoi_kernels::loss::{
     LinearCrossEntropy, LinearCrossEntropyGradients, Products, linear_cross_entropy,
 };
+use malmoi_kernels::mixed::Values;
 use malmoi_kernels::norm::{
     LayerNorm, LayerNormOut, NormGradients, layer_norm_backward, layer_norm_forward,
 };
@@ -252,7 +253,16 @@ fn attentions(report: &Report) {
         8.0 * (len * h * d) as f64,
         "GB/s",
         || {
-            attention_cached(&shape, &q, &[KvSlices { k: &k, v: &v, len }], &mut out);
+            attention_cached(
+                &shape,
+                &q,
+                &[KvSlices {
+                    k: Values::F32(&k),
+                    v: Values::F32(&v),
+                    len,
+                }],
+                &mut out,
+            );
         },
     );
 }
@@ -372,9 +382,7 @@ fn losses(report: &Report) {
 }
 
 fn mixed_products(report: &Report) {
-    use malmoi_kernels::mixed::{
-        Finish, Matrix, PackedRight, Right, Values, ValuesMut, bf16, product,
-    };
+    use malmoi_kernels::mixed::{Finish, Matrix, PackedRight, Right, ValuesMut, bf16, product};
     for (m, k, n) in [
         (1024, 768, 3072),
         (1024, 3072, 768),

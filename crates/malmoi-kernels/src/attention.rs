@@ -8,6 +8,7 @@ mod block;
 mod cached;
 mod forward;
 
+use crate::mixed::Values;
 use crate::naive;
 use crate::random::Key;
 use crate::threads::SharedMut;
@@ -523,9 +524,9 @@ pub fn attention_probabilities(shape: &AttentionShape, q: &[f32], k: &[f32], pro
 #[derive(Clone, Copy, Debug)]
 pub struct KvSlices<'a> {
     /// Keys [at least len, n_kv_heads · d_head], dense rows.
-    pub k: &'a [f32],
-    /// Values [at least len, n_kv_heads · d_head], dense rows.
-    pub v: &'a [f32],
+    pub k: Values<'a>,
+    /// Values [at least len, n_kv_heads · d_head], dense rows, in the format of the keys.
+    pub v: Values<'a>,
     /// Keys in use, those of the new queries included.
     pub len: usize,
 }
@@ -595,6 +596,11 @@ fn check_cached(shape: &CachedShape, q: &[f32], caches: &[KvSlices], out: &[f32]
         "attention_cached: out is [Nq, n_heads * d_head]"
     );
     for (s, cache) in caches.iter().enumerate() {
+        assert_eq!(
+            std::mem::discriminant(&cache.k),
+            std::mem::discriminant(&cache.v),
+            "attention_cached: keys and values of sequence {s} are of one format"
+        );
         assert!(
             cache.k.len() >= cache.len * narrow && cache.v.len() >= cache.len * narrow,
             "attention_cached: the cache of sequence {s} is shorter than its {} keys",

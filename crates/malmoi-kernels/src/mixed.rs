@@ -11,6 +11,8 @@ mod rows;
 
 pub use half::bf16;
 
+use std::borrow::Cow;
+
 use crate::activation::Activation;
 use crate::cpu::{Isa, isa};
 use crate::gemm::{Ending, Mat, Operand, multiply};
@@ -48,6 +50,21 @@ impl Values<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl<'a> Values<'a> {
+    /// As f32, copied where they are not.
+    #[must_use]
+    pub fn to_f32(self) -> Cow<'a, [f32]> {
+        match self {
+            Values::F32(values) => Cow::Borrowed(values),
+            Values::Bf16(values) => {
+                let mut wide = vec![0.0; values.len()];
+                to_f32(values, &mut wide);
+                Cow::Owned(wide)
+            }
+        }
     }
 }
 

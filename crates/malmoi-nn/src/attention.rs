@@ -8,8 +8,7 @@ use malmoi_kernels::attention::{Dropout, KvSlices, Mask};
 
 use crate::batch::PackedBatch;
 use crate::bridge;
-use crate::cache::SequenceCache;
-use crate::host;
+use crate::cache::{SequenceCache, Stored};
 use crate::layers::Linear;
 use crate::ops::{self, AttentionLayout};
 use crate::pass::Pass;
@@ -185,14 +184,18 @@ impl MultiHeadAttention {
         let layout = self.layout(batch, &batch.cu_seqlens, around.pass);
         let q = self.queries(x.clone(), &batch.positions);
         let (k, v) = self.own_keys_and_values(x, batch);
-        let fresh = cache.iter().all(|sequence| sequence.k.is_empty());
-        self.append(k.clone(), v.clone(), &batch.cu_seqlens, cache);
+        let (bias, cu) = (around.bias.clone(), &batch.cu_seqlens);
         // A first pass over whole prompts is ordinary attention, which is blocked for reuse; later passes have few
         // queries and are limited by reading the cache.
+        let fresh = cache.iter().all(|sequence| sequence.k.is_empty());
         let attended = if fresh {
-            ops::attention(q, k, v, around.bias.clone(), layout)
+            let attended = ops::attention(q, k.clone(), v.clone(), bias, layout);
+            // Afterwards nothing else holds keys and values, so that they are not copied on their way.
+            self.append(k, v, cu, cache);
+            attended
         } else {
-            ops::attention_cached(q, &self.slices(cache.iter()), around.bias.clone(), &layout)
+            self.append(k, v, cu, cache);
+            ops::attention_cached(q, &self.slices(cache.iter()), bias, &layout)
         };
         self.output.forward(attended)
     }
@@ -285,19 +288,23 @@ impl MultiHeadAttention {
 
     fn append(&self, k: Tensor<2>, v: Tensor<2>, cu: &[u32], caches: &mut [SequenceCache]) {
         let width = self.config.n_kv_heads * self.config.d_head;
-        let (k, v) = (host::values(k), host::values(v));
+        let (k, v) = (Stored::from(k), Stored::from(v));
+        // Rotated keys come in f32 from a model that computes in bf16; they are rounded like all that it keeps.
+        let narrow = [&k, &v].iter().any(|x| matches!(x, Stored::Bf16(_)));
         for (cache, w) in caches.iter_mut().zip(cu.windows(2)) {
             let rows = w[0] as usize * width..w[1] as usize * width;
-            cache.k.extend_from_slice(&k[rows.clone()]);
-            cache.v.extend_from_slice(&v[rows]);
+            cache.k.begin(narrow);
+            cache.v.begin(narrow);
+            cache.k.extend_from(&k, rows.clone());
+            cache.v.extend_from(&v, rows);
         }
     }
 
     fn slices<'c>(&self, caches: impl Iterator<Item = &'c SequenceCache>) -> Vec<KvSlices<'c>> {
         let width = self.config.n_kv_heads * self.config.d_head;
         let slices = caches.map(|cache| KvSlices {
-            k: &cache.k,
-            v: &cache.v,
+            k: cache.k.values(),
+            v: cache.v.values(),
             len: cache.k.len() / width,
         });
         slices.collect()

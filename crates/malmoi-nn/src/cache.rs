@@ -1,14 +1,112 @@
 //! Keys and values kept between the steps of generation.
 
+use std::ops::Range;
 use std::sync::Arc;
+
+use burn::tensor::{DType, Tensor};
+use malmoi_kernels::mixed::{Values, bf16, to_bf16};
+
+use crate::host;
+
+/// Keys or values in the format that the model computes them in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stored {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// The upper half of 32-bit floats.
+    Bf16(Vec<bf16>),
+}
+
+impl Default for Stored {
+    fn default() -> Self {
+        Self::F32(Vec::new())
+    }
+}
+
+/// Not copied when nothing else holds the tensor.
+impl From<Tensor<2>> for Stored {
+    fn from(tensor: Tensor<2>) -> Self {
+        if tensor.dtype() == DType::BF16 {
+            let data = tensor.inner().into_data();
+            return Self::Bf16(data.try_into_vec().expect("a bf16 tensor"));
+        }
+        Self::F32(host::values(tensor))
+    }
+}
+
+impl Stored {
+    /// Nothing yet, with room for `len` values; `narrow` for a model that computes in bf16.
+    pub fn with_room(len: usize, narrow: bool) -> Self {
+        if narrow {
+            Self::Bf16(Vec::with_capacity(len))
+        } else {
+            Self::F32(Vec::with_capacity(len))
+        }
+    }
+
+    /// The values.
+    pub fn values(&self) -> Values<'_> {
+        match self {
+            Self::F32(values) => Values::F32(values),
+            Self::Bf16(values) => Values::Bf16(values),
+        }
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.values().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Chooses the format, as long as there is nothing.
+    pub fn begin(&mut self, narrow: bool) {
+        if self.is_empty() && narrow != matches!(self, Self::Bf16(_)) {
+            *self = Self::with_room(0, narrow);
+        }
+    }
+
+    /// Appends part of `other`. The format stays.
+    pub fn extend_from(&mut self, other: &Self, range: Range<usize>) {
+        match (&mut *self, other) {
+            (Self::F32(values), Self::F32(more)) => values.extend_from_slice(&more[range]),
+            (Self::Bf16(values), Self::Bf16(more)) => values.extend_from_slice(&more[range]),
+            (Self::F32(values), Self::Bf16(more)) => {
+                values.extend(more[range].iter().map(|value| value.to_f32()));
+            }
+            (Self::Bf16(values), Self::F32(more)) => {
+                let start = values.len();
+                values.resize(start + range.len(), bf16::ZERO);
+                to_bf16(&more[range], &mut values[start..]);
+            }
+        }
+    }
+
+    fn truncate(&mut self, len: usize) {
+        match self {
+            Self::F32(values) => values.truncate(len),
+            Self::Bf16(values) => values.truncate(len),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::F32(values) => values.capacity() * size_of::<f32>(),
+            Self::Bf16(values) => values.capacity() * size_of::<bf16>(),
+        }
+    }
+}
 
 /// Keys and values of one sequence at one layer, `[T, n_kv_heads · d_head]` each.
 #[derive(Clone, Debug, Default)]
 pub struct SequenceCache {
     /// Keys.
-    pub k: Vec<f32>,
+    pub k: Stored,
     /// Values.
-    pub v: Vec<f32>,
+    pub v: Stored,
 }
 
 /// Keys and values of all layers for a set of sequences.
@@ -28,6 +126,16 @@ impl KvCache {
             layers: vec![vec![SequenceCache::default(); n_sequences]; n_layers],
             cross: Vec::new(),
             lengths: vec![0; n_sequences],
+        }
+    }
+
+    /// Makes room for `len` keys and as many values in every layer of sequences that hold none; `narrow` for a model that computes
+    /// in bf16.
+    pub fn reserve(&mut self, len: usize, narrow: bool) {
+        for sequence in self.layers.iter_mut().flatten() {
+            debug_assert!(sequence.k.is_empty(), "a sequence that holds nothing");
+            sequence.k = Stored::with_room(len, narrow);
+            sequence.v = Stored::with_room(len, narrow);
         }
     }
 
@@ -122,10 +230,11 @@ impl KvCache {
     pub fn prefix(&self, row: usize, length: usize, room: usize) -> Self {
         let held = self.lengths[row].max(1);
         let length = length.min(self.lengths[row]);
-        let copied = |values: &[f32]| {
+        let copied = |values: &Stored| {
             let width = values.len() / held;
-            let mut copy = Vec::with_capacity(room.max(length) * width);
-            copy.extend_from_slice(&values[..length * width]);
+            let room = room.max(length) * width;
+            let mut copy = Stored::with_room(room, matches!(values, Stored::Bf16(_)));
+            copy.extend_from(values, 0..length * width);
             copy
         };
         let layers = self.layers.iter().map(|layer| {
@@ -146,9 +255,7 @@ impl KvCache {
     pub fn bytes(&self) -> usize {
         let cross = self.cross.iter().flatten().map(Arc::as_ref);
         let sequences = self.layers.iter().flatten().chain(cross);
-        sequences
-            .map(|s| (s.k.capacity() + s.v.capacity()) * size_of::<f32>())
-            .sum()
+        sequences.map(|s| s.k.bytes() + s.v.bytes()).sum()
     }
 }
 
@@ -162,8 +269,10 @@ mod tests {
         for layer in &mut cache.layers {
             for (b, (sequence, &length)) in layer.iter_mut().zip(lengths).enumerate() {
                 for t in 0..length {
-                    sequence.k.extend([(10 * b + t) as f32; 2]);
-                    sequence.v.extend([-((10 * b + t) as f32); 2]);
+                    let key = (10 * b + t) as f32;
+                    let (k, v) = (Stored::F32(vec![key; 2]), Stored::F32(vec![-key; 2]));
+                    sequence.k.extend_from(&k, 0..2);
+                    sequence.v.extend_from(&v, 0..2);
                 }
             }
         }
@@ -180,7 +289,16 @@ mod tests {
         let layer = &cache.layers[1];
         layer
             .iter()
-            .map(|sequence| sequence.k.iter().step_by(2).copied().collect())
+            .map(|sequence| {
+                sequence
+                    .k
+                    .values()
+                    .to_f32()
+                    .iter()
+                    .step_by(2)
+                    .copied()
+                    .collect()
+            })
             .collect()
     }
 
@@ -193,6 +311,31 @@ mod tests {
             keys(&rows),
             [vec![20.0, 21.0, 22.0], vec![0.0], vec![20.0, 21.0, 22.0]]
         );
+    }
+
+    #[test]
+    fn values_are_stored_in_the_format_that_was_chosen_at_first() {
+        let (wide, narrow) = (
+            Stored::F32(vec![1.0, 1.001, 3.0]),
+            Stored::Bf16([0.5, 2.0, 4.0].map(bf16::from_f32).to_vec()),
+        );
+        let mut stored = Stored::default();
+        stored.begin(true);
+        stored.extend_from(&narrow, 1..3);
+        stored.begin(false);
+        stored.extend_from(&wide, 1..3);
+        assert!(stored.bytes() < 4 * size_of::<f32>());
+        // What comes in f32 later is rounded.
+        let expected = [2.0, 4.0, 1.0, 3.0].map(bf16::from_f32);
+        assert_eq!(stored, Stored::Bf16(expected.to_vec()));
+        let mut stored = Stored::with_room(3, false);
+        let room = stored.bytes();
+        stored.begin(false);
+        assert!(room > 0 && stored.bytes() == room);
+        stored.extend_from(&wide, 0..1);
+        stored.extend_from(&narrow, 0..1);
+        stored.truncate(1);
+        assert_eq!(stored, Stored::F32(vec![1.0]));
     }
 
     #[test]
@@ -217,6 +360,6 @@ mod tests {
             (copy.lengths(), keys(&copy)),
             (&[2][..], vec![vec![10.0, 11.0]])
         );
-        assert!(copy.layers[0][0].v.capacity() >= 18);
+        assert!(copy.layers[0][0].v.bytes() >= 18 * size_of::<f32>());
     }
 }

@@ -26,7 +26,7 @@ pub use batch::{BatchError, KeyRows, PackedBatch};
 pub use block::{
     Block, BlockConfig, DropoutPlace, FeedForward, FeedForwardConfig, FeedForwardKind, NormPlace,
 };
-pub use cache::{KvCache, SequenceCache};
+pub use cache::{KvCache, SequenceCache, Stored};
 pub use layers::{Embedding, Linear, Norm, NormConfig, NormKind};
 pub use malmoi_kernels::activation::Activation;
 pub use malmoi_kernels::attention::Mask;

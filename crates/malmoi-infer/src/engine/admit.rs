@@ -1,6 +1,6 @@
 //! Who comes in: what a text needs of the cache, and what it takes over from others.
 
-use malmoi_models::{Direction, KvCache, PackedBatch};
+use malmoi_models::{Direction, KvCache, PackedBatch, Precision};
 
 use crate::InferError;
 use crate::beam::BeamSearch;
@@ -21,7 +21,11 @@ impl Engine<'_> {
     /// Bytes of keys and values of one token.
     fn token_bytes(&self) -> usize {
         let sizes = self.model.config().sizes();
-        2 * size_of::<f32>() * sizes.n_layers * sizes.n_kv_heads * sizes.d_head
+        let width = match self.model.precision() {
+            Precision::F32 => size_of::<f32>(),
+            Precision::Bf16 => size_of::<f32>() / 2,
+        };
+        2 * width * sizes.n_layers * sizes.n_kv_heads * sizes.d_head
     }
 
     /// Tokens that a text may have, prompt included.
@@ -147,11 +151,8 @@ impl Engine<'_> {
             return Ok(cache);
         }
         let mut cache = self.model.new_cache(1);
-        for sequence in cache.layers.iter_mut().flatten() {
-            let values = room * sizes.n_kv_heads * sizes.d_head;
-            sequence.k.reserve_exact(values);
-            sequence.v.reserve_exact(values);
-        }
+        let narrow = self.model.precision() == Precision::Bf16;
+        cache.reserve(room * sizes.n_kv_heads * sizes.d_head, narrow);
         Ok(cache)
     }
 

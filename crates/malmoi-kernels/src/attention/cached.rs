@@ -5,8 +5,9 @@
 //! every row, which ran at half the speed.)
 
 use super::{AttentionShape, CachedShape, KvSlices};
+use crate::mixed::{Values, bf16};
 use crate::scratch::scratch;
-use crate::simd::{Simd, dispatched, math, read, vectors, write};
+use crate::simd::{Element, Simd, dispatched, math, read, vectors, write};
 use crate::threads::{SharedMut, for_each};
 
 /// With at least this many queries (times heads that share a key head) the blocked forward pass is the better way.
@@ -44,8 +45,8 @@ pub(super) fn run(shape: &CachedShape, q: &[f32], caches: &[KvSlices], out: &mut
         super::attention_forward(
             &inner,
             &q[first * shape.q_stride..],
-            cache.k,
-            cache.v,
+            &cache.k.to_f32(),
+            &cache.v.to_f32(),
             out,
             &mut lse,
         );
@@ -64,14 +65,34 @@ pub(super) fn run(shape: &CachedShape, q: &[f32], caches: &[KvSlices], out: &mut
         let (sequence, first_key) = pieces[index];
         // SAFETY: every piece has its own part.
         let partial = unsafe { shared_partial.slice(index * size, size) };
-        let work = Work {
-            shape,
-            q,
-            cache: caches[sequence],
-            sequence,
-            first_key,
-        };
-        piece(work, partial);
+        let KvSlices { k, v, len } = caches[sequence];
+        match (k, v) {
+            (Values::F32(k), Values::F32(v)) => piece(
+                Work {
+                    shape,
+                    q,
+                    k,
+                    v,
+                    len,
+                    sequence,
+                    first_key,
+                },
+                partial,
+            ),
+            (Values::Bf16(k), Values::Bf16(v)) => piece_bf16(
+                Work {
+                    shape,
+                    q,
+                    k,
+                    v,
+                    len,
+                    sequence,
+                    first_key,
+                },
+                partial,
+            ),
+            _ => unreachable!("keys and values are of one format"),
+        }
     });
     let mut at = 0;
     for s in few {
@@ -94,22 +115,25 @@ const KEYS: usize = 64;
 
 /// Keys from `first_key` on of one sequence.
 #[derive(Clone, Copy)]
-struct Work<'a> {
+struct Work<'a, E> {
     shape: &'a CachedShape<'a>,
     q: &'a [f32],
-    cache: KvSlices<'a>,
+    k: &'a [E],
+    v: &'a [E],
+    len: usize,
     sequence: usize,
     first_key: usize,
 }
 
-dispatched!(fn piece = piece_on(work: Work, partial: &mut [f32]));
+dispatched!(fn piece = piece_on(work: Work<f32>, partial: &mut [f32]));
+dispatched!(fn piece_bf16 = piece_on(work: Work<bf16>, partial: &mut [f32]));
 dispatched!(fn combine = combine_on(partial: &[f32], size: usize, d: usize, out: &mut [f32]));
 
 #[inline(always)]
-fn piece_on<S: Simd>(s: S, work: Work, partial: &mut [f32]) {
+fn piece_on<S: Simd, E: Element>(s: S, work: Work<E>, partial: &mut [f32]) {
     let Work {
         shape,
-        cache,
+        len,
         first_key,
         ..
     } = work;
@@ -120,24 +144,24 @@ fn piece_on<S: Simd>(s: S, work: Work, partial: &mut [f32]) {
         shape.cu_q[work.sequence] as usize,
         shape.cu_q[work.sequence + 1] as usize,
     );
-    let (nq, nk) = (end - first, KEYS.min(cache.len - first_key));
+    let (nq, nk) = (end - first, KEYS.min(len - first_key));
     let mut scores = scratch(nq * heads * KEYS);
     // Scores of (query, head) row `r`: scores[r * KEYS ..].
     for j in 0..nk {
-        let row = &cache.k[(first_key + j) * narrow..][..narrow];
+        let row = &work.k[(first_key + j) * narrow..][..narrow];
         for i in 0..nq {
             let query = &work.q[(first + i) * shape.q_stride..][..heads * d];
             for head in 0..heads {
                 let (query, key) = (&query[head * d..][..d], &row[head / group * d..][..d]);
                 let mut sum = s.zero();
                 vectors!(s, d, |c| sum =
-                    s.fma(read(s, query, c), read(s, key, c), sum));
+                    s.fma(read(s, query, c), E::read(s, key, c), sum));
                 scores[(i * heads + head) * KEYS + j] = s.sum(sum) * shape.scale;
             }
         }
     }
     for i in 0..nq {
-        let seen = shape.mask.keys_of(i, nq, cache.len);
+        let seen = shape.mask.keys_of(i, nq, len);
         let seen = seen.start.clamp(first_key, first_key + nk) - first_key
             ..seen.end.clamp(first_key, first_key + nk) - first_key;
         for head in 0..heads {
@@ -145,7 +169,7 @@ fn piece_on<S: Simd>(s: S, work: Work, partial: &mut [f32]) {
             let row = &mut scores[r * KEYS..][..nk];
             if let Some(bias) = shape.bias {
                 // The next key's value stands one before.
-                let end = bias.at(i, first_key, nq, cache.len) + 1;
+                let end = bias.at(i, first_key, nq, len) + 1;
                 let values = bias.of_head(head)[..end].iter().rev();
                 for (score, bias) in row.iter_mut().zip(values) {
                     *score += bias;
@@ -154,7 +178,7 @@ fn piece_on<S: Simd>(s: S, work: Work, partial: &mut [f32]) {
             row[..seen.start].fill(0.0);
             row[seen.end.max(seen.start)..].fill(0.0);
             for j in seen.clone() {
-                if !shape.mask.sees(i, first_key + j, nq, cache.len) {
+                if !shape.mask.sees(i, first_key + j, nq, len) {
                     row[j] = f32::NEG_INFINITY;
                 }
             }
@@ -166,13 +190,13 @@ fn piece_on<S: Simd>(s: S, work: Work, partial: &mut [f32]) {
         }
     }
     for j in 0..nk {
-        let row = &cache.v[(first_key + j) * narrow..][..narrow];
+        let row = &work.v[(first_key + j) * narrow..][..narrow];
         for r in 0..nq * heads {
             let value = &row[r % heads / group * d..][..d];
             let out = &mut partial[r * (d + 2)..][..d];
             let p = s.splat(scores[r * KEYS + j]);
             vectors!(s, d, |c| {
-                let sum = s.fma(p, read(s, value, c), read(s, out, c));
+                let sum = s.fma(p, E::read(s, value, c), read(s, out, c));
                 write(s, out, c, sum);
             });
         }

@@ -468,11 +468,20 @@ fn cached_attention_equals_the_naive_one_on_every_isa() {
                         )
                     })
                     .collect();
-                let caches: Vec<_> = lens
-                    .iter()
-                    .zip(&stores)
-                    .map(|(&len, (k, v))| KvSlices { k, v, len })
+                let halves: Vec<_> = (stores.iter())
+                    .map(|(k, v)| (rounded(k), rounded(v)))
                     .collect();
+                let wide_caches = (lens.iter().zip(&stores)).map(|(&len, (k, v))| KvSlices {
+                    k: Values::F32(k),
+                    v: Values::F32(v),
+                    len,
+                });
+                let narrow_caches = (lens.iter().zip(&halves)).map(|(&len, (k, v))| KvSlices {
+                    k: Values::Bf16(k),
+                    v: Values::Bf16(v),
+                    len,
+                });
+                let formats: [Vec<_>; 2] = [wide_caches.collect(), narrow_caches.collect()];
                 // The longest sequence reaches exactly as far as the bias.
                 let bias = normals(9, n_heads * 199);
                 for bias in [
@@ -494,15 +503,12 @@ fn cached_attention_equals_the_naive_one_on_every_isa() {
                     };
                     let q = normals(1, 24 * (wide + 2));
                     let (mut got, mut expected) = (vec![9.0; 24 * wide], vec![9.0; 24 * wide]);
-                    attention_cached(&shape, &q, &caches, &mut got);
-                    naive::attention_cached(&shape, &q, &caches, &mut expected);
-                    assert_close(
-                        &format!("cached {n_heads}/{n_kv_heads}x{d_head} {mask:?} on {isa}"),
-                        &got,
-                        &expected,
-                        ATOL,
-                        RTOL,
-                    );
+                    for caches in &formats {
+                        attention_cached(&shape, &q, caches, &mut got);
+                        naive::attention_cached(&shape, &q, caches, &mut expected);
+                        let what = format!("cached {n_heads}/{n_kv_heads}x{d_head} {mask:?}");
+                        assert_close(&format!("{what} on {isa}"), &got, &expected, ATOL, RTOL);
+                    }
                 }
             }
         }

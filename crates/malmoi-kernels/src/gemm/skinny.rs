@@ -5,7 +5,7 @@ use super::operand::round_on;
 use super::{Mat, Operand};
 use crate::mixed::{Values, bf16, to_f32};
 use crate::scratch::scratch;
-use crate::simd::{Nearness, Simd, dispatched, prefetch, read_bf16};
+use crate::simd::{Element, Nearness, Simd, dispatched, prefetch};
 use crate::threads::{SharedMut, for_each};
 
 /// Whether a product of this shape goes this way. Packing the weights costs about as much as reading them twice, so the
@@ -44,44 +44,6 @@ struct Weights<'a, E> {
     values: &'a [E],
     n: usize,
     stride: usize,
-}
-
-/// What weights are stored as.
-trait Element: Copy + Sync {
-    /// # Safety
-    /// `LANES` values can be read at `p`.
-    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::V;
-    /// # Safety
-    /// `n` values, at most `LANES`, can be read at `p`.
-    unsafe fn load_part<S: Simd>(s: S, p: *const Self, n: usize) -> S::V;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::V {
-        // SAFETY: promised by the caller.
-        unsafe { s.load(p) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_part<S: Simd>(s: S, p: *const f32, n: usize) -> S::V {
-        // SAFETY: promised by the caller.
-        unsafe { s.load_part(p, n) }
-    }
-}
-
-impl Element for bf16 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, p: *const bf16) -> S::V {
-        // SAFETY: promised by the caller.
-        unsafe { s.load_bf16(p) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_part<S: Simd>(s: S, p: *const bf16, n: usize) -> S::V {
-        // SAFETY: promised by the caller.
-        read_bf16(s, unsafe { std::slice::from_raw_parts(p, n) }, 0)
-    }
 }
 
 /// `c[i, j] = Σ_p a[i, p] · b[p, j]` (added to `c` when `accumulate`) where rows of `a` and columns of `b` are contiguous.
@@ -239,7 +201,8 @@ impl<E: Element> Columns<'_, E> {
                 for (i, acc) in acc.iter_mut().enumerate() {
                     let v = s.load_part(x.add(i * a.row_stride + whole), k - whole);
                     for (jj, acc) in acc.iter_mut().enumerate() {
-                        let weights = E::load_part(s, w.add(jj * b.stride + whole), k - whole);
+                        let row = &b.values[(j + jj) * b.stride..][..k];
+                        let weights = E::read(s, row, whole);
                         *acc = s.fma(v, weights, *acc);
                     }
                 }

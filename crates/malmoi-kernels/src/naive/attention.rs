@@ -240,8 +240,8 @@ pub fn attention_cached(shape: &CachedShape, q: &[f32], caches: &[KvSlices], out
         attention_forward(
             &inner,
             q,
-            cache.k,
-            cache.v,
+            &cache.k.to_f32(),
+            &cache.v.to_f32(),
             &mut out[first * width..end * width],
             &mut lse,
         );

@@ -242,6 +242,43 @@ pub(crate) fn read<S: Simd>(s: S, x: &[f32], i: usize) -> S::V {
 /// Most lanes of any instruction set.
 const LANES_AT_MOST: usize = 16;
 
+/// What a kernel reads that takes either format.
+pub(crate) trait Element: Copy + Send + Sync {
+    /// A whole vector.
+    ///
+    /// # Safety
+    /// `LANES` values can be read at `p`.
+    unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::V;
+    /// [`read`] of this format.
+    fn read<S: Simd>(s: S, x: &[Self], i: usize) -> S::V;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const f32) -> S::V {
+        // SAFETY: promised by the caller.
+        unsafe { s.load(p) }
+    }
+
+    #[inline(always)]
+    fn read<S: Simd>(s: S, x: &[f32], i: usize) -> S::V {
+        read(s, x, i)
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    unsafe fn load<S: Simd>(s: S, p: *const bf16) -> S::V {
+        // SAFETY: promised by the caller.
+        unsafe { s.load_bf16(p) }
+    }
+
+    #[inline(always)]
+    fn read<S: Simd>(s: S, x: &[bf16], i: usize) -> S::V {
+        read_bf16(s, x, i)
+    }
+}
+
 /// [`read`] of bf16 values, widened.
 #[inline(always)]
 pub(crate) fn read_bf16<S: Simd>(s: S, x: &[bf16], i: usize) -> S::V {

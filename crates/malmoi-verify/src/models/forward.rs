@@ -218,8 +218,8 @@ impl<'a> Run<'a> {
             .ok_or_else(|| CaseError::Unsupported(format!("layer {layer}")))?;
         let packed: Vec<f32> = sequences
             .iter()
-            .flat_map(|s| if kind == "key" { &s.k } else { &s.v })
-            .copied()
+            .map(|s| if kind == "key" { &s.k } else { &s.v })
+            .flat_map(|stored| stored.values().to_f32().into_owned())
             .collect();
         // [B, T, heads, d_head] → [B, heads, T, d_head]
         let padded = self.padded.unpack(&packed);
