@@ -129,7 +129,8 @@ impl Info {
         let (config, head) = model::shape(&self.model, self.accept_unknown_config, global)?;
         let info = ModelInfo::new(&config, head);
         let phases = self.phases(&config)?;
-        let cache = 2 * info.n_layers * config.n_kv_heads() * info.d_head * size_of::<f32>();
+        let width = if self.precision == "bf16" { 2 } else { 4 };
+        let cache = 2 * info.n_layers * config.n_kv_heads() * info.d_head * width;
         if self.json {
             let mut report = json!({ "model": self.model });
             if let (Value::Object(report), Ok(Value::Object(rest))) =
@@ -177,7 +178,7 @@ impl Info {
         ));
         if config.is_causal() {
             rows.push(row(
-                "key/value cache in f32",
+                &format!("key/value cache in {}", self.precision),
                 format!("{} a token", output::bytes(cache as f64)),
             ));
         }

@@ -138,12 +138,18 @@ pub fn attention_cached(
         let cost = layout.cost(&cu_k, Direction::Forward);
         // The queries and what becomes of them are fresh, the cache is not.
         let fresh = 2 * profile::len(&shape) * profile::WIDTH;
+        let width = match caches.first().map(|cache| cache.k) {
+            Some(Values::Bf16(_)) => 2,
+            _ => profile::WIDTH,
+        };
+        let far_bytes = (cost.bytes - fresh) / profile::WIDTH * width;
         Label {
             name: "CachedAttention",
             direction: Direction::Forward,
             shape: profile::describe(&[&shape]),
             cost: Cost {
-                far_bytes: cost.bytes - fresh,
+                bytes: fresh + far_bytes,
+                far_bytes,
                 ..cost
             },
         }
