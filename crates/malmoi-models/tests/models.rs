@@ -294,7 +294,7 @@ fn a_decoder_sees_only_the_left() {
 }
 
 /// Logits of the last token of two sequences of six, read at once and in steps behind a cache, and the bytes of that cache.
-fn whole_and_cached(model: &Model, json: &str) -> (Vec<f32>, Vec<f32>, usize) {
+fn whole_and_cached(model: &Model, json: &Value) -> (Vec<f32>, Vec<f32>, usize) {
     let sequences = [vec![3, 9, 4, 7, 1, 12], vec![8, 2, 33, 5, 20, 6]];
     let target = PackedBatch::from_sequences(&sequences);
     let whole = for_model(json, writing(json), target);
