@@ -21,7 +21,7 @@ use crate::threads::{SharedMut, for_each};
 pub use attention::{attention_backward, attention_forward};
 pub use convert::{add_in_place, round_to_bf16, to_bf16, to_f32};
 pub(crate) use convert::{narrow, round_bits};
-pub(crate) use finish::{Out, SharedFinish, finish_on, round_row_on};
+pub(crate) use finish::{SharedFinish, finish_on, round_row_on};
 pub use rows::{Norm, NormOut, NormSaved, add_dropout, norm_backward, norm_forward, sum_rows};
 
 #[cfg(test)]
@@ -429,7 +429,7 @@ fn on_vectors(a: Matrix, b: Right, n: usize, out: ValuesMut, accumulate: bool, f
         }
     };
     let finish = finish.into();
-    let ending = Ending::Finish { finish, rounded };
+    let ending = Ending { finish, rounded };
     let (a, b) = (Operand::Rounded(a), Operand::Rounded(b));
     multiply(a, b, sums, accumulate, ending);
 }

@@ -290,7 +290,7 @@ impl MultiHeadAttention {
         let width = self.config.n_kv_heads * self.config.d_head;
         let (k, v) = (Stored::from(k), Stored::from(v));
         // Rotated keys come in f32 from a model that computes in bf16; they are rounded like all that it keeps.
-        let narrow = [&k, &v].iter().any(|x| matches!(x, Stored::Bf16(_)));
+        let narrow = k.is_narrow() || v.is_narrow();
         for (cache, w) in caches.iter_mut().zip(cu.windows(2)) {
             let rows = w[0] as usize * width..w[1] as usize * width;
             cache.k.begin(narrow);

@@ -62,9 +62,14 @@ impl Stored {
         self.len() == 0
     }
 
+    /// Whether they are in bf16.
+    pub fn is_narrow(&self) -> bool {
+        matches!(self, Self::Bf16(_))
+    }
+
     /// Chooses the format, as long as there is nothing.
     pub fn begin(&mut self, narrow: bool) {
-        if self.is_empty() && narrow != matches!(self, Self::Bf16(_)) {
+        if self.is_empty() && narrow != self.is_narrow() {
             *self = Self::with_room(0, narrow);
         }
     }
@@ -233,7 +238,7 @@ impl KvCache {
         let copied = |values: &Stored| {
             let width = values.len() / held;
             let room = room.max(length) * width;
-            let mut copy = Stored::with_room(room, matches!(values, Stored::Bf16(_)));
+            let mut copy = Stored::with_room(room, values.is_narrow());
             copy.extend_from(values, 0..length * width);
             copy
         };

@@ -1,7 +1,7 @@
 //! Values in and out of tensors, as plain vectors.
 
 use burn::tensor::{AllocationProperty, Bytes, DType, Device, Tensor, TensorData};
-use malmoi_kernels::mixed::{bf16, to_f32};
+use malmoi_kernels::mixed::{Values, bf16};
 
 /// A tensor of the given shape on the CPU device, without copying.
 ///
@@ -29,9 +29,7 @@ pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let data = tensor.inner().into_data();
     if data.dtype() == DType::BF16 {
         let narrow: Vec<bf16> = data.try_into_vec().expect("a bf16 tensor");
-        let mut wide = vec![0.0; narrow.len()];
-        to_f32(&narrow, &mut wide);
-        return wide;
+        return Values::Bf16(&narrow).to_f32().into_owned();
     }
     data.try_into_vec().expect("an f32 tensor")
 }

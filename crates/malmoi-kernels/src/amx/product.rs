@@ -16,7 +16,7 @@ use super::tiles::{
 };
 use super::{Amx, BLOCK, STEP, STEP_VALUES, activate, pack};
 use crate::activation::{Activation, with_constant};
-use crate::mixed::{Finish, Matrix, Out, SharedFinish, ValuesMut};
+use crate::mixed::{Finish, Matrix, SharedFinish, ValuesMut, bf16};
 use crate::scratch::scratch;
 use crate::simd::{Avx512, Nearness, Simd, prefetch};
 use crate::threads::{SharedMut, for_each};
@@ -132,6 +132,13 @@ pub(crate) struct Work<'a> {
     finish: SharedFinish<'a>,
 }
 
+/// Where the result goes.
+#[derive(Clone, Copy)]
+enum Out {
+    F32(SharedMut),
+    Bf16(SharedMut<bf16>),
+}
+
 impl<'a> Work<'a> {
     /// Shapes were checked by [`crate::mixed::product`].
     pub(crate) fn new(
@@ -142,11 +149,15 @@ impl<'a> Work<'a> {
         accumulate: bool,
         finish: Finish<'a>,
     ) -> Work<'a> {
+        let out = match out {
+            ValuesMut::F32(out) => Out::F32(SharedMut::new(out)),
+            ValuesMut::Bf16(out) => Out::Bf16(SharedMut::new(out)),
+        };
         Work {
             a,
             b,
             n,
-            out: out.into(),
+            out,
             accumulate,
             finish: finish.into(),
         }

@@ -66,31 +66,16 @@ pub(super) fn run(shape: &CachedShape, q: &[f32], caches: &[KvSlices], out: &mut
         // SAFETY: every piece has its own part.
         let partial = unsafe { shared_partial.slice(index * size, size) };
         let KvSlices { k, v, len } = caches[sequence];
+        let work = Work {
+            shape,
+            q,
+            len,
+            sequence,
+            first_key,
+        };
         match (k, v) {
-            (Values::F32(k), Values::F32(v)) => piece(
-                Work {
-                    shape,
-                    q,
-                    k,
-                    v,
-                    len,
-                    sequence,
-                    first_key,
-                },
-                partial,
-            ),
-            (Values::Bf16(k), Values::Bf16(v)) => piece_bf16(
-                Work {
-                    shape,
-                    q,
-                    k,
-                    v,
-                    len,
-                    sequence,
-                    first_key,
-                },
-                partial,
-            ),
+            (Values::F32(k), Values::F32(v)) => piece(work, k, v, partial),
+            (Values::Bf16(k), Values::Bf16(v)) => piece_bf16(work, k, v, partial),
             _ => unreachable!("keys and values are of one format"),
         }
     });
@@ -115,22 +100,21 @@ const KEYS: usize = 64;
 
 /// Keys from `first_key` on of one sequence.
 #[derive(Clone, Copy)]
-struct Work<'a, E> {
+struct Work<'a> {
     shape: &'a CachedShape<'a>,
     q: &'a [f32],
-    k: &'a [E],
-    v: &'a [E],
+    /// Keys of the sequence.
     len: usize,
     sequence: usize,
     first_key: usize,
 }
 
-dispatched!(fn piece = piece_on(work: Work<f32>, partial: &mut [f32]));
-dispatched!(fn piece_bf16 = piece_on(work: Work<bf16>, partial: &mut [f32]));
+dispatched!(fn piece = piece_on(work: Work, k: &[f32], v: &[f32], partial: &mut [f32]));
+dispatched!(fn piece_bf16 = piece_on(work: Work, k: &[bf16], v: &[bf16], partial: &mut [f32]));
 dispatched!(fn combine = combine_on(partial: &[f32], size: usize, d: usize, out: &mut [f32]));
 
 #[inline(always)]
-fn piece_on<S: Simd, E: Element>(s: S, work: Work<E>, partial: &mut [f32]) {
+fn piece_on<S: Simd, E: Element>(s: S, work: Work, k: &[E], v: &[E], partial: &mut [f32]) {
     let Work {
         shape,
         len,
@@ -148,7 +132,7 @@ fn piece_on<S: Simd, E: Element>(s: S, work: Work<E>, partial: &mut [f32]) {
     let mut scores = scratch(nq * heads * KEYS);
     // Scores of (query, head) row `r`: scores[r * KEYS ..].
     for j in 0..nk {
-        let row = &work.k[(first_key + j) * narrow..][..narrow];
+        let row = &k[(first_key + j) * narrow..][..narrow];
         for i in 0..nq {
             let query = &work.q[(first + i) * shape.q_stride..][..heads * d];
             for head in 0..heads {
@@ -190,7 +174,7 @@ fn piece_on<S: Simd, E: Element>(s: S, work: Work<E>, partial: &mut [f32]) {
         }
     }
     for j in 0..nk {
-        let row = &work.v[(first_key + j) * narrow..][..narrow];
+        let row = &v[(first_key + j) * narrow..][..narrow];
         for r in 0..nq * heads {
             let value = &row[r % heads / group * d..][..d];
             let out = &mut partial[r * (d + 2)..][..d];

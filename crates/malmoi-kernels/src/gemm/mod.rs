@@ -10,9 +10,9 @@ mod pack;
 mod skinny;
 mod streamed;
 
-use crate::activation::{Activation, apply_in_place_on};
+use crate::activation::Activation;
 use crate::mixed::{SharedFinish, bf16, finish_on, round_row_on};
-use crate::simd::{Simd, dispatched, read, vectors, write};
+use crate::simd::{Simd, dispatched};
 use crate::threads::SharedMut;
 use blocked::{Blocks, Right};
 pub(crate) use operand::Operand;
@@ -172,22 +172,30 @@ pub fn gemm(a: Mat, b: Mat, c: &mut [f32], accumulate: bool, epilogue: Epilogue)
     }
     a.check();
     b.check();
-    let ending = Ending::Epilogue(epilogue);
-    multiply(Operand::Exact(a), Operand::Exact(b), c, accumulate, ending);
+    let (a, b) = (Operand::Exact(a), Operand::Exact(b));
+    multiply(a, b, c, accumulate, epilogue.into());
 }
 
 /// What happens to finished sums.
 #[derive(Clone, Copy)]
-pub(crate) enum Ending<'a> {
+pub(crate) struct Ending<'a> {
     /// In place.
-    Epilogue(Epilogue<'a>),
-    /// As products of bf16 values ask for.
-    Finish {
-        /// In place, too.
-        finish: SharedFinish<'a>,
-        /// Where rounded results go, as long as `c`; what `c` holds has no meaning then.
-        rounded: Option<SharedMut<bf16>>,
-    },
+    pub(crate) finish: SharedFinish<'a>,
+    /// Where rounded results go, as long as `c`; what `c` holds has no meaning then.
+    pub(crate) rounded: Option<SharedMut<bf16>>,
+}
+
+impl<'a> From<Epilogue<'a>> for Ending<'a> {
+    fn from(Epilogue { bias, activation }: Epilogue<'a>) -> Ending<'a> {
+        Ending {
+            finish: SharedFinish::Activate {
+                bias,
+                activation,
+                input: None,
+            },
+            rounded: None,
+        }
+    }
 }
 
 impl Ending<'_> {
@@ -195,24 +203,10 @@ impl Ending<'_> {
     /// elements to himself.
     #[inline(always)]
     fn apply_on<S: Simd>(self, s: S, sums: &mut [f32], at: usize, column: usize) {
-        match self {
-            Ending::Epilogue(epilogue) => {
-                if let Some(bias) = epilogue.bias {
-                    let bias = &bias[column..][..sums.len()];
-                    vectors!(s, sums.len(), |j| {
-                        let sum = s.add(read(s, sums, j), read(s, bias, j));
-                        write(s, sums, j, sum);
-                    });
-                }
-                apply_in_place_on(s, epilogue.activation, sums);
-            }
-            Ending::Finish { finish, rounded } => {
-                finish_on(s, finish, sums, at, column);
-                if let Some(rounded) = rounded {
-                    // SAFETY: these elements are the caller's alone.
-                    round_row_on(s, sums, unsafe { rounded.slice(at, sums.len()) });
-                }
-            }
+        finish_on(s, self.finish, sums, at, column);
+        if let Some(rounded) = self.rounded {
+            // SAFETY: these elements are the caller's alone.
+            round_row_on(s, sums, unsafe { rounded.slice(at, sums.len()) });
         }
     }
 }
@@ -310,7 +304,7 @@ pub fn gemm_packed(a: Mat, b: &PackedMat, c: &mut [f32], accumulate: bool, epilo
     if c.is_empty() {
         return;
     }
-    let ending = Ending::Epilogue(epilogue);
+    let ending = Ending::from(epilogue);
     if a.cols == 0 {
         if !accumulate {
             c.fill(0.0);
@@ -326,10 +320,14 @@ pub fn gemm_packed(a: Mat, b: &PackedMat, c: &mut [f32], accumulate: bool, epilo
 fn end_rows(c: &mut [f32], ending: Ending, n: usize) {
     let nothing = matches!(
         ending,
-        Ending::Epilogue(Epilogue {
-            bias: None,
-            activation: Activation::Identity
-        })
+        Ending {
+            finish: SharedFinish::Activate {
+                bias: None,
+                activation: Activation::Identity,
+                input: None
+            },
+            rounded: None
+        }
     );
     if !nothing {
         crate::threads::chunks_mut(c, n, 4, |at, row| end_row(row, at, ending));

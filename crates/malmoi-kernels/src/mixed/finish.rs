@@ -1,25 +1,9 @@
 //! What happens to finished sums, row by row, while they are in the cache.
 
-use super::{Finish, ValuesMut, bf16};
+use super::{Finish, bf16};
 use crate::activation::{Activation, apply_in_place_on, derivative_on, with_constant};
 use crate::simd::{Simd, read, read_bf16, vectors, write, write_bf16};
 use crate::threads::SharedMut;
-
-/// [`ValuesMut`] for several threads.
-#[derive(Clone, Copy)]
-pub(crate) enum Out {
-    F32(SharedMut),
-    Bf16(SharedMut<bf16>),
-}
-
-impl From<ValuesMut<'_>> for Out {
-    fn from(out: ValuesMut) -> Out {
-        match out {
-            ValuesMut::F32(out) => Out::F32(SharedMut::new(out)),
-            ValuesMut::Bf16(out) => Out::Bf16(SharedMut::new(out)),
-        }
-    }
-}
 
 /// [`Finish`] for several threads.
 #[derive(Clone, Copy)]
