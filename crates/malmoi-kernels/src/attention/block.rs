@@ -9,7 +9,7 @@ use crate::dropout::{survivor_scale, threshold};
 use crate::gemm::{Mat, pack_a_on, pack_b_on};
 use crate::random::philox_lanes;
 use crate::scratch::{Scratch, scratch};
-use crate::simd::{Layout, Simd, Tile, read, write};
+use crate::simd::{Left, Simd, Tile, read, write};
 
 /// One query head of one sequence.
 #[derive(Clone, Copy)]
@@ -114,13 +114,16 @@ impl LeftPanels {
         let mut i = from;
         while i < to {
             let in_panel = S::MR.min(self.rows - i);
+            let rows = in_panel.min(to - i);
+            let panel = self.data[i * self.cols..].as_ptr();
             let tile = Tile {
                 k: self.cols,
-                a: self.data[i * self.cols..].as_ptr(),
-                a_layout: Layout::Columns,
-                a_step: in_panel,
+                a: if rows == in_panel {
+                    Left::Panel(panel)
+                } else {
+                    Left::Columns(panel, in_panel)
+                },
                 b: right.as_ptr(),
-                b_step: S::NR,
                 c: c[(i - from) * S::NR..].as_mut_ptr(),
                 c_step: S::NR,
                 accumulate: false,
@@ -128,7 +131,7 @@ impl LeftPanels {
                 ahead_step: 0,
             };
             // SAFETY: the panel is [cols, in_panel]; `right` and `c` are long enough as asserted.
-            unsafe { s.tile(in_panel.min(to - i), tile) };
+            unsafe { s.tile(rows, tile) };
             i += in_panel;
         }
     }
@@ -184,11 +187,8 @@ impl RightPanels {
             while j < self.cols {
                 let tile = Tile {
                     k,
-                    a: left[i..].as_ptr(),
-                    a_layout: Layout::Columns,
-                    a_step: S::NR,
+                    a: Left::Columns(left[i..].as_ptr(), S::NR),
                     b: self.data[j * self.rows + from * S::NR..].as_ptr(),
-                    b_step: S::NR,
                     c: c[i * width + j..].as_mut_ptr(),
                     c_step: width,
                     accumulate: false,
@@ -217,11 +217,8 @@ impl RightPanels {
             while j < self.cols {
                 let tile = Tile {
                     k: self.rows,
-                    a: left[i * S::NR..].as_ptr(),
-                    a_layout: Layout::Rows,
-                    a_step: 1,
+                    a: Left::Rows(left[i * S::NR..].as_ptr()),
                     b: self.data[j * self.rows..].as_ptr(),
-                    b_step: S::NR,
                     c: c[i * width + j..].as_mut_ptr(),
                     c_step: width,
                     accumulate: true,

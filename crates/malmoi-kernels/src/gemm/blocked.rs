@@ -8,7 +8,7 @@
 use super::operand::pack_b;
 use super::{Ending, Mat, Operand};
 use crate::scratch::scratch;
-use crate::simd::{Layout, Simd, Tile, dispatched, sizes};
+use crate::simd::{Left, Simd, Tile, dispatched, sizes};
 use crate::threads::{SharedMut, for_each};
 
 /// Products summed before `c` is touched again: `MR * KC` floats of `a` (43 KB) stay in the first-level cache or stream from the
@@ -266,11 +266,8 @@ fn tile_on<S: Simd>(
     let at = i * step.n + step.jc + j;
     let mut tile = Tile {
         k: step.depth,
-        a: packed_a.as_ptr(),
-        a_layout: Layout::Columns,
-        a_step: rows,
+        a: Left::Panel(packed_a.as_ptr()),
         b: b.as_ptr(),
-        b_step: S::NR,
         c: std::ptr::null_mut(),
         c_step: step.n,
         accumulate: step.accumulate,

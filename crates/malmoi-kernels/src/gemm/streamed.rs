@@ -8,7 +8,7 @@
 use super::blocked::{Blocks, Right};
 use super::{Ending, Operand, rows_alike};
 use crate::scratch::scratch;
-use crate::simd::{Layout, Simd, Tile, dispatched};
+use crate::simd::{Left, Simd, Tile, dispatched};
 use crate::threads::{self, SharedMut, for_each};
 
 /// Rows that one panel serves at most; for more, packing the weights ahead by all threads is as good.
@@ -127,11 +127,8 @@ fn compute_on<S: Simd>(s: S, product: Product, first: usize, last: usize) {
                 let (i, end) = (start(tile), start(tile + 1));
                 let tile = Tile {
                     k: depth,
-                    a: rows[p * m + i * depth..].as_ptr(),
-                    a_layout: Layout::Columns,
-                    a_step: end - i,
+                    a: Left::Panel(rows[p * m + i * depth..].as_ptr()),
                     b: panel.as_ptr(),
-                    b_step: S::NR,
                     c: sums[i * S::NR..].as_mut_ptr(),
                     c_step: S::NR,
                     accumulate: p > 0,

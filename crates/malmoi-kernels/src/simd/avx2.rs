@@ -20,6 +20,8 @@ impl Avx2 {
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const MR: usize = 6;
+    const UNROLL: usize = 4;
+    const ASKS_AHEAD: bool = false;
     type V = __m256;
 
     #[inline(always)]

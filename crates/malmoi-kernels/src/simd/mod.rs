@@ -19,7 +19,7 @@ pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::{Avx512, transposed as transpose16};
 pub(crate) use portable::Portable;
-pub(crate) use tile::{Layout, Tile};
+pub(crate) use tile::{Left, Tile};
 
 /// The caches that a line is asked for into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const MR: usize;
     /// Columns of the matrix-product tile: two vectors.
     const NR: usize = 2 * Self::LANES;
+    /// Products of a tile's element in one turn of its loop.
+    const UNROLL: usize = 1;
+    /// Whether a tile asks for rows of its right operand before it needs them, or leaves that to the processor.
+    const ASKS_AHEAD: bool = true;
     /// A vector.
     type V: Copy;
 

@@ -1,18 +1,26 @@
 //! The innermost product: a tile of `c` stays in registers while columns of `a` meet rows of `b`.
+//!
+//! On a core that shares its front end with a neighbour, as virtual machines do, the loop is bound by the number of its
+//! instructions and not by its multiply-adds, so it holds little else: distances are constants wherever they can be, several
+//! products share one turn ([`Simd::UNROLL`]), and memory is asked for a whole line at a time.
 
 use super::{Nearness, Simd, prefetch};
 
 /// Floats of `b` between those in use and those asked for: ten rows of a panel, which the second-level cache takes about as long to
 /// answer.
 const AHEAD: usize = 320;
+/// Floats of a cache line.
+const LINE: usize = 16;
 
-/// How the rows of `a` lie.
+/// The left operand of a tile: the rows of `a`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Layout {
-    /// Element (i, p) at `i + p * a_step`: the rows of one column are neighbours.
-    Columns,
-    /// Element (i, p) at `i * NR + p * a_step`: rows lie as far apart as a tile is wide.
-    Rows,
+pub(crate) enum Left {
+    /// Element (i, p) at `i + p * rows`: packed for a tile of so many rows.
+    Panel(*const f32),
+    /// Element (i, p) at `i + p * step`: the rows of one column are neighbours.
+    Columns(*const f32, usize),
+    /// Element (i, p) at `i * NR + p`: rows lie as far apart as a tile is wide.
+    Rows(*const f32),
 }
 
 /// `c = a · b` or `c += a · b` for `rows` (at most `MR`) rows, `NR` columns and `k` products an element.
@@ -24,15 +32,9 @@ pub(crate) struct Tile {
     /// Products an element.
     pub(crate) k: usize,
     /// The rows of `a`.
-    pub(crate) a: *const f32,
-    /// See [`Layout`].
-    pub(crate) a_layout: Layout,
-    /// Floats from one column of `a` to the next.
-    pub(crate) a_step: usize,
-    /// The rows of `b`.
+    pub(crate) a: Left,
+    /// The rows of `b`, one behind the other.
     pub(crate) b: *const f32,
-    /// Floats from one row of `b` to the next.
-    pub(crate) b_step: usize,
     /// The rows of `c`.
     pub(crate) c: *mut f32,
     /// Floats from one row of `c` to the next.
@@ -41,7 +43,7 @@ pub(crate) struct Tile {
     pub(crate) accumulate: bool,
     /// Memory that is asked for meanwhile, because it is needed next (a hint: any address will do).
     pub(crate) ahead: *const f32,
-    /// Floats of it a product; 0 to ask for nothing new.
+    /// Floats of it a product; 0 to ask for nothing.
     pub(crate) ahead_step: usize,
 }
 
@@ -51,20 +53,35 @@ pub(crate) struct Tile {
 /// See [`Tile`].
 #[inline(always)]
 pub(super) unsafe fn run<S: Simd, const ROWS: usize>(s: S, t: Tile) {
-    // The row distance is a constant in each branch, so that addresses need no arithmetic.
+    // The distances are constants in most branches, so that addresses need no arithmetic.
     // SAFETY: promised by the caller.
     unsafe {
-        match t.a_layout {
-            Layout::Columns => multiply::<S, ROWS>(s, t, 1),
-            Layout::Rows => multiply::<S, ROWS>(s, t, S::NR),
+        match t.a {
+            Left::Panel(a) if t.ahead_step == 0 => multiply::<S, ROWS, 0>(s, t, a, [1, ROWS]),
+            Left::Panel(a) if t.ahead_step * S::UNROLL <= LINE => {
+                multiply::<S, ROWS, 1>(s, t, a, [1, ROWS]);
+            }
+            Left::Panel(a) => multiply::<S, ROWS, { usize::MAX }>(s, t, a, [1, ROWS]),
+            Left::Columns(a, step) if step == S::NR => {
+                multiply::<S, ROWS, 0>(s, t, a, [1, S::NR]);
+            }
+            Left::Columns(a, step) => multiply::<S, ROWS, 0>(s, t, a, [1, step]),
+            Left::Rows(a) => multiply::<S, ROWS, 0>(s, t, a, [S::NR, 1]),
         }
     }
 }
 
+/// `a_row` and `a_step` lie between the rows of `a` and between its columns. `ASKS`: how many products of a turn ask for
+/// memory ahead.
 #[inline(always)]
-unsafe fn multiply<S: Simd, const ROWS: usize>(s: S, t: Tile, a_row: usize) {
+unsafe fn multiply<S: Simd, const ROWS: usize, const ASKS: usize>(
+    s: S,
+    t: Tile,
+    mut a: *const f32,
+    [a_row, a_step]: [usize; 2],
+) {
     debug_assert!(
-        t.k == 0 || !(t.a.is_null() || t.b.is_null()),
+        t.k == 0 || !(a.is_null() || t.b.is_null()),
         "operands of {} products",
         t.k
     );
@@ -73,30 +90,45 @@ unsafe fn multiply<S: Simd, const ROWS: usize>(s: S, t: Tile, a_row: usize) {
         "rows of the result lie over each other"
     );
     let mut acc = [[s.zero(); 2]; ROWS];
-    let (mut a, mut b, mut ahead) = (t.a, t.b, t.ahead);
+    let (mut b, mut ahead) = (t.b, t.ahead);
     // The results' place, so that it is there when they are.
     for i in 0..ROWS {
         let c = t.c.wrapping_add(i * t.c_step);
         prefetch(c, Nearness::First);
-        prefetch(c.wrapping_add(S::LANES), Nearness::First);
-    }
-    for _ in 0..t.k {
-        // SAFETY: the caller promises readable `a` and `b`; the pointers may end one step behind, unread.
-        unsafe {
-            let b0 = s.load(b);
-            let b1 = s.load(b.add(S::LANES));
-            prefetch(b.wrapping_add(AHEAD), Nearness::First);
-            prefetch(b.wrapping_add(AHEAD + S::LANES), Nearness::First);
-            prefetch(ahead, Nearness::Second);
-            for (i, acc) in acc.iter_mut().enumerate() {
-                let x = s.splat(*a.add(i * a_row));
-                acc[0] = s.fma(x, b0, acc[0]);
-                acc[1] = s.fma(x, b1, acc[1]);
-            }
-            a = a.wrapping_add(t.a_step);
-            b = b.wrapping_add(t.b_step);
-            ahead = ahead.wrapping_add(t.ahead_step);
+        if S::NR > LINE {
+            prefetch(c.wrapping_add(S::LANES), Nearness::First);
         }
+    }
+    for _ in 0..t.k / S::UNROLL {
+        if ASKS == 1 {
+            prefetch(ahead, Nearness::Second);
+            ahead = ahead.wrapping_add(S::UNROLL * t.ahead_step);
+        }
+        for turn in 0..S::UNROLL {
+            // SAFETY: the caller promises readable `a` and `b`.
+            unsafe {
+                product::<S, ROWS>(
+                    s,
+                    &mut acc,
+                    a.add(turn * a_step),
+                    a_row,
+                    b.add(turn * S::NR),
+                );
+            }
+            if ASKS > 1 {
+                prefetch(ahead, Nearness::Second);
+                ahead = ahead.wrapping_add(t.ahead_step);
+            }
+        }
+        // The pointers may end one step behind, unread.
+        a = a.wrapping_add(S::UNROLL * a_step);
+        b = b.wrapping_add(S::UNROLL * S::NR);
+    }
+    for _ in 0..t.k % S::UNROLL {
+        // SAFETY: as above.
+        unsafe { product::<S, ROWS>(s, &mut acc, a, a_row, b) };
+        a = a.wrapping_add(a_step);
+        b = b.wrapping_add(S::NR);
     }
     for (i, acc) in acc.iter().enumerate() {
         // SAFETY: the caller promises writable rows of `c`.
@@ -110,6 +142,36 @@ unsafe fn multiply<S: Simd, const ROWS: usize>(s: S, t: Tile, a_row: usize) {
                 s.store(c, acc[0]);
                 s.store(c1, acc[1]);
             }
+        }
+    }
+}
+
+/// Adds the product of one column of `a` and one row of `b`.
+///
+/// # Safety
+/// Both can be read.
+#[inline(always)]
+unsafe fn product<S: Simd, const ROWS: usize>(
+    s: S,
+    acc: &mut [[S::V; 2]; ROWS],
+    a: *const f32,
+    a_row: usize,
+    b: *const f32,
+) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        let b0 = s.load(b);
+        let b1 = s.load(b.add(S::LANES));
+        if S::ASKS_AHEAD {
+            prefetch(b.wrapping_add(AHEAD), Nearness::First);
+            if S::NR > LINE {
+                prefetch(b.wrapping_add(AHEAD + S::LANES), Nearness::First);
+            }
+        }
+        for (i, acc) in acc.iter_mut().enumerate() {
+            let x = s.splat(*a.add(i * a_row));
+            acc[0] = s.fma(x, b0, acc[0]);
+            acc[1] = s.fma(x, b1, acc[1]);
         }
     }
 }
