@@ -210,8 +210,8 @@ fn tanh_softplus<S: Simd>(s: S, x: S::V) -> S::V {
 #[inline(always)]
 pub(crate) fn value_on<S: Simd>(s: S, kind: Activation, x: S::V) -> S::V {
     match kind {
-        Activation::Gelu => s.mul(x, math::normal(s, x).0),
-        Activation::GeluTanh => s.mul(x, gelu_tanh_sigmoid(s, x)),
+        Activation::Gelu => s.mul(x, math::gelu_gate(s, x)),
+        Activation::GeluTanh => s.mul(x, math::gelu_tanh_gate(s, x)),
         Activation::QuickGelu => s.mul(x, math::sigmoid(s, s.mul(x, s.splat(QUICK_GELU)))),
         // The data second: not-a-number stays.
         Activation::Relu => s.max(s.zero(), x),

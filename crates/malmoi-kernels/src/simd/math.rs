@@ -9,6 +9,7 @@
 //! | [`tanh`] | 4 ulp | all |
 //! | [`sigmoid`] | 4 ulp | results above 2^-126 |
 //! | [`normal`] Φ | 2.3e-7 absolute, 2e-6 relative down to x = -5 | all |
+//! | [`gelu_gate`], [`gelu_tanh_gate`] | 1.8e-7 absolute (2.2e-7 without fused multiply-add) | all; exactly 0 below -6.5 and 1 above 6.5 |
 //!
 //! All of them carry not-a-number through.
 
@@ -69,6 +70,70 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     let small = s.fma(s.mul(t, square), p, t);
     // Written so that not-a-number takes the branch that keeps it.
     s.copysign(s.select_lt(t, s.splat(0.65), small, large), x)
+}
+
+/// Φ(x), the normal distribution function, for GELU: a third of the instructions of [`normal`], and more of them independent of
+/// each other, but without its digits in the tail.
+#[inline(always)]
+pub(crate) fn gelu_gate<S: Simd>(s: S, x: S::V) -> S::V {
+    // Error of the fit 9.3e-9 up to 5.6, and not more behind it once it is limited to 1.
+    rising(
+        s,
+        x,
+        &[
+            0.398_942_23,
+            0.034_376_16,
+            0.004_707_263,
+            1.738_513_2e-4,
+            6.356_542e-6,
+            2.214_531_1e-8,
+        ],
+        &[
+            1.0,
+            0.252_833_96,
+            0.028_940_12,
+            0.001_912_981_5,
+            7.510_215e-5,
+            1.180_212_7e-6,
+        ],
+    )
+}
+
+/// `sigmoid(2 √(2/π) (x + 0.044715 x³))`, the factor in GELU's tanh approximation.
+#[inline(always)]
+pub(crate) fn gelu_tanh_gate<S: Simd>(s: S, x: S::V) -> S::V {
+    // Error of the fit 7.4e-9 up to 5.6, behind it 1.4e-8 once it is limited to 1.
+    rising(
+        s,
+        x,
+        &[
+            0.398_942_32,
+            0.030_057_902,
+            0.003_631_380_6,
+            1.319_065_9e-4,
+            7.186_498_4e-6,
+            2.532_686_1e-8,
+        ],
+        &[
+            1.0,
+            0.242_836_49,
+            0.024_202_164,
+            0.001_292_276_8,
+            7.593_543e-5,
+            1.362_397_1e-6,
+        ],
+    )
+}
+
+/// `1/2 + x p(x²) / q(x²)` between 0 and 1. Both polynomials have positive coefficients, so that nothing cancels, and the fits pass
+/// the limits by 4e-6 and more at 6.5, beyond which they are not computed.
+#[inline(always)]
+fn rising<S: Simd>(s: S, x: S::V, p: &[f32], q: &[f32]) -> S::V {
+    let (zero, half, one) = (s.zero(), s.splat(0.5), s.splat(1.0));
+    let x = s.min(s.splat(6.5), s.max(s.splat(-6.5), x));
+    let square = s.mul(x, x);
+    let odd = s.div(s.mul(x, s.polynomial(square, p)), s.polynomial(square, q));
+    s.min(one, s.max(zero, s.add(odd, half)))
 }
 
 /// The normal distribution function Φ(x) and the factor `e^(-x²/2)` of its density.

@@ -12,6 +12,8 @@ fn apply_on<S: Simd>(s: S, function: u8, x: &[f32], y: &mut [f32]) {
             2 => math::sigmoid(s, v),
             3 => math::normal(s, v).0,
             4 => s.round(v),
+            6 => math::gelu_gate(s, v),
+            7 => math::gelu_tanh_gate(s, v),
             _ => math::normal(s, v).1,
         };
         write(s, y, i, v);
@@ -73,6 +75,18 @@ fn functions_are_as_accurate_as_stated() {
             (f64::from(got) / x - 1.0).abs()
         });
         assert!(e < 2e-6, "normal tail on {isa}: {e}");
+        // Two polynomials without cancellation, their coefficients, a product and a quotient: 5 roundings of a number up to 1/2,
+        // each at most 2^-24 of it, and one of the sum; 1 to 2 more where a multiply-add rounds twice. The fits add 1e-8.
+        let limit = if slack > 0.0 { 2.2e-7 } else { 1.8e-7 };
+        let absolute = |got: f32, x: f64| (f64::from(got) - x).abs();
+        let e = worst(6, &samples(-15.0, 15.0), phi, absolute);
+        assert!(e < limit, "gelu_gate on {isa}: {e}");
+        let gate = |x: f64| {
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            0.5 * (1.0 + u.tanh())
+        };
+        let e = worst(7, &samples(-15.0, 15.0), gate, absolute);
+        assert!(e < limit, "gelu_tanh_gate on {isa}: {e}");
     });
 }
 
@@ -110,6 +124,15 @@ fn functions_keep_limits_and_not_a_number() {
         apply(3, &x, &mut y);
         assert!(y[2].is_nan());
         assert_eq!(y[3..], [0.5, 0.0, 1.0, 1.0], "normal on {isa}");
+        for gate in [6, 7] {
+            apply(gate, &x, &mut y);
+            assert_eq!(y[..2], [0.0, 1.0], "gate {gate} on {isa}");
+            assert!(y[2].is_nan());
+            assert_eq!(y[3..], [0.5, 0.0, 1.0, 1.0], "gate {gate} on {isa}");
+            apply(gate, &[-6.5, 6.5, -6.6, 6.6, -7.0, 7.0, 1.0], &mut y);
+            let limits = [0.0, 1.0, 0.0, 1.0, 0.0, 1.0];
+            assert_eq!(y[..6], limits, "gate {gate} on {isa}");
+        }
     });
 }
 
