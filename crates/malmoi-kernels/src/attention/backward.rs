@@ -154,7 +154,7 @@ fn block_on<S: Simd>(
         let (lse, dot) = (read(s, &lse, half), read(s, &dot, half));
         for j in 0..keys {
             let at = j * S::NR + half;
-            let probability = math::exp(s, s.sub(read(s, &p, at), lse));
+            let probability = math::exp_finite(s, s.sub(read(s, &p, at), lse));
             let mut dp = read(s, &ds, at);
             let mut dropped = probability;
             if shape.dropout.is_some() {

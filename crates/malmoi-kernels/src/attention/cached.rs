@@ -196,7 +196,7 @@ fn exponentials_on<S: Simd>(s: S, row: &mut [f32]) -> (f32, f32) {
     }
     let shift = s.splat(max);
     vectors!(s, row.len(), |i| {
-        let e = math::exp(s, s.sub(read(s, row, i), shift));
+        let e = math::exp_finite(s, s.sub(read(s, row, i), shift));
         write(s, row, i, e);
     });
     (max, row.iter().sum())

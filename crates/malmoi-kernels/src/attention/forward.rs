@@ -5,10 +5,13 @@ use super::AttentionShape;
 use super::block::{Block, Head, LeftPanels, MAX_NR, RightPanels, transposed_on};
 use crate::scratch::scratch;
 use crate::simd::{Simd, dispatched, math, read, vectors, write};
-use crate::threads::{SharedMut, for_each};
+use crate::threads::{self, SharedMut, for_each};
+use std::ops::Range;
 
-/// Queries that share one packing of keys and values: enough to make it cheap, few enough to give every thread work.
-const QUERIES: usize = 128;
+/// Queries that share one packing of keys and values: whole blocks, so that results do not depend on the choice.
+const QUERIES: usize = 256;
+/// The same where every thread would get fewer than four pieces of work otherwise.
+const QUERIES_OF_FEW: usize = 128;
 
 #[derive(Clone, Copy)]
 pub(super) struct Forward<'a> {
@@ -23,6 +26,13 @@ pub(super) struct Forward<'a> {
 /// Computes all heads of all sequences.
 pub(super) fn run(work: Forward) {
     let shape = work.shape;
+    let lengths = (0..shape.n_sequences()).map(|s| shape.queries_of(s).len());
+    let pieces = shape.n_heads * lengths.map(|n| n.div_ceil(QUERIES)).sum::<usize>();
+    let together = if pieces < 4 * threads::count() {
+        QUERIES_OF_FEW
+    } else {
+        QUERIES
+    };
     let mut items = Vec::new();
     let mut cost = 0;
     for sequence in 0..shape.n_sequences() {
@@ -30,28 +40,28 @@ pub(super) fn run(work: Forward) {
             shape.queries_of(sequence).len(),
             shape.keys_of(sequence).len(),
         );
-        for q0 in (0..nq).step_by(QUERIES) {
-            items.extend((0..shape.n_heads).map(|head| (sequence, head, q0)));
+        for q0 in (0..nq).step_by(together) {
+            let queries = q0..(q0 + together).min(nq);
+            items.extend((0..shape.n_heads).map(|head| (sequence, head, queries.clone())));
         }
         // Two products and an exponential; eight multiply-adds take the time of one plain operation.
         cost += shape.n_heads * nq * nk * (2 * shape.d_head / 8 + 2);
     }
     for_each(items.len(), cost / items.len().max(1), |index| {
-        let (sequence, head, q0) = items[index];
-        queries(work, Head::new(shape, sequence, head), q0);
+        let (sequence, head, ref these) = items[index];
+        queries(work, Head::new(shape, sequence, head), these);
     });
 }
 
-dispatched!(fn queries = queries_on(work: Forward, head: Head, q0: usize));
+dispatched!(fn queries = queries_on(work: Forward, head: Head, these: &Range<usize>));
 
-/// One head, queries `q0 .. q0 + QUERIES`.
+/// Some queries of one head.
 #[inline(always)]
-fn queries_on<S: Simd>(s: S, work: Forward, head: Head, q0: usize) {
+fn queries_on<S: Simd>(s: S, work: Forward, head: Head, these: &Range<usize>) {
     let shape = work.shape;
-    let end = (q0 + QUERIES).min(head.nq);
     let d = shape.d_head;
     // Keys that no query of these sees are not packed at the end; at the start they are, to keep places simple.
-    let visible = shape.mask.keys_of(end - 1, head.nq, head.nk).end;
+    let visible = shape.mask.keys_of(these.end - 1, head.nq, head.nk).end;
     let keys = LeftPanels::pack_on(s, head.keys(work.k, shape.k_stride).first_rows(visible));
     let values = RightPanels::pack_on(s, head.keys(work.v, shape.v_stride).first_rows(visible));
     let mut queries = scratch(d * S::NR);
@@ -63,8 +73,7 @@ fn queries_on<S: Simd>(s: S, work: Forward, head: Head, q0: usize) {
     } else {
         0
     });
-    let mut q = q0;
-    while q < end {
+    for q in these.clone().step_by(S::NR) {
         let block = Block::new_on(s, head, q);
         transposed_on(
             s,
@@ -101,32 +110,32 @@ fn queries_on<S: Simd>(s: S, work: Forward, head: Head, q0: usize) {
                 (f64::from(max[lane]) + f64::from(sum[lane]).ln()) as f32
             };
         }
-        q += S::NR;
     }
 }
 
 /// Replaces scores [keys, NR] by their exponentials relative to each query's maximum; gives maxima and sums.
 #[inline(always)]
 fn exponentials_on<S: Simd>(s: S, scores: &mut [f32]) -> ([f32; MAX_NR], [f32; MAX_NR]) {
+    // The lowest finite number instead of minus infinity: a query that sees nothing gets exp(-∞) = 0, not ∞ - ∞.
+    let mut max = [s.splat(f32::MIN); 2];
+    for row in scores.chunks_exact(S::NR) {
+        for (half, max) in max.iter_mut().enumerate() {
+            *max = s.max(read(s, row, half * S::LANES), *max);
+        }
+    }
+    let mut sum = [s.zero(); 2];
+    for row in scores.chunks_exact_mut(S::NR) {
+        for half in 0..2 {
+            let score = read(s, row, half * S::LANES);
+            let e = math::exp_finite(s, s.sub(score, max[half]));
+            sum[half] = s.add(sum[half], e);
+            write(s, row, half * S::LANES, e);
+        }
+    }
     let (mut maxima, mut sums) = ([0.0; MAX_NR], [0.0; MAX_NR]);
-    for half in [0, S::LANES] {
-        // The lowest finite number instead of minus infinity: a query that sees nothing gets exp(-∞) = 0, not ∞ - ∞.
-        let mut max = s.splat(f32::MIN);
-        let mut at = half;
-        while at < scores.len() {
-            max = s.max(read(s, scores, at), max);
-            at += S::NR;
-        }
-        let mut sum = s.zero();
-        let mut at = half;
-        while at < scores.len() {
-            let e = math::exp(s, s.sub(read(s, scores, at), max));
-            sum = s.add(sum, e);
-            write(s, scores, at, e);
-            at += S::NR;
-        }
-        write(s, &mut maxima, half, max);
-        write(s, &mut sums, half, sum);
+    for half in 0..2 {
+        write(s, &mut maxima, half * S::LANES, max[half]);
+        write(s, &mut sums, half * S::LANES, sum[half]);
     }
     (maxima, sums)
 }

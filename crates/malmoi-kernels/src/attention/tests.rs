@@ -12,7 +12,7 @@ const ATOL: f32 = 2e-5;
 const RTOL: f32 = 2e-5;
 
 /// Distances that the biases of the tests cover.
-const REACH: usize = 200;
+const REACH: usize = 300;
 
 struct Case {
     cu_q: Vec<u32>,
@@ -518,7 +518,8 @@ fn cached_attention_equals_the_naive_one_on_every_isa() {
 #[test]
 fn bits_do_not_depend_on_the_number_of_threads() {
     for_each_isa(|_| {
-        let case = Case::new(&[(150, 150), (33, 33), (190, 190)], 3);
+        // Long enough for one and three threads to cut the queries differently.
+        let case = Case::new(&[(290, 290), (33, 33)], 3);
         let shape = case.shape(3, 32, Mask::Causal);
         let n = shape.n_queries();
         let (q, k, v, dout) = (

@@ -201,7 +201,7 @@ fn log_sum_exp_on<S: Simd>(s: S, row: &[f32]) -> (f32, f64) {
         let mut lanes = s.zero();
         let mut i = 0;
         while i < whole {
-            lanes = s.add(lanes, math::exp(s, s.sub(read(s, run, i), shift)));
+            lanes = s.add(lanes, math::exp_finite(s, s.sub(read(s, run, i), shift)));
             i += S::LANES;
         }
         sum += f64::from(s.sum(lanes));
@@ -211,7 +211,7 @@ fn log_sum_exp_on<S: Simd>(s: S, row: &[f32]) -> (f32, f64) {
                 s,
                 &mut last,
                 0,
-                math::exp(s, s.sub(read(s, run, whole), shift)),
+                math::exp_finite(s, s.sub(read(s, run, whole), shift)),
             );
             sum += last[..run.len() - whole]
                 .iter()
@@ -231,14 +231,14 @@ fn exponentials_on<S: Simd>(s: S, row: &mut [f32], max: f32) -> f64 {
         let mut lanes = s.zero();
         let mut i = 0;
         while i < whole {
-            let e = math::exp(s, s.sub(read(s, run, i), shift));
+            let e = math::exp_finite(s, s.sub(read(s, run, i), shift));
             lanes = s.add(lanes, e);
             write(s, run, i, e);
             i += S::LANES;
         }
         sum += f64::from(s.sum(lanes));
         if whole < run.len() {
-            let e = math::exp(s, s.sub(read(s, run, whole), shift));
+            let e = math::exp_finite(s, s.sub(read(s, run, whole), shift));
             write(s, run, whole, e);
             sum += run[whole..].iter().map(|&e| f64::from(e)).sum::<f64>();
         }

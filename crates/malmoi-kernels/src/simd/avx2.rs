@@ -157,6 +157,14 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn scale2_normal(self, a: Self::V, n: Self::V) -> Self::V {
+        // SAFETY: the token says that the processor has the instructions.
+        unsafe {
+            let exponents = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), exponents))
+        }
+    }
+    #[inline(always)]
     fn select_lt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
         // SAFETY: the token says that the processor has the instructions.
         unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }

@@ -107,6 +107,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn round(self, a: Self::V) -> Self::V;
     /// `a * 2^n` for whole `n` of magnitude up to 200, through the range of small and infinite results.
     fn scale2(self, a: Self::V, n: Self::V) -> Self::V;
+    /// The same where `a` and the result are normal numbers.
+    fn scale2_normal(self, a: Self::V, n: Self::V) -> Self::V;
     /// `x` in the lanes where `a < b`, else `y`.
     fn select_lt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// The sum of the lanes, added in halves.

@@ -126,6 +126,12 @@ impl Simd for Portable {
         })
     }
     #[inline(always)]
+    fn scale2_normal(self, a: Self::V, n: Self::V) -> Self::V {
+        zip(a, n, |a, n| {
+            f32::from_bits(a.to_bits().wrapping_add((n as i32 as u32) << 23))
+        })
+    }
+    #[inline(always)]
     fn select_lt(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
         std::array::from_fn(|i| if a[i] < b[i] { x[i] } else { y[i] })
     }

@@ -14,6 +14,7 @@ fn apply_on<S: Simd>(s: S, function: u8, x: &[f32], y: &mut [f32]) {
             4 => s.round(v),
             6 => math::gelu_gate(s, v),
             7 => math::gelu_tanh_gate(s, v),
+            8 => math::exp_finite(s, v),
             _ => math::normal(s, v).1,
         };
         write(s, y, i, v);
@@ -59,6 +60,8 @@ fn functions_are_as_accurate_as_stated() {
         assert!(e < 2.0 + slack, "exp on {isa}: {e} ulp");
         let e = worst(0, &samples(-1.0, 1.0), f64::exp, ulps);
         assert!(e < 2.0 + slack, "exp on {isa}: {e} ulp");
+        let e = worst(8, &samples(-87.0, 88.0), f64::exp, ulps);
+        assert!(e < 2.0 + slack, "exp_finite on {isa}: {e} ulp");
         let e = worst(1, &samples(-10.0, 10.0), f64::tanh, ulps);
         assert!(e < 4.0 + slack, "tanh on {isa}: {e} ulp");
         let e = worst(1, &samples(-0.01, 0.01), f64::tanh, ulps);
@@ -114,6 +117,11 @@ fn functions_keep_limits_and_not_a_number() {
         let mut below = [9.0];
         apply(0, &[-87.01], &mut below);
         assert_eq!(below, [0.0], "exp on {isa}");
+        let mut few = [9.0; 5];
+        let given = [-87.01, f32::NEG_INFINITY, -1e30, 0.0, f32::NAN];
+        apply(8, &given, &mut few);
+        assert_eq!(few[..4], [0.0, 0.0, 0.0, 1.0], "exp_finite on {isa}");
+        assert!(few[4].is_nan(), "exp_finite on {isa}");
         apply(1, &x, &mut y);
         assert_eq!(y[..2], [-1.0, 1.0], "tanh on {isa}");
         assert!(y[2].is_nan());
