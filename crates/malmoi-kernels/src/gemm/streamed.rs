@@ -8,9 +8,8 @@
 use super::blocked::{Blocks, Right};
 use super::{Ending, Operand, rows_alike};
 use crate::scratch::scratch;
-use crate::simd::{Left, Simd, Tile, dispatched, sizes};
+use crate::simd::{Left, Simd, Tile, dispatched};
 use crate::threads::{self, SharedMut, for_each};
-use std::ops::Range;
 
 /// Rows that one panel serves at most; for more, packing the weights ahead by all threads is as good.
 const ROWS: usize = 128;
@@ -18,8 +17,6 @@ const ROWS: usize = 128;
 const ROWS_PACKED: usize = 56;
 /// Floats of `a` at most (1 MB): they stay in the second-level cache beside two panels.
 const FLOATS: usize = 262_144;
-/// Panels of a piece of work, where there are more than one for each thread.
-const PANELS: usize = 12;
 
 /// Whether a product of this shape goes this way.
 pub(super) fn suits(a: Operand, b: Right) -> bool {
@@ -41,22 +38,12 @@ pub(super) fn multiply(
     ending: Ending,
 ) {
     debug_assert!(suits(a, b) && c.len() == a.rows() * n);
-    let (m, k) = (a.rows(), a.cols());
-    let blocks = Blocks::new(k, n);
-    let sizes = sizes();
-    let tiles = m.div_ceil(sizes.mr);
-    // Whole vectors are written, so that there is room for one behind each tile.
-    let room = k * sizes.mr + sizes.nr;
-    let mut rows = scratch(tiles * room);
-    let rows = Rows {
-        m,
-        tiles,
-        room,
-        data: SharedMut::new(&mut rows),
-    };
-    for_each(tiles, sizes.mr * k, |tile| pack(a, blocks, rows, tile));
+    let blocks = Blocks::new(a.cols(), n);
+    // One piece a thread: its first panel alone comes unasked.
+    let panels = n.div_ceil(blocks.nr);
+    let columns = panels.div_ceil(threads::count().max(1)) * blocks.nr;
     let product = Product {
-        rows,
+        a,
         b,
         n,
         blocks,
@@ -64,51 +51,16 @@ pub(super) fn multiply(
         accumulate,
         ending,
     };
-    // As many pieces for each thread, and several where there is enough: a thread whose core is busy with something else takes
-    // fewer of them.
-    let panels = n.div_ceil(blocks.nr);
-    let threads = threads::count().max(1);
-    let pieces = (panels / (threads * PANELS)).max(1) * threads;
-    let columns = panels.div_ceil(pieces) * blocks.nr;
-    for_each(n.div_ceil(columns), m * columns * k / 8, |index| {
+    let cost = a.rows() * columns * a.cols() / 8;
+    for_each(n.div_ceil(columns), cost, |index| {
         let first = index * columns;
         compute(product, first, (first + columns).min(n));
     });
 }
 
-/// All rows of the left operand, tile by tile, each [k, rows of the tile]: packed once, read by all threads.
-#[derive(Clone, Copy)]
-struct Rows {
-    m: usize,
-    tiles: usize,
-    /// Floats from one tile to the next.
-    room: usize,
-    data: SharedMut,
-}
-
-impl Rows {
-    /// The rows of a tile. Even tiles: 32 rows are 11 + 11 + 10, not 14 + 14 + 4.
-    fn of(self, tile: usize) -> Range<usize> {
-        tile * self.m / self.tiles..(tile + 1) * self.m / self.tiles
-    }
-}
-
-dispatched!(fn pack = pack_on(a: Operand, blocks: Blocks, rows: Rows, tile: usize));
-
-#[inline(always)]
-fn pack_on<S: Simd>(s: S, a: Operand, blocks: Blocks, rows: Rows, tile: usize) {
-    let Range { start, end } = rows.of(tile);
-    // SAFETY: every tile has its own room.
-    let to = unsafe { rows.data.slice(tile * rows.room, rows.room) };
-    for p in blocks.rows() {
-        let to = &mut to[p * (end - start)..];
-        a.pack_a_on(s, start, end - start, p, blocks.depth(p), to);
-    }
-}
-
 #[derive(Clone, Copy)]
 struct Product<'a> {
-    rows: Rows,
+    a: Operand<'a>,
     b: Right<'a>,
     n: usize,
     blocks: Blocks,
@@ -123,7 +75,7 @@ dispatched!(fn compute = compute_on(product: Product, first: usize, last: usize)
 #[inline(always)]
 fn compute_on<S: Simd>(s: S, product: Product, first: usize, last: usize) {
     let Product {
-        rows,
+        a,
         b,
         n,
         blocks,
@@ -131,7 +83,18 @@ fn compute_on<S: Simd>(s: S, product: Product, first: usize, last: usize) {
         accumulate,
         ending,
     } = product;
-    let Rows { m, tiles, .. } = rows;
+    let (m, k) = (a.rows(), a.cols());
+    let tiles = m.div_ceil(S::MR);
+    // Even tiles: 32 rows are 11 + 11 + 10, not 14 + 14 + 4.
+    let start = |tile: usize| tile * m / tiles;
+    let mut rows = scratch(m * k + S::LANES);
+    for p in blocks.rows() {
+        for tile in 0..tiles {
+            let (i, end) = (start(tile), start(tile + 1));
+            let to = &mut rows[p * m + i * blocks.depth(p)..];
+            a.pack_a_on(s, i, end - i, p, blocks.depth(p), to);
+        }
+    }
     let mut buffer = match b {
         Right::Plain(_) => scratch(blocks.depth(0) * S::NR),
         Right::Packed(_) => scratch(0),
@@ -156,26 +119,24 @@ fn compute_on<S: Simd>(s: S, product: Product, first: usize, last: usize) {
                     (panel, packed.as_ptr().wrapping_add(at + depth * S::NR))
                 }
             };
-            let (mut ahead, ahead_step) = match j + cols < n {
+            let (mut ahead, ahead_step) = match j + cols < last {
                 true => (next, share),
                 false => (panel.as_ptr(), 0),
             };
             for tile in 0..tiles {
-                let Range { start, end } = rows.of(tile);
-                // SAFETY: the tile's rows were packed there, all columns before `p` in front.
-                let a = unsafe { rows.data.at(tile * rows.room + p * (end - start)) };
+                let (i, end) = (start(tile), start(tile + 1));
                 let tile = Tile {
                     k: depth,
-                    a: Left::Panel(a),
+                    a: Left::Panel(rows[p * m + i * depth..].as_ptr()),
                     b: panel.as_ptr(),
-                    c: sums[start * S::NR..].as_mut_ptr(),
+                    c: sums[i * S::NR..].as_mut_ptr(),
                     c_step: S::NR,
                     accumulate: p > 0,
                     ahead,
                     ahead_step,
                 };
-                // SAFETY: the tile's rows were packed there as [depth, end - start], the panel is [depth, NR], `sums` is [m, NR].
-                unsafe { s.tile(end - start, tile) };
+                // SAFETY: the tile's rows were packed as [depth, end - i], the panel is [depth, NR], `sums` is [m, NR].
+                unsafe { s.tile(end - i, tile) };
                 ahead = ahead.wrapping_add(ahead_step * depth);
             }
         }
