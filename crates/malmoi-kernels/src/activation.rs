@@ -201,7 +201,7 @@ fn gated_derivative<S: Simd>(s: S, x: S::V, g: S::V, slope: S::V) -> S::V {
 #[inline(always)]
 fn tanh_softplus<S: Simd>(s: S, x: S::V) -> S::V {
     // From here on the quotient is 1 in f32, and the square of the exponential would overflow further on.
-    let e = math::exp(s, s.min(s.splat(20.0), x));
+    let e = math::exp_finite(s, s.min(s.splat(20.0), x));
     let two = s.splat(2.0);
     let n = s.mul(e, s.add(e, two));
     s.div(n, s.add(n, two))

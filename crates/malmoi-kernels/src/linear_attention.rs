@@ -104,7 +104,7 @@ dispatched!(fn one_head = one_head_on(work: Work, sequence: usize, head: usize))
 fn features_on<S: Simd>(s: S, x: &[f32], to: &mut [f32]) {
     vectors!(s, x.len(), |i| {
         let x = read(s, x, i);
-        let below = math::exp(s, s.min(s.zero(), x));
+        let below = math::exp_finite(s, s.min(s.zero(), x));
         let value = s.select_lt(s.zero(), x, s.add(x, s.splat(1.0)), below);
         write(s, to, i, value);
     });

@@ -2,10 +2,18 @@ use super::*;
 use crate::naive::activation as naive;
 use crate::testing::{assert_close, assert_same_bits_on_any_threads, for_each_isa, normals};
 
-/// The factors of GELU are good to 2.2e-7 absolute at worst (see `simd::math`) and exact from 6.5 on, Φ in its derivative to 2.3e-7,
-/// the sigmoids to 4 ulp; their products with x, up to 6, and the derivatives add a few roundings.
-const ATOL: f32 = 1.3e-6;
+/// Φ is good to 2.3e-7 absolute (see `simd::math`), the sigmoids to 4 ulp; their products with x and the derivatives add a few
+/// roundings.
+const ATOL: f32 = 5e-7;
 const RTOL: f32 = 1e-6;
+
+/// The tolerance of values: the factors of x in GELU are good to 2.2e-7 at worst and exact from 6.5 on.
+fn atol(kind: Activation) -> f32 {
+    match kind {
+        Activation::Gelu | Activation::GeluTanh => 6.0 * 2.2e-7,
+        _ => ATOL,
+    }
+}
 
 #[test]
 fn every_activation_equals_the_naive_one_on_every_isa() {
@@ -34,7 +42,8 @@ fn every_activation_equals_the_naive_one_on_every_isa() {
                 let (mut got, mut expected) = (vec![0.0; n], vec![0.0; n]);
                 activation_forward(kind, &x, &mut got);
                 naive::activation_forward(kind, &x, &mut expected);
-                assert_close(&format!("{kind:?} on {isa}"), &got, &expected, ATOL, RTOL);
+                let what = format!("{kind:?} on {isa}");
+                assert_close(&what, &got, &expected, atol(kind), RTOL);
                 activation_backward(kind, &x, &dy, &mut got);
                 naive::activation_backward(kind, &x, &dy, &mut expected);
                 assert_close(
@@ -64,7 +73,7 @@ fn gated_activations_equal_the_naive_ones_on_every_isa() {
                     &format!("gated {kind:?} on {isa}"),
                     &got,
                     &expected,
-                    5.0 * ATOL,
+                    5.0 * atol(kind),
                     2.0 * RTOL,
                 );
                 let (mut dgate, mut dup) = (vec![9.0; n], vec![9.0; n]);
@@ -80,7 +89,7 @@ fn gated_activations_equal_the_naive_ones_on_every_isa() {
                 );
                 let what = format!("gated {kind:?} backward on {isa}");
                 assert_close(&what, &dgate, &dgate_expected, 20.0 * ATOL, 4.0 * RTOL);
-                assert_close(&what, &dup, &dup_expected, 5.0 * ATOL, 2.0 * RTOL);
+                assert_close(&what, &dup, &dup_expected, 5.0 * atol(kind), 2.0 * RTOL);
             }
         }
     });

@@ -114,15 +114,9 @@ impl LeftPanels {
         let mut i = from;
         while i < to {
             let in_panel = S::MR.min(self.rows - i);
-            let rows = in_panel.min(to - i);
-            let panel = self.data[i * self.cols..].as_ptr();
             let tile = Tile {
                 k: self.cols,
-                a: if rows == in_panel {
-                    Left::Panel(panel)
-                } else {
-                    Left::Columns(panel, in_panel)
-                },
+                a: Left::Columns(self.data[i * self.cols..].as_ptr(), in_panel),
                 b: right.as_ptr(),
                 c: c[(i - from) * S::NR..].as_mut_ptr(),
                 c_step: S::NR,
@@ -131,7 +125,7 @@ impl LeftPanels {
                 ahead_step: 0,
             };
             // SAFETY: the panel is [cols, in_panel]; `right` and `c` are long enough as asserted.
-            unsafe { s.tile(rows, tile) };
+            unsafe { s.tile(in_panel.min(to - i), tile) };
             i += in_panel;
         }
     }

@@ -270,7 +270,7 @@ fn tile_on<S: Simd>(
     let at = i * step.n + step.jc + j;
     let mut tile = Tile {
         k: step.depth,
-        a: Left::Panel(packed_a.as_ptr()),
+        a: Left::Columns(packed_a.as_ptr(), rows),
         b: b.as_ptr(),
         c: std::ptr::null_mut(),
         c_step: step.n,

@@ -127,7 +127,7 @@ fn compute_on<S: Simd>(s: S, product: Product, first: usize, last: usize) {
                 let (i, end) = (start(tile), start(tile + 1));
                 let tile = Tile {
                     k: depth,
-                    a: Left::Panel(rows[p * m + i * depth..].as_ptr()),
+                    a: Left::Columns(rows[p * m + i * depth..].as_ptr(), end - i),
                     b: panel.as_ptr(),
                     c: sums[i * S::NR..].as_mut_ptr(),
                     c_step: S::NR,

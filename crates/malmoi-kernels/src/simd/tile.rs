@@ -15,9 +15,8 @@ const LINE: usize = 16;
 /// The left operand of a tile: the rows of `a`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
-    /// Element (i, p) at `i + p * rows`: packed for a tile of so many rows.
-    Panel(*const f32),
-    /// Element (i, p) at `i + p * step`: the rows of one column are neighbours.
+    /// Element (i, p) at `i + p * step`: the rows of one column are neighbours. Packed for a tile, they are as far apart as it has
+    /// rows.
     Columns(*const f32, usize),
     /// Element (i, p) at `i * NR + p`: rows lie as far apart as a tile is wide.
     Rows(*const f32),
@@ -41,7 +40,7 @@ pub(crate) struct Tile {
     pub(crate) c_step: usize,
     /// Whether to add to what `c` holds.
     pub(crate) accumulate: bool,
-    /// Memory that is asked for meanwhile, because it is needed next (a hint: any address will do).
+    /// Memory that is asked for meanwhile, because it is needed next (a hint: any address will do), where `a` is packed for the tile.
     pub(crate) ahead: *const f32,
     /// Floats of it a product; 0 to ask for nothing.
     pub(crate) ahead_step: usize,
@@ -57,11 +56,16 @@ pub(super) unsafe fn run<S: Simd, const ROWS: usize>(s: S, t: Tile) {
     // SAFETY: promised by the caller.
     unsafe {
         match t.a {
-            Left::Panel(a) if t.ahead_step == 0 => multiply::<S, ROWS, 0>(s, t, a, [1, ROWS]),
-            Left::Panel(a) if t.ahead_step * S::UNROLL <= LINE => {
-                multiply::<S, ROWS, 1>(s, t, a, [1, ROWS]);
+            Left::Columns(a, step) if step == ROWS => {
+                let steps = [1, ROWS];
+                if t.ahead_step == 0 {
+                    multiply::<S, ROWS, 0>(s, t, a, steps);
+                } else if t.ahead_step * S::UNROLL <= LINE {
+                    multiply::<S, ROWS, 1>(s, t, a, steps);
+                } else {
+                    multiply::<S, ROWS, { usize::MAX }>(s, t, a, steps);
+                }
             }
-            Left::Panel(a) => multiply::<S, ROWS, { usize::MAX }>(s, t, a, [1, ROWS]),
             Left::Columns(a, step) if step == S::NR => {
                 multiply::<S, ROWS, 0>(s, t, a, [1, S::NR]);
             }
