@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
@@ -19,9 +20,9 @@ mod tests;
 /// Options of `cargo xtask bench-compare`.
 #[derive(Args)]
 pub struct Options {
-    /// Script that times the other programs.
+    /// Script that times the other programs (default: bench/peers.py).
     #[arg(long, value_name = "FILE")]
-    peers: PathBuf,
+    peers: Option<PathBuf>,
     /// Python interpreter that has them.
     #[arg(long, value_name = "FILE", default_value = "python3")]
     python: PathBuf,
@@ -43,6 +44,9 @@ pub struct Options {
     /// Threads of every program.
     #[arg(long, value_name = "N", default_value_t = 2)]
     threads: usize,
+    /// Seconds that one program may take for a workload in a round; what takes longer is ended and not timed.
+    #[arg(long, value_name = "S", default_value_t = 1200)]
+    limit: u64,
     /// Lengths of encode-ragged (default: each program's own copy).
     #[arg(long, value_name = "FILE")]
     lengths: Option<PathBuf>,
@@ -52,6 +56,7 @@ pub struct Options {
 }
 
 /// What is asked of a workload at a precision.
+#[derive(Clone, Copy)]
 struct Floor {
     workload: &'static str,
     precision: &'static str,
@@ -83,7 +88,8 @@ const fn floor(
     }
 }
 
-/// What the project has promised. Peers that do not cover a precision are left out of its race.
+/// What the project has promised, in bf16 of a machine with a tile unit. Peers that do not cover a precision are left out of its
+/// race.
 const FLOORS: &[Floor] = &[
     floor("gemm", "f32", &["torch"], 0.9),
     floor("gemm", "bf16", &["torch"], 1.4),
@@ -108,7 +114,12 @@ const FLOORS: &[Floor] = &[
         peer_precision: "f32",
         ..floor("decode-batch", "bf16", &["torch", "ct2"], 2.5)
     },
+    floor("seq2seq", "f32", &["torch"], 1.0),
+    floor("seq2seq", "bf16", &["torch"], 1.0),
 ];
+
+/// The same in bf16 where there is no tile unit.
+const LEAST_WITHOUT_TILES: f64 = 1.0;
 
 /// Most of PyTorch's peak memory that a training workload may take.
 const MEMORY: f64 = 0.7;
@@ -170,7 +181,7 @@ fn speed_ratio(ours: f64, peer: f64, unit: &str) -> f64 {
 }
 
 /// The table, header first, and whether every floor that could be judged is held.
-fn table(results: &Results, floors: &[&Floor]) -> (Vec<[String; 7]>, bool) {
+fn table(results: &Results, floors: &[Floor]) -> (Vec<[String; 7]>, bool) {
     let header = [
         "workload",
         "precision",
@@ -282,10 +293,12 @@ const OURS: &str = "malmoi";
 
 /// Runs the comparison; says whether every floor that could be judged is held.
 pub fn run(root: &Path, options: &Options) -> bool {
-    if !options.peers.is_file() {
+    let script = options.peers.clone();
+    let script = script.unwrap_or_else(|| root.join("bench/peers.py"));
+    if !script.is_file() {
         eprintln!(
             "{}: expected the script that times the other programs (--peers FILE)",
-            options.peers.display()
+            script.display()
         );
         return false;
     }
@@ -301,15 +314,19 @@ pub fn run(root: &Path, options: &Options) -> bool {
         );
         return false;
     }
-    let program = match shell::malmoi(root) {
-        Ok(program) => program,
+    let found = shell::malmoi(root).and_then(|program| {
+        let described = shell::output_of(Command::new(&program).args(["doctor", "--json"]))?;
+        Ok((program, has_tile_unit(&described)?))
+    });
+    let (program, tile_unit) = match found {
+        Ok(found) => found,
         Err(message) => {
             eprintln!("{message}");
             return false;
         }
     };
-    let floors: Vec<&Floor> = FLOORS
-        .iter()
+    let floors: Vec<Floor> = asked(tile_unit)
+        .into_iter()
         .filter(|floor| {
             options.workloads.is_empty() || options.workloads.iter().any(|w| w == floor.workload)
         })
@@ -325,8 +342,9 @@ pub fn run(root: &Path, options: &Options) -> bool {
                 if found.failure.is_some() {
                     continue;
                 }
-                let mut command = command(&program, options, workload, racer);
-                let outcome = shell::output_of(&mut command).and_then(|printed| {
+                let mut command = command(&program, &script, options, workload, racer);
+                let limit = Duration::from_secs(options.limit);
+                let outcome = shell::output_within(&mut command, limit).and_then(|printed| {
                     record(options.out.as_deref(), &printed)?;
                     read(&printed, found)
                 });
@@ -361,8 +379,28 @@ pub fn run(root: &Path, options: &Options) -> bool {
     held
 }
 
+/// What is asked on a machine with a tile unit or without one.
+fn asked(tile_unit: bool) -> Vec<Floor> {
+    let floors = FLOORS.iter().map(|&floor| match floor.precision {
+        "bf16" if !tile_unit => Floor {
+            least: LEAST_WITHOUT_TILES,
+            ..floor
+        },
+        _ => floor,
+    });
+    floors.collect()
+}
+
+/// Whether what `malmoi doctor --json` printed names the tile unit among the instruction sets.
+fn has_tile_unit(described: &str) -> Result<bool, String> {
+    let report: Value = serde_json::from_str(described).map_err(|error| error.to_string())?;
+    let sets = report["instruction_sets"].as_array();
+    let sets = sets.ok_or("expected a list `instruction_sets` from `malmoi doctor --json`")?;
+    Ok(sets.iter().any(|set| set == "amx"))
+}
+
 /// Everyone who has to run on each workload.
-fn races<'a>(floors: &[&'a Floor], only: &[String]) -> Vec<(&'a str, Vec<Racer>)> {
+fn races(floors: &[Floor], only: &[String]) -> Vec<(&'static str, Vec<Racer>)> {
     let mut races: Vec<(&str, Vec<Racer>)> = Vec::new();
     for floor in floors {
         let at = races
@@ -393,16 +431,20 @@ fn races<'a>(floors: &[&'a Floor], only: &[String]) -> Vec<(&'a str, Vec<Racer>)
     races
 }
 
-fn command(program: &Path, options: &Options, workload: &str, racer: &Racer) -> Command {
+fn command(
+    program: &Path,
+    script: &Path,
+    options: &Options,
+    workload: &str,
+    racer: &Racer,
+) -> Command {
     let mut command = if racer.peer == OURS {
         let mut command = Command::new(program);
         command.args(["bench", workload, "--json", "--quiet"]);
         command
     } else {
         let mut command = Command::new(&options.python);
-        command
-            .arg(&options.peers)
-            .args([workload, "--peer", &racer.peer]);
+        command.arg(script).args([workload, "--peer", &racer.peer]);
         command
     };
     command.args(["--precision", &racer.precision]);

@@ -1,8 +1,10 @@
 //! Running other programs and finding what they built.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -45,6 +47,56 @@ pub fn output_of(command: &mut Command) -> Result<String, String> {
     let output = command
         .output()
         .map_err(|error| format!("cannot start {shown}: {error}"))?;
+    printed(&shown, output)
+}
+
+/// The same of a command that is ended when it has run for `limit`.
+pub fn output_within(command: &mut Command, limit: Duration) -> Result<String, String> {
+    let shown = display(command);
+    let begin = Instant::now();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot start {shown}: {error}"))?;
+    // Both streams are read meanwhile, or the program would wait for room in them.
+    let (stdout, stderr) = (reading(child.stdout.take()), reading(child.stderr.take()));
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if begin.elapsed() < limit => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) => {
+                // Both fail only if it has just ended by itself.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("{shown} took longer than {} s", limit.as_secs()));
+            }
+            Err(error) => return Err(format!("{shown}: {error}")),
+        }
+    };
+    let [stdout, stderr] = [stdout, stderr].map(|stream| stream.join().unwrap_or_default());
+    let output = Output {
+        status,
+        stdout,
+        stderr,
+    };
+    printed(&shown, output)
+}
+
+/// Everything that comes from a stream, read by a thread of its own.
+fn reading(stream: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            // What came before an error is still worth showing.
+            let _ = stream.read_to_end(&mut bytes);
+        }
+        bytes
+    })
+}
+
+/// The standard output of a command that has ended, or its complaint.
+fn printed(shown: &str, output: Output) -> Result<String, String> {
     if output.status.success() {
         String::from_utf8(output.stdout)
             .map_err(|_| format!("{shown} printed bytes that are not UTF-8"))
@@ -143,6 +195,24 @@ pub fn malmoi(root: &Path) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_takes_too_long_is_ended() {
+        let here = Path::new(".");
+        let begin = Instant::now();
+        let ended = output_within(&mut bash(here, "exec sleep 60"), Duration::from_millis(50));
+        assert!(
+            ended.is_err_and(|message| message.contains("took longer")),
+            "it was waited for"
+        );
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        // More than a pipe holds.
+        let minute = Duration::from_secs(60);
+        let printed = output_within(&mut bash(here, "seq 100000"), minute);
+        assert_eq!(printed.map(|text| text.lines().count()), Ok(100_000));
+        let failed = output_within(&mut bash(here, "echo no >&2; exit 3"), minute);
+        assert!(failed.is_err_and(|message| message.ends_with("no")));
+    }
 
     #[test]
     fn cargo_is_called_as_from_a_shell() {

@@ -11,11 +11,12 @@ use crate::summary::{Step, report};
 use crate::{clients, configs, golden, lab, minilm, prerequisites, readme, tidy};
 
 /// Names of the steps in the order in which they run.
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     "fmt",
     "clippy",
     "tidy",
     "tests",
+    "assertions",
     "golden",
     "real-model",
     "configs",
@@ -49,7 +50,11 @@ pub fn run(root: &Path, only: &[String]) -> bool {
             "fmt" => steps.push(fmt(root)),
             "clippy" => steps.push(clippy(root)),
             "tidy" => steps.push(tidy_step(root)),
-            "tests" => steps.push(tests(root)),
+            "tests" => steps.push(tests(root, name, &["--release", "--workspace"])),
+            // Release builds have no debug assertions, which say what each kernel relies on.
+            "assertions" => {
+                steps.push(tests(root, name, &["--package", "malmoi-kernels", "--lib"]));
+            }
             "golden" => steps.push(golden::step(root)),
             "real-model" => steps.push(minilm::step(root)),
             "configs" => steps.extend(configs::run(root)),
@@ -121,14 +126,11 @@ fn tidy_step(root: &Path) -> Step {
     Step::many("tidy", usize::from(failed == 0), failed, note).timed(started.elapsed())
 }
 
-/// Unit, integration and documentation tests. Goes on after a failing binary, so that the count is complete.
-fn tests(root: &Path) -> Step {
+/// Tests of what the arguments choose. Goes on after a failing binary, so that the count is complete.
+fn tests(root: &Path, name: &str, arguments: &[&str]) -> Step {
     let started = Instant::now();
     let mut counts = Counts::default();
-    let mut command = cargo(
-        root,
-        &["test", "--release", "--workspace", "--no-fail-fast"],
-    );
+    let mut command = cargo(root, &[&["test", "--no-fail-fast"], arguments].concat());
     let succeeded = succeeds_with_lines(&mut command, |line| counts.see(line));
     // A compile error, or a binary that dies, prints no result line: it still counts as one failure.
     let failed = if succeeded {
@@ -144,7 +146,7 @@ fn tests(root: &Path) -> Step {
             counts.ignored
         )
     };
-    Step::many("tests", counts.passed, failed, note).timed(started.elapsed())
+    Step::many(name, counts.passed, failed, note).timed(started.elapsed())
 }
 
 /// Sums over the result lines of the test harness.

@@ -15,11 +15,11 @@ use crate::summary::{Step, report};
 const INSTRUCTION_SETS: [&str; 2] = ["portable", "avx2"];
 
 /// Tests that are left out: long sweeps over values and blocks, measurements, and what other tests see at smaller sizes. Emulated
-/// code is about forty times as slow.
+/// code is about forty times as slow. A part of a name leaves out every test that contains it.
 const LEFT_OUT: [&str; 9] = [
     "amx::",
     "around_the_blocks",
-    "attention_equals_the_naive_one_on_every_isa",
+    "attention::tests::attention_equals_the_naive_one_on_every_isa",
     "blocks_of_rows_add_up",
     "do_not_depend_on_the_number_of_threads",
     "functions_are_as_accurate",
@@ -84,6 +84,16 @@ fn under_the_checker(program: &Path, isa: &str) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attention_behind_a_cache_and_linear_attention_are_checked() {
+        for name in [
+            "attention::tests::cached_attention_equals_the_naive_one_on_every_isa",
+            "linear_attention::tests::linear_attention_equals_the_naive_one_on_every_isa",
+        ] {
+            assert!(!LEFT_OUT.iter().any(|part| name.contains(part)), "{name}");
+        }
+    }
 
     #[test]
     fn the_program_is_read_from_cargo_s_messages() {

@@ -152,10 +152,10 @@ pub fn gated_backward(
 /// Elements of a piece of work: three arrays of this length fit the second-level cache many times over.
 const CHUNK: usize = 16_384;
 
-dispatched!(fn forward = forward_on(kind: Activation, x: &[f32], y: &mut [f32]));
-dispatched!(fn backward = backward_on(kind: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]));
-dispatched!(fn gate_chunk = gate_chunk_on(kind: Activation, gate: &[f32], up: &[f32], y: &mut [f32]));
-dispatched!(fn gate_back_chunk = gate_back_chunk_on(kind: Activation, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]));
+dispatched!(pub(crate) fn forward = forward_on(kind: Activation, x: &[f32], y: &mut [f32]));
+dispatched!(pub(crate) fn backward = backward_on(kind: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]));
+dispatched!(pub(crate) fn gate_chunk = gate_chunk_on(kind: Activation, gate: &[f32], up: &[f32], y: &mut [f32]));
+dispatched!(pub(crate) fn gate_back_chunk = gate_back_chunk_on(kind: Activation, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]));
 
 /// The factor in the argument of GELU's tanh approximation, doubled: `(1 + tanh u) / 2 = sigmoid(2 u)`.
 pub(crate) const TWICE_ROOT_2_OVER_PI: f32 = 1.595_769_2;

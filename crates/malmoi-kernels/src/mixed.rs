@@ -4,6 +4,7 @@
 //! tiles. With a tile unit the products run there. Without one they are computed in f32 on values rounded the same way, which
 //! gives the same results but for the order of sums.
 
+mod activation;
 mod attention;
 mod convert;
 mod finish;
@@ -18,6 +19,7 @@ use crate::cpu::{Isa, isa};
 use crate::gemm::{Ending, Mat, Operand, multiply};
 use crate::scratch::scratch;
 use crate::threads::{SharedMut, for_each};
+pub use activation::{activation_backward, activation_forward, gated_backward, gated_forward};
 pub use attention::{attention_backward, attention_forward};
 pub use convert::{add_in_place, round_to_bf16, to_bf16, to_f32};
 pub(crate) use convert::{narrow, round_bits};

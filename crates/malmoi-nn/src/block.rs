@@ -153,8 +153,14 @@ impl FeedForward {
             dropout,
             ..
         } = self.config;
+        // Without a rate there is no dropout site: the sites behind it keep their numbers.
+        let dropped = if dropout > 0.0 {
+            pass.dropout(dropout)
+        } else {
+            None
+        };
         // Dropout in the middle and biases on one side keep the parts apart.
-        let whole = self.up.bias.is_some() == self.down.bias.is_some() && dropout == 0.0;
+        let whole = self.up.bias.is_some() == self.down.bias.is_some() && dropped.is_none();
         if self.gate.is_none() && whole {
             let (up, down) = (self.up.parameters(), self.down.parameters());
             return ops::feed_forward(x, up, down, activation);
@@ -163,13 +169,7 @@ impl FeedForward {
             Some(gate) => ops::gated(gate.forward(x.clone()), self.up.forward(x), activation),
             None => ops::activation(self.up.forward(x), activation),
         };
-        // Without a rate there is no dropout site: the sites behind it keep their numbers.
-        let wide = if dropout > 0.0 {
-            ops::dropout(wide, pass.dropout(dropout))
-        } else {
-            wide
-        };
-        self.down.forward(wide)
+        self.down.forward(ops::dropout(wide, dropped))
     }
 
     fn flops(&self) -> u64 {

@@ -34,9 +34,6 @@ pub enum BenchError {
     /// A precision that the models do not run in.
     #[error("precision `{0}` is not implemented; expected f32 or bf16")]
     Precision(String),
-    /// A phase that no workload runs.
-    #[error("{0} is not timed yet")]
-    NotTimed(&'static str),
     /// A list of lengths that cannot be used.
     #[error("{0}; expected JSON with the list `lengths` of numbers from 1 to 512")]
     Lengths(String),

@@ -8,7 +8,7 @@
 use malmoi_models::{ModelConfig, ModelInfo};
 use serde::Serialize;
 
-use crate::cost::{CostError, Phase, Widths, Work, count, head_for};
+use crate::cost::{CostError, Phase, WIDE, Widths, Work, count, head_for};
 use crate::memory::memory;
 
 /// A device as its maker describes it.
@@ -24,7 +24,7 @@ pub struct Device {
     pub memory: u64,
     /// Memory bandwidth in bytes a second.
     pub bandwidth: f64,
-    /// Bytes of a weight and of an activation while training.
+    /// Bytes of a weight and of an activation while training; on this machine of an activation alone.
     pub bytes_per_value: u64,
 }
 
@@ -71,8 +71,16 @@ const DEVICES: &[(&str, &str, f64, u64, f64)] = &[
     ),
 ];
 
+/// Name of the machine that the program runs on.
+pub const THIS_MACHINE: &str = "cpu";
+
 impl Device {
-    /// Names that [`Device::named`] knows, beside `cpu`.
+    /// Whether this is the machine that the program runs on.
+    pub fn is_this_machine(&self) -> bool {
+        self.name == THIS_MACHINE
+    }
+
+    /// Names that [`Device::named`] knows, beside [`THIS_MACHINE`].
     pub fn names() -> Vec<&'static str> {
         DEVICES.iter().map(|device| device.0).collect()
     }
@@ -127,7 +135,7 @@ pub fn parse_hardware(text: &str) -> Result<(String, u64), PlanError> {
     let wrong = || PlanError::Hardware {
         found: text.to_owned(),
     };
-    let known = |name: &str| name == "cpu" || Device::names().contains(&name);
+    let known = |name: &str| name == THIS_MACHINE || Device::names().contains(&name);
     if known(text) {
         return Ok((text.to_owned(), 1));
     }
@@ -236,9 +244,14 @@ pub fn plan(config: &ModelConfig, request: &Request) -> Result<Plan, PlanError> 
             found: request.utilisation,
         });
     }
+    let (here, width) = (
+        request.device.is_this_machine(),
+        request.device.bytes_per_value,
+    );
     let widths = Widths {
-        weight: request.device.bytes_per_value,
-        activation: request.device.bytes_per_value,
+        // This program trains without a narrow copy of the weights.
+        weight: if here { WIDE } else { width },
+        activation: width,
     };
     let plain = Work::new(Phase::Train, request.sequences, request.length);
     let work = Work {
@@ -262,9 +275,12 @@ pub fn plan(config: &ModelConfig, request: &Request) -> Result<Plan, PlanError> 
         ("gradients (f32)", one.gradients),
         ("AdamW moments (f32)", one.moments),
     ];
+    // What the allocator holds is known of this machine alone.
+    let held = if here { one.allocator } else { 0 };
     let own = [
         ("activations", one.activations),
-        ("logits and vocabulary gradient", one.vocabulary),
+        ("logits", one.vocabulary),
+        ("allocator", held),
     ];
     let mut parts: Vec<Part> = Vec::new();
     for (name, bytes) in sharded.into_iter().filter(|part| part.1 > 0) {
@@ -273,7 +289,7 @@ pub fn plan(config: &ModelConfig, request: &Request) -> Result<Plan, PlanError> 
             bytes: share(bytes),
         });
     }
-    for (name, bytes) in own {
+    for (name, bytes) in own.into_iter().filter(|part| part.1 > 0) {
         parts.push(Part { name, bytes });
     }
     let memory_bytes = parts.iter().map(|part| part.bytes).sum();
@@ -364,6 +380,32 @@ mod tests {
         assert!((22..40).contains(&fewest), "{fewest}");
         let enough = plan(&gpt3(), &request(&format!("h200x{fewest}"))).expect("counts");
         assert!(enough.fits);
+    }
+
+    #[test]
+    fn this_machine_takes_what_a_training_here_does() {
+        for (bytes, recompute) in [(4, false), (4, true), (2, false), (2, true)] {
+            let mut request = request("h200");
+            request.device.name = THIS_MACHINE.into();
+            request.device.bytes_per_value = bytes;
+            (request.length, request.sequences) = (256, 4);
+            request.recompute = recompute;
+            let config = ModelConfig::preset("gpt2").expect("a preset");
+            let planned = plan(&config, &request).expect("counts");
+            let work = Work {
+                recompute,
+                ..Work::new(Phase::Train, 4, 256)
+            };
+            let widths = Widths {
+                weight: 4,
+                activation: bytes,
+            };
+            let whole = memory(&config, &work, widths).expect("counts").peak;
+            assert!(
+                planned.memory_bytes.abs_diff(whole) < 8,
+                "{planned:?} {whole}"
+            );
+        }
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Entry {
         arithmetic: Arithmetic,
         machine: &Machine,
     ) -> Result<Self, CostError> {
-        let cost = count(config, work, Widths::of(arithmetic))?;
+        let cost = count(config, work, Widths::of_phase(work.phase, arithmetic))?;
         let prediction = predict(&cost, machine, arithmetic);
         let advice = advice(config, work, arithmetic, machine, &prediction)?;
         Ok(Self {
@@ -132,7 +132,7 @@ fn advice(
         if trains || stored.bytes() >= arithmetic.bytes() {
             continue;
         }
-        let then = least(work, Widths::of(stored), computed)?;
+        let then = least(work, Widths::of_phase(work.phase, stored), computed)?;
         // What no longer comes from memory gains more than its width.
         let cached = match (&now.bound, &then.bound) {
             (Bound::Level(before), Bound::Level(after)) if before != after => {
@@ -150,7 +150,12 @@ fn advice(
             batch: TOGETHER,
             ..*work
         };
-        let seconds = least(&together, Widths::of(arithmetic), arithmetic)?.seconds;
+        let seconds = least(
+            &together,
+            Widths::of_phase(work.phase, arithmetic),
+            arithmetic,
+        )?
+        .seconds;
         found.push(Advice {
             change: format!("{TOGETHER} sequences at once"),
             factor: now.seconds / work.batch as f64 / (seconds / TOGETHER as f64),
@@ -205,6 +210,19 @@ mod tests {
             sentence.contains("give at most") && sentence.contains(", bf16 2.0×"),
             "{sentence}"
         );
+    }
+
+    #[test]
+    fn training_in_bf16_reads_its_weights_in_f32() {
+        let config = ModelConfig::preset("bert-base").expect("a preset");
+        let bytes = |arithmetic| {
+            let work = Work::new(Phase::Train, 1, 8);
+            let entry = Entry::new("bert-base", &config, &work, arithmetic, &machine());
+            entry.expect("fits").bytes
+        };
+        // A few tokens: nearly all traffic is weights, gradients and moments.
+        let ratio = bytes(Arithmetic::Bf16) as f64 / bytes(Arithmetic::F32) as f64;
+        assert!((0.99..1.0).contains(&ratio), "{ratio}");
     }
 
     #[test]

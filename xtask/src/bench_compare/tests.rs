@@ -20,9 +20,9 @@ fn results(rows: &[(&str, &str, &str, f64, f64, &str)]) -> Results {
     results
 }
 
-fn floors(workload: &str, precision: &str) -> Vec<&'static Floor> {
-    let fits = |floor: &&Floor| floor.workload == workload && floor.precision == precision;
-    FLOORS.iter().filter(fits).collect()
+fn floors(workload: &str, precision: &str) -> Vec<Floor> {
+    let fits = |floor: &Floor| floor.workload == workload && floor.precision == precision;
+    asked(true).into_iter().filter(fits).collect()
 }
 
 #[test]
@@ -76,9 +76,8 @@ fn what_was_not_timed_is_not_judged() {
 
 #[test]
 fn every_race_starts_with_ours_and_leaves_out_what_peers_do_not_cover() {
-    let all: Vec<&Floor> = FLOORS.iter().collect();
-    let races = races(&all, &[]);
-    assert_eq!(races.len(), 9);
+    let races = races(&asked(true), &[]);
+    assert_eq!(races.len(), 10);
     for (workload, racers) in &races {
         assert_eq!(racers[0].peer, OURS, "{workload}");
         assert!(
@@ -106,6 +105,31 @@ fn every_race_starts_with_ours_and_leaves_out_what_peers_do_not_cover() {
             "torch bf16"
         ]
     );
+}
+
+#[test]
+fn without_a_tile_unit_bf16_has_to_be_as_fast_as_the_best_peer_and_f32_as_anywhere() {
+    for (with, without) in asked(true).into_iter().zip(asked(false)) {
+        assert_eq!(with.workload, without.workload);
+        if with.precision == "bf16" {
+            assert!(
+                with.least >= 1.0 && without.least == 1.0,
+                "{}",
+                with.workload
+            );
+        } else {
+            assert_eq!(with.least, without.least, "{}", with.workload);
+        }
+    }
+    assert_eq!(
+        has_tile_unit(r#"{"instruction_sets": ["portable", "avx2", "avx512", "amx"]}"#),
+        Ok(true)
+    );
+    assert_eq!(
+        has_tile_unit(r#"{"instruction_sets": ["portable", "avx2"]}"#),
+        Ok(false)
+    );
+    assert!(has_tile_unit("{}").is_err());
 }
 
 #[test]

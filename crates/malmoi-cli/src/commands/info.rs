@@ -71,6 +71,7 @@ impl PhaseCost {
         };
         let parts = [
             part("weights", memory.weights),
+            part("packed weights", memory.packed_weights),
             part("gradients", memory.gradients),
             part("AdamW", memory.moments),
             part("activations", memory.activations),
@@ -95,7 +96,7 @@ impl Info {
         let mut found = Vec::new();
         for phase in [Phase::Train, Phase::Encode, Phase::Prefill, Phase::Decode] {
             // A new token needs a position of its own.
-            let tokens = if phase == Phase::Decode && self.tokens.is_none() {
+            let tokens = if phase == Phase::Decode && tokens == config.max_len() {
                 tokens.saturating_sub(1)
             } else {
                 tokens
@@ -104,10 +105,7 @@ impl Info {
                 recompute: self.recompute && phase == Phase::Train,
                 ..Work::new(phase, self.batch, tokens)
             };
-            let widths = match phase {
-                Phase::Train => Widths::in_training(arithmetic),
-                _ => Widths::of(arithmetic),
-            };
+            let widths = Widths::of_phase(phase, arithmetic);
             let counted = count(config, &work, widths)
                 .and_then(|cost| Ok((cost.flops(), memory(config, &work, widths)?)));
             match counted {

@@ -2,8 +2,9 @@
 
 use clap::Args;
 use malmoi_kernels::probe::Arithmetic;
+use malmoi_roofline::cost::Widths;
 use malmoi_roofline::machine::{Machine, total_memory};
-use malmoi_roofline::plan::{self, Device, Plan as Planned, PlanError, Request};
+use malmoi_roofline::plan::{self, Device, Plan as Planned, PlanError, Request, THIS_MACHINE};
 
 use crate::arguments::Global;
 use crate::failure::{Failure, Result};
@@ -24,6 +25,9 @@ pub struct Plan {
     /// What to train on, such as h200x1024
     #[arg(long, value_name = "H")]
     hardware: String,
+    /// Arithmetic of training on this machine (default: f32); other hardware is planned in 16 bits
+    #[arg(long, value_name = "P", value_parser = ["f32", "bf16"])]
+    precision: Option<String>,
     /// Share of the peak that training reaches
     #[arg(long, value_name = "X", default_value_t = 0.4)]
     utilisation: f64,
@@ -54,8 +58,13 @@ impl Plan {
         let (name, devices) = plan::parse_hardware(&self.hardware).map_err(refused)?;
         let tokens = plan::parse_tokens(&self.tokens).map_err(refused)?;
         let device = match Device::named(&name) {
+            Some(_) if self.precision.as_deref() == Some("f32") => {
+                return Err(Failure::input(format!(
+                    "`{name}` is planned in 16 bits; leave out --precision f32, or plan --hardware {THIS_MACHINE}"
+                )));
+            }
             Some(device) => device,
-            None => this_machine(global),
+            None => this_machine(self.precision.as_deref().unwrap_or("f32"), global),
         };
         let request = Request {
             tokens,
@@ -160,22 +169,23 @@ fn duration(days: f64) -> String {
     }
 }
 
-/// This machine in f32, measured.
-fn this_machine(global: &Global) -> Device {
+/// This machine in f32 or bf16, measured.
+fn this_machine(precision: &str, global: &Global) -> Device {
+    let arithmetic = Arithmetic::named(precision).unwrap_or(Arithmetic::F32);
     let spinner = progress::spinner(global.quiet, "measuring the machine");
     let machine = Machine::measure();
     spinner.finish_and_clear();
     let processor = machine.processor.clone();
     Device {
-        name: "cpu".into(),
+        name: THIS_MACHINE.into(),
         description: format!(
-            "{}, {} threads in f32, measured",
+            "{}, {} threads in {precision}, measured",
             processor.as_deref().unwrap_or("this machine"),
             machine.threads
         ),
-        flops: machine.peak(Arithmetic::F32),
+        flops: machine.peak(arithmetic),
         memory: total_memory().unwrap_or(u64::MAX),
         bandwidth: machine.memory().all,
-        bytes_per_value: 4,
+        bytes_per_value: Widths::of(arithmetic).activation,
     }
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 use malmoi_kernels::probe::Arithmetic;
 use malmoi_models::{Direction, ModelConfig, Precision};
-use malmoi_roofline::bench::BenchError;
 use malmoi_roofline::chart;
 use malmoi_roofline::cost::{Phase, Work};
 use malmoi_roofline::machine::Machine;
@@ -93,13 +92,8 @@ impl Roofline {
             let spinner = progress::spinner(global.quiet, &what);
             let measured = runs::measure(config, work, precision, self.runs as usize);
             spinner.finish_and_clear();
-            match measured {
-                Ok(seconds) => entry.measured(seconds),
-                Err(error @ BenchError::NotTimed(_)) => {
-                    progress::remark(global.quiet, format!("note: {error}"));
-                }
-                Err(error) => return Err(Failure::from_error(WORK_FAILED, &error)),
-            }
+            let seconds = measured.map_err(|error| Failure::from_error(WORK_FAILED, &error))?;
+            entry.measured(seconds);
         }
         if let Some(path) = &self.svg {
             std::fs::write(path, chart::svg(&machine, &entries))

@@ -110,6 +110,51 @@ fn plans_are_printed_and_bad_ones_refused() {
         let all = [&["plan", "gpt2"][..], &arguments[..]].concat();
         says(&run(&all).fails(2), &[part, "expected"]);
     }
+    let planned = ["plan", "gpt2", "--tokens", "1B", "--hardware"];
+    let wide = [&planned[..], &["h200", "--precision", "f32"]].concat();
+    says(&run(&wide).fails(2), &["h200", "16 bits", "cpu"]);
+    // Half the activations; weights stay as they are.
+    let memory = |precision: &str| {
+        let here = [
+            &planned[..],
+            &["cpu", "--keep-activations", "--json", "--precision"],
+        ];
+        let plan = json(&run(&[&here.concat()[..], &[precision]].concat()).ok());
+        let parts = plan["memory"].as_array().unwrap().clone();
+        ["weights", "activations"].map(|name| {
+            let part = parts.iter().find(|part| part["name"] == name);
+            part.expect(name)["bytes"].as_u64().unwrap()
+        })
+    };
+    let ([wide, all], [narrow, half]) = (memory("f32"), memory("bf16"));
+    assert_eq!(wide, narrow);
+    assert!((0.5..0.52).contains(&(half as f64 / all as f64)));
+}
+
+/// What `info` says of the peak, beside what a run of the workload takes.
+#[test]
+fn memory_is_predicted_within_15_percent() {
+    for (workload, model, batch, tokens, phase) in [
+        ("encode-latency", "bert-base", "1", "32", "encode"),
+        ("decode", "gpt2", "1", "95", "decode"),
+        ("mlm-train", "bert-base", "8", "128", "train"),
+    ] {
+        for precision in ["f32", "bf16"] {
+            let common = ["--precision", precision, "--json"];
+            let timed = [&["bench", workload, "--runs", "1"], &common[..]].concat();
+            let found = json(&run(&timed).ok())["peak_rss_mib"].as_f64().unwrap();
+            let sized = ["info", model, "--batch", batch, "--tokens", tokens];
+            let info = json(&run(&[&sized, &common[..]].concat()).ok());
+            let phases = info["phases"].as_array().unwrap();
+            let this = phases.iter().find(|one| one["work"]["phase"] == phase);
+            let peak = this.expect(phase)["memory"]["peak"].as_f64().unwrap();
+            let ratio = peak / f64::from(1 << 20) / found;
+            assert!(
+                (0.85..1.15).contains(&ratio),
+                "{workload} {precision}: {ratio:.2} of {found} MiB"
+            );
+        }
+    }
 }
 
 #[test]
@@ -153,11 +198,30 @@ fn profiles_and_traces_hold_every_operation() {
         &found.stderr,
         &["Linear", "CachedAttention", "between operations"],
     );
-    let trace = json(&fs::read_to_string(&trace).unwrap());
-    let events = trace["traceEvents"].as_array().unwrap();
-    let layers = events.iter().filter(|e| e["name"] == "Norm").count();
+    let calls = |name: &str| {
+        let written = json(&fs::read_to_string(&trace).unwrap());
+        let events = written["traceEvents"].as_array().unwrap();
+        events.iter().filter(|event| event["name"] == name).count()
+    };
     // Two norms a block and one behind them, in each of three passes.
-    assert_eq!(layers, 9);
+    assert_eq!(calls("Norm"), 9);
+    // A workload that is timed: shares of the roof as well, and no pass that only warms up.
+    let timed = run(&[
+        "bench",
+        "encode-latency",
+        "--runs",
+        "1",
+        "--profile",
+        "--trace",
+        &trace.display().to_string(),
+    ]);
+    assert_eq!(timed.code, Some(0), "{}", timed.stderr);
+    says(
+        &timed.stderr,
+        &["FeedForward", "FLOP/s", "of the roof", "between operations"],
+    );
+    // Five passes of twelve blocks.
+    assert_eq!(calls("Attention"), 60);
 }
 
 #[test]

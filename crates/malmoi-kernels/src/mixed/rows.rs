@@ -15,7 +15,7 @@ use crate::scratch::{Scratch, scratch};
 use crate::threads::{SharedMut, for_each};
 
 /// Elements in a piece of work: 64 KB of f32.
-const PIECE: usize = 16_384;
+pub(super) const PIECE: usize = 16_384;
 
 /// Rows of width `d` in a piece of work. It depends on the shape alone, as sums over rows are made piece by piece.
 fn rows_a_piece(d: usize) -> usize {
@@ -30,7 +30,7 @@ fn for_each_run(n: usize, d: usize, f: impl Fn(usize, Range<usize>) + Sync + Sen
     });
 }
 
-fn widened(x: &[bf16]) -> Scratch {
+pub(super) fn widened(x: &[bf16]) -> Scratch {
     let mut wide = scratch(x.len());
     widen(x, &mut wide);
     wide

@@ -495,3 +495,37 @@ fn sums_of_rows_and_residuals_agree_with_those_in_f32() {
         }
     });
 }
+
+#[test]
+fn activations_and_gates_are_those_in_f32_rounded() {
+    use crate::activation;
+    for_each_isa(|isa| {
+        // Less than a vector, several, and a piece with one element behind it.
+        for n in [0, 1, 37, 16_385] {
+            let [x, up, dy] = [1, 2, 3].map(|seed| bf16s(seed, n));
+            let [wx, wup, wdy] = [&x, &up, &dy].map(|x| widened(x));
+            for kind in Activation::ALL {
+                let what = format!("{kind:?} of {n} on {isa}");
+                let (mut y, mut wide) = (vec![bf16::ONE; n], vec![0.0; n]);
+                let check = |y: &[bf16], wide: &[f32], part: &str| {
+                    let rounded: Vec<bf16> = wide.iter().map(|&x| bf16::from_f32(x)).collect();
+                    assert_eq!(y, rounded, "{what}: {part}");
+                };
+                super::activation_forward(kind, &x, &mut y);
+                activation_forward(kind, &wx, &mut wide);
+                check(&y, &wide, "forward");
+                super::activation_backward(kind, &x, &dy, &mut y);
+                activation_backward(kind, &wx, &wdy, &mut wide);
+                check(&y, &wide, "backward");
+                gated_forward(kind, &x, &up, &mut y);
+                activation::gated_forward(kind, &wx, &wup, &mut wide);
+                check(&y, &wide, "gated");
+                let (mut by_up, mut wide_by_up) = (vec![bf16::ONE; n], vec![0.0; n]);
+                gated_backward(kind, &x, &up, &dy, &mut y, &mut by_up);
+                activation::gated_backward(kind, &wx, &wup, &wdy, &mut wide, &mut wide_by_up);
+                check(&y, &wide, "gradient of the gate");
+                check(&by_up, &wide_by_up, "gradient of what is gated");
+            }
+        }
+    });
+}

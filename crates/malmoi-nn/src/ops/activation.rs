@@ -4,8 +4,12 @@ use burn::tensor::Tensor;
 use malmoi_kernels::activation::{
     Activation, activation_backward, activation_forward, gated_backward, gated_forward,
 };
+use malmoi_kernels::mixed::{self, Values, bf16};
 
-use crate::bridge::{BackwardPass, Forward, FusedOp, Keep, Operand, apply, primitive};
+use crate::bridge::{
+    BackwardPass, Data, Forward, FusedOp, Keep, MixedBackward, MixedForward, MixedOperand, Operand,
+    apply, primitive,
+};
 use crate::buffers;
 
 /// Applies `kind` to every element of `x [N, D]`.
@@ -45,6 +49,24 @@ impl FusedOp for Elementwise {
         activation_backward(self.0, x, pass.grad, &mut dx);
         vec![Some(dx)]
     }
+
+    fn forward_mixed(&self, inputs: &[MixedOperand<'_>], _track: bool) -> Option<MixedForward> {
+        let Values::Bf16(x) = inputs[0].values else {
+            return None;
+        };
+        let mut y = buffers::take(x.len());
+        mixed::activation_forward(self.0, x, &mut y);
+        Some(narrow(y, inputs[0].shape))
+    }
+
+    fn backward_mixed(&self, pass: MixedBackward<'_>) -> Vec<Option<Data>> {
+        let (Values::Bf16(x), Values::Bf16(dy)) = (pass.inputs[0].values, pass.grad) else {
+            unreachable!("an output in bf16 has its input and its gradient in bf16")
+        };
+        let mut dx = buffers::take(x.len());
+        mixed::activation_backward(self.0, x, dy, &mut dx);
+        vec![Some(Data::Bf16(dx))]
+    }
 }
 
 #[derive(Debug)]
@@ -70,5 +92,34 @@ impl FusedOp for Gated {
         let (mut dgate, mut dup) = (buffers::take(gate.len()), buffers::take(up.len()));
         gated_backward(self.0, gate, up, pass.grad, &mut dgate, &mut dup);
         vec![Some(dgate), Some(dup)]
+    }
+
+    fn forward_mixed(&self, inputs: &[MixedOperand<'_>], _track: bool) -> Option<MixedForward> {
+        let (Values::Bf16(gate), Values::Bf16(up)) = (inputs[0].values, inputs[1].values) else {
+            return None;
+        };
+        let mut y = buffers::take(gate.len());
+        mixed::gated_forward(self.0, gate, up, &mut y);
+        Some(narrow(y, inputs[0].shape))
+    }
+
+    fn backward_mixed(&self, pass: MixedBackward<'_>) -> Vec<Option<Data>> {
+        let (Values::Bf16(gate), Values::Bf16(up), Values::Bf16(dy)) =
+            (pass.inputs[0].values, pass.inputs[1].values, pass.grad)
+        else {
+            unreachable!("an output in bf16 has its inputs and its gradient in bf16")
+        };
+        let (mut dgate, mut dup) = (buffers::take(gate.len()), buffers::take(up.len()));
+        mixed::gated_backward(self.0, gate, up, dy, &mut dgate, &mut dup);
+        vec![Some(Data::Bf16(dgate)), Some(Data::Bf16(dup))]
+    }
+}
+
+/// An output in bf16 of which nothing is saved.
+fn narrow(y: Vec<bf16>, shape: &[usize]) -> MixedForward {
+    MixedForward {
+        data: Data::Bf16(y),
+        shape: shape.to_vec(),
+        saved: Vec::new(),
     }
 }

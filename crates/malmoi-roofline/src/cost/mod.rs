@@ -122,6 +122,14 @@ impl Widths {
         }
     }
 
+    /// Those of a phase on this machine.
+    pub fn of_phase(phase: Phase, arithmetic: Arithmetic) -> Self {
+        match phase {
+            Phase::Train => Self::in_training(arithmetic),
+            _ => Self::of(arithmetic),
+        }
+    }
+
     /// Everything in the format of the arithmetic; with 8-bit weights activations stay in 16 bits.
     pub fn of(arithmetic: Arithmetic) -> Self {
         match arithmetic {

@@ -162,7 +162,7 @@ pub async fn roofline(
         Precision::Bf16 => Arithmetic::Bf16,
     };
     let work = Work::new(phase, batch, tokens);
-    let widths = Widths::of(arithmetic);
+    let widths = Widths::of_phase(phase, arithmetic);
     let invalid = |error: malmoi_roofline::cost::CostError| ApiError::invalid(error.to_string());
     let cost = count(config, &work, widths).map_err(invalid)?;
     let prediction = predict(&cost, machine, arithmetic);
