@@ -1,7 +1,7 @@
 //! Transformer kernels on slices for the CPU.
 //!
-//! Every function here takes slices of `f32` (row-major; `u32` for ids) and writes slices. There is no tensor type,
-//! no graph and no allocation that the caller sees, so the crate can be read, tested and measured on its own.
+//! Every function here takes slices of `f32`, in [`mixed`] of bf16 as well (row-major; `u32` for ids), and writes slices. There is
+//! no tensor type, no graph and no allocation that the caller sees, so the crate can be read, tested and measured on its own.
 //!
 //! How the crate is built, from the bottom up:
 //!
@@ -10,7 +10,8 @@
 //!   once against the vocabulary and compiled three times.
 //! * [`threads`] splits work over one pool of threads. The split depends on the shape of the work and never on the number
 //!   of threads, so every result has the same bits at any number of threads.
-//! * [`gemm`] multiplies matrices; [`linear`], [`attention`] and [`loss`] are built on it.
+//! * [`gemm`] multiplies matrices; [`linear`], [`attention`] and [`loss`] are built on it. [`mixed`] does the same in bf16, on the tile
+//!   unit (`amx`) where there is one.
 //! * [`activation`], [`norm`], [`rotary`], [`embedding`], [`dropout`], [`optim`] and [`reduce`] are the memory-bound rest.
 //! * [`random`] is a counter-based generator: a draw is a function of (seed, purpose, step, position).
 //! * [`probe`] measures what the machine can do at most, [`profile`] records what ran when.
