@@ -1,6 +1,7 @@
 //! Linear layers `y = x · wᵀ + bias`. Weights are laid out as PyTorch does: `w` is [d_out, d_in], row-major.
 
-use crate::gemm::{Epilogue, Mat, PackedMat, gemm, gemm_packed};
+use crate::gemm::{Epilogue, Mat, PackedMat, gemm, gemm_finished, gemm_packed};
+use crate::mixed::Finish;
 
 #[cfg(test)]
 mod tests;
@@ -38,15 +39,48 @@ pub fn linear_forward_with(
     gemm(x, w.t(), y, false, epilogue);
 }
 
+/// `y = finish(x · wᵀ)`: [`linear_forward`] with what the backward pass needs.
+///
+/// # Panics
+/// When lengths disagree.
+pub fn linear_forward_finished(
+    x: &[f32],
+    w: &[f32],
+    finish: Finish<f32>,
+    d_in: usize,
+    d_out: usize,
+    y: &mut [f32],
+) {
+    let n = rows(y.len(), d_out);
+    let x = Mat::row_major(x, n, d_in);
+    let w = Mat::row_major(w, d_out, d_in);
+    gemm_finished(x, w.t(), y, false, finish);
+}
+
 /// `dx = dy · w`. Shapes: `dy` [n, d_out], `w` [d_out, d_in], `dx` [n, d_in].
 ///
 /// # Panics
 /// When lengths disagree.
 pub fn linear_backward_input(dy: &[f32], w: &[f32], d_in: usize, d_out: usize, dx: &mut [f32]) {
+    linear_backward_input_finished(dy, w, Finish::NONE, d_in, d_out, dx);
+}
+
+/// `dx = finish(dy · w)`, such as the derivative of an activation in front of the layer.
+///
+/// # Panics
+/// When lengths disagree.
+pub fn linear_backward_input_finished(
+    dy: &[f32],
+    w: &[f32],
+    finish: Finish<f32>,
+    d_in: usize,
+    d_out: usize,
+    dx: &mut [f32],
+) {
     let n = rows(dx.len(), d_in);
     let dy = Mat::row_major(dy, n, d_out);
     let w = Mat::row_major(w, d_out, d_in);
-    gemm(dy, w, dx, false, Epilogue::NONE);
+    gemm_finished(dy, w, dx, false, finish);
 }
 
 /// `dw = dyᵀ · x`, added to what `dw` holds when `accumulate`. Shapes: `dy` [n, d_out], `x` [n, d_in], `dw` [d_out, d_in].

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 
 use crate::activation::Activation;
 use crate::cpu::{Isa, isa};
-use crate::gemm::{Ending, Mat, Operand, multiply};
+use crate::gemm::{Ending, FinishOf, Mat, Operand, multiply};
 use crate::scratch::scratch;
 use crate::threads::{SharedMut, for_each};
 pub use activation::{activation_backward, activation_forward, gated_backward, gated_forward};
@@ -217,9 +217,10 @@ impl<'a> From<Mat<'a>> for Matrix<'a> {
     }
 }
 
-/// What happens to a finished element `c` of the product, in f32, before it is stored.
+/// What happens to a finished element `c` of the product, in f32, before it is stored. `E`: the format of what comes from beside the
+/// product.
 #[derive(Debug)]
-pub enum Finish<'a> {
+pub enum Finish<'a, E = bf16> {
     /// `activation(c + bias[column])`.
     Activate {
         /// One value a column.
@@ -227,25 +228,25 @@ pub enum Finish<'a> {
         /// Applied last.
         activation: Activation,
         /// Receives `c + bias`, which the backward pass of the activation needs; dense, as long as the result.
-        input: Option<&'a mut [bf16]>,
+        input: Option<&'a mut [E]>,
     },
     /// `c · activation'(input)`: the backward pass of an activation in front of the product.
     Derivative {
         /// The activation.
         activation: Activation,
         /// What it was given; dense, as long as the result.
-        input: &'a [bf16],
+        input: &'a [E],
     },
     /// `c + residual`.
     Add {
         /// Dense, as long as the result.
-        residual: &'a [bf16],
+        residual: &'a [E],
     },
 }
 
-impl<'a> Finish<'a> {
+impl<'a, E> Finish<'a, E> {
     /// The product as it is.
-    pub const NONE: Finish<'static> = Finish::Activate {
+    pub const NONE: Finish<'a, E> = Finish::Activate {
         bias: None,
         activation: Activation::Identity,
         input: None,
@@ -253,11 +254,34 @@ impl<'a> Finish<'a> {
 
     /// Adds a bias, when there is one.
     #[must_use]
-    pub fn bias(bias: Option<&'a [f32]>) -> Finish<'a> {
+    pub fn bias(bias: Option<&'a [f32]>) -> Finish<'a, E> {
         Finish::Activate {
             bias,
             activation: Activation::Identity,
             input: None,
+        }
+    }
+
+    /// Panics in the name of `by` unless what stands beside a result of `len` elements in rows of `n` fits it.
+    pub(crate) fn check(&self, by: &str, n: usize, len: usize) {
+        match self {
+            Finish::Activate { bias, input, .. } => {
+                assert!(
+                    bias.is_none_or(|bias| bias.len() == n),
+                    "{by}: one bias a column"
+                );
+                assert!(
+                    input.as_ref().is_none_or(|input| input.len() == len),
+                    "{by}: the activation's input is as long as the result"
+                );
+            }
+            Finish::Derivative { input: other, .. } | Finish::Add { residual: other } => {
+                assert_eq!(
+                    other.len(),
+                    len,
+                    "{by}: the second term is as long as the result"
+                );
+            }
         }
     }
 }
@@ -361,25 +385,7 @@ pub fn product(a: Matrix, b: Right, out: ValuesMut, accumulate: bool, finish: Fi
         !accumulate || matches!(out, ValuesMut::F32(_)),
         "product: sums over several calls are kept in f32"
     );
-    match &finish {
-        Finish::Activate { bias, input, .. } => {
-            assert!(
-                bias.is_none_or(|bias| bias.len() == n),
-                "product: one bias a column"
-            );
-            assert!(
-                input.as_ref().is_none_or(|input| input.len() == out.len()),
-                "product: the activation's input is as long as the result"
-            );
-        }
-        Finish::Derivative { input: other, .. } | Finish::Add { residual: other } => {
-            assert_eq!(
-                other.len(),
-                out.len(),
-                "product: the second term is as long as the result"
-            );
-        }
-    }
+    finish.check("product", n, out.len());
     if out.len() == 0 {
         return;
     }
@@ -430,7 +436,7 @@ fn on_vectors(a: Matrix, b: Right, n: usize, out: ValuesMut, accumulate: bool, f
             (&mut buffer[..], Some(SharedMut::new(out)))
         }
     };
-    let finish = finish.into();
+    let finish = FinishOf::Bf16(finish.into());
     let ending = Ending { finish, rounded };
     let (a, b) = (Operand::Rounded(a), Operand::Rounded(b));
     multiply(a, b, sums, accumulate, ending);

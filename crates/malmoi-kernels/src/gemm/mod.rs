@@ -11,7 +11,7 @@ mod skinny;
 mod streamed;
 
 use crate::activation::Activation;
-use crate::mixed::{SharedFinish, bf16, finish_on, round_row_on};
+use crate::mixed::{Finish, SharedFinish, bf16, finish_on, round_row_on};
 use crate::simd::{Simd, dispatched};
 use crate::threads::SharedMut;
 use blocked::{Blocks, Right};
@@ -155,6 +155,20 @@ impl<'a> Epilogue<'a> {
 /// # Panics
 /// When shapes or lengths disagree.
 pub fn gemm(a: Mat, b: Mat, c: &mut [f32], accumulate: bool, epilogue: Epilogue) {
+    let Epilogue { bias, activation } = epilogue;
+    let finish = Finish::Activate {
+        bias,
+        activation,
+        input: None,
+    };
+    gemm_finished(a, b, c, accumulate, finish);
+}
+
+/// `c = finish(a · b)`, or `c = finish(c + a · b)` when `accumulate`: [`gemm`] with what a backward pass needs.
+///
+/// # Panics
+/// When shapes or lengths disagree.
+pub fn gemm_finished(a: Mat, b: Mat, c: &mut [f32], accumulate: bool, finish: Finish<f32>) {
     assert_eq!(
         a.cols, b.rows,
         "gemm: a has {} columns, b has {} rows",
@@ -167,20 +181,49 @@ pub fn gemm(a: Mat, b: Mat, c: &mut [f32], accumulate: bool, epilogue: Epilogue)
         a.rows,
         b.cols
     );
-    if let Some(bias) = epilogue.bias {
-        assert_eq!(bias.len(), b.cols, "gemm: one bias a column");
-    }
+    finish.check("gemm", b.cols, c.len());
     a.check();
     b.check();
+    let ending = Ending {
+        finish: FinishOf::F32(finish.into()),
+        rounded: None,
+    };
     let (a, b) = (Operand::Exact(a), Operand::Exact(b));
-    multiply(a, b, c, accumulate, epilogue.into());
+    multiply(a, b, c, accumulate, ending);
+}
+
+/// What happens to finished sums, with what comes from beside the product in either format.
+#[derive(Clone, Copy)]
+pub(crate) enum FinishOf<'a> {
+    F32(SharedFinish<'a, f32>),
+    Bf16(SharedFinish<'a>),
+}
+
+impl FinishOf<'_> {
+    /// Whether nothing happens.
+    fn is_none(&self) -> bool {
+        fn none<E>(finish: &SharedFinish<E>) -> bool {
+            matches!(
+                finish,
+                SharedFinish::Activate {
+                    bias: None,
+                    activation: Activation::Identity,
+                    input: None
+                }
+            )
+        }
+        match self {
+            FinishOf::F32(finish) => none(finish),
+            FinishOf::Bf16(finish) => none(finish),
+        }
+    }
 }
 
 /// What happens to finished sums.
 #[derive(Clone, Copy)]
 pub(crate) struct Ending<'a> {
     /// In place.
-    pub(crate) finish: SharedFinish<'a>,
+    pub(crate) finish: FinishOf<'a>,
     /// Where rounded results go, as long as `c`; what `c` holds has no meaning then.
     pub(crate) rounded: Option<SharedMut<bf16>>,
 }
@@ -188,11 +231,11 @@ pub(crate) struct Ending<'a> {
 impl<'a> From<Epilogue<'a>> for Ending<'a> {
     fn from(Epilogue { bias, activation }: Epilogue<'a>) -> Ending<'a> {
         Ending {
-            finish: SharedFinish::Activate {
+            finish: FinishOf::F32(SharedFinish::Activate {
                 bias,
                 activation,
                 input: None,
-            },
+            }),
             rounded: None,
         }
     }
@@ -203,7 +246,10 @@ impl Ending<'_> {
     /// elements to himself.
     #[inline(always)]
     fn apply_on<S: Simd>(self, s: S, sums: &mut [f32], at: usize, column: usize) {
-        finish_on(s, self.finish, sums, at, column);
+        match self.finish {
+            FinishOf::F32(finish) => finish_on(s, finish, sums, at, column),
+            FinishOf::Bf16(finish) => finish_on(s, finish, sums, at, column),
+        }
         if let Some(rounded) = self.rounded {
             // SAFETY: these elements are the caller's alone.
             round_row_on(s, sums, unsafe { rounded.slice(at, sums.len()) });
@@ -318,18 +364,7 @@ pub fn gemm_packed(a: Mat, b: &PackedMat, c: &mut [f32], accumulate: bool, epilo
 
 /// Finishes all of `c` [m, n].
 fn end_rows(c: &mut [f32], ending: Ending, n: usize) {
-    let nothing = matches!(
-        ending,
-        Ending {
-            finish: SharedFinish::Activate {
-                bias: None,
-                activation: Activation::Identity,
-                input: None
-            },
-            rounded: None
-        }
-    );
-    if !nothing {
+    if !(ending.finish.is_none() && ending.rounded.is_none()) {
         crate::threads::chunks_mut(c, n, 4, |at, row| end_row(row, at, ending));
     }
 }

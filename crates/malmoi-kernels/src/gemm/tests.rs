@@ -56,6 +56,48 @@ fn check(
 }
 
 #[test]
+fn what_a_backward_pass_needs_is_saved_and_used_while_sums_are_at_hand() {
+    use crate::activation::{activation_backward, activation_forward};
+    for_each_isa(|isa| {
+        // Row by row against transposed weights, panel by panel, in blocks; parts of vectors and tiles.
+        for (m, k, n) in [(0, 3, 5), (1, 300, 33), (20, 64, 37), (150, 70, 801)] {
+            let (a, b) = (normals(1, m * k), normals(2, k * n));
+            let (bias, beside) = (normals(3, n), normals(4, m * n));
+            let (a, b) = (Mat::row_major(&a, m, k), Mat::row_major(&b, n, k).t());
+            let product = |finish: Finish<f32>| {
+                let mut c = normals(5, m * n);
+                gemm_finished(a, b, &mut c, false, finish);
+                c
+            };
+            let (plain, shifted) = (product(Finish::NONE), product(Finish::bias(Some(&bias))));
+            let summed: Vec<f32> = plain.iter().zip(&beside).map(|(x, y)| x + y).collect();
+            let residual = &beside[..];
+            assert_eq!(
+                product(Finish::Add { residual }),
+                summed,
+                "{m}x{k}x{n} on {isa}"
+            );
+            for activation in Activation::ALL {
+                let what = format!("{activation:?} of {m}x{k}x{n} on {isa}");
+                let mut saved = vec![0.0; m * n];
+                let y = product(Finish::Activate {
+                    bias: Some(&bias),
+                    activation,
+                    input: Some(&mut saved),
+                });
+                let mut expected = vec![0.0; m * n];
+                activation_forward(activation, &shifted, &mut expected);
+                assert_eq!((&y, &saved), (&expected, &shifted), "{what}");
+                let input = &beside[..];
+                let dx = product(Finish::Derivative { activation, input });
+                activation_backward(activation, input, &plain, &mut expected);
+                assert_eq!(dx, expected, "derivative: {what}");
+            }
+        }
+    });
+}
+
+#[test]
 fn products_equal_the_naive_ones_around_the_tile_on_every_isa() {
     for_each_isa(|_| {
         let s = sizes();

@@ -2,28 +2,28 @@
 
 use super::{Finish, bf16};
 use crate::activation::{Activation, apply_in_place_on, derivative_on, with_constant};
-use crate::simd::{Simd, read, read_bf16, vectors, write, write_bf16};
+use crate::simd::{Element, Simd, read, vectors, write, write_bf16};
 use crate::threads::SharedMut;
 
 /// [`Finish`] for several threads.
 #[derive(Clone, Copy)]
-pub(crate) enum SharedFinish<'a> {
+pub(crate) enum SharedFinish<'a, E = bf16> {
     Activate {
         bias: Option<&'a [f32]>,
         activation: Activation,
-        input: Option<SharedMut<bf16>>,
+        input: Option<SharedMut<E>>,
     },
     Derivative {
         activation: Activation,
-        input: &'a [bf16],
+        input: &'a [E],
     },
     Add {
-        residual: &'a [bf16],
+        residual: &'a [E],
     },
 }
 
-impl<'a> From<Finish<'a>> for SharedFinish<'a> {
-    fn from(finish: Finish<'a>) -> SharedFinish<'a> {
+impl<'a, E> From<Finish<'a, E>> for SharedFinish<'a, E> {
+    fn from(finish: Finish<'a, E>) -> SharedFinish<'a, E> {
         match finish {
             Finish::Activate {
                 bias,
@@ -45,9 +45,9 @@ impl<'a> From<Finish<'a>> for SharedFinish<'a> {
 /// Finishes `sums` in place: part of a row of the dense result that begins at element `at`, in column `column`. Whoever calls has
 /// these elements to himself.
 #[inline(always)]
-pub(crate) fn finish_on<S: Simd>(
+pub(crate) fn finish_on<S: Simd, E: Element>(
     s: S,
-    finish: SharedFinish,
+    finish: SharedFinish<E>,
     sums: &mut [f32],
     at: usize,
     column: usize,
@@ -68,14 +68,15 @@ pub(crate) fn finish_on<S: Simd>(
             }
             if let Some(input) = input {
                 // SAFETY: these elements are the caller's alone.
-                round_row_on(s, sums, unsafe { input.slice(at, n) });
+                let input = unsafe { input.slice(at, n) };
+                vectors!(s, n, |i| E::write(s, input, i, read(s, sums, i)));
             }
             apply_in_place_on(s, activation, sums);
         }
         SharedFinish::Derivative { activation, input } => {
             let input = &input[at..][..n];
             with_constant!(activation, KIND => vectors!(s, n, |i| {
-                let slope = derivative_on(s, KIND, read_bf16(s, input, i));
+                let slope = derivative_on(s, KIND, E::read(s, input, i));
                 let product = s.mul(read(s, sums, i), slope);
                 write(s, sums, i, product);
             }));
@@ -83,7 +84,7 @@ pub(crate) fn finish_on<S: Simd>(
         SharedFinish::Add { residual } => {
             let residual = &residual[at..][..n];
             vectors!(s, n, |i| {
-                let sum = s.add(read(s, sums, i), read_bf16(s, residual, i));
+                let sum = s.add(read(s, sums, i), E::read(s, residual, i));
                 write(s, sums, i, sum);
             });
         }

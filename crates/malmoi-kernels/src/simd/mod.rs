@@ -248,7 +248,7 @@ pub(crate) fn read<S: Simd>(s: S, x: &[f32], i: usize) -> S::V {
 /// Most lanes of any instruction set.
 const LANES_AT_MOST: usize = 16;
 
-/// What a kernel reads that takes either format.
+/// What a kernel reads and writes that takes either format.
 pub(crate) trait Element: Copy + Send + Sync {
     /// A whole vector.
     ///
@@ -257,6 +257,8 @@ pub(crate) trait Element: Copy + Send + Sync {
     unsafe fn load<S: Simd>(s: S, p: *const Self) -> S::V;
     /// [`read`] of this format.
     fn read<S: Simd>(s: S, x: &[Self], i: usize) -> S::V;
+    /// [`write`] of this format.
+    fn write<S: Simd>(s: S, y: &mut [Self], i: usize, v: S::V);
 }
 
 impl Element for f32 {
@@ -270,6 +272,11 @@ impl Element for f32 {
     fn read<S: Simd>(s: S, x: &[f32], i: usize) -> S::V {
         read(s, x, i)
     }
+
+    #[inline(always)]
+    fn write<S: Simd>(s: S, y: &mut [f32], i: usize, v: S::V) {
+        write(s, y, i, v);
+    }
 }
 
 impl Element for bf16 {
@@ -282,6 +289,11 @@ impl Element for bf16 {
     #[inline(always)]
     fn read<S: Simd>(s: S, x: &[bf16], i: usize) -> S::V {
         read_bf16(s, x, i)
+    }
+
+    #[inline(always)]
+    fn write<S: Simd>(s: S, y: &mut [bf16], i: usize, v: S::V) {
+        write_bf16(s, y, i, v);
     }
 }
 

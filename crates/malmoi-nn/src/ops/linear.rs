@@ -1,11 +1,11 @@
 //! `y = x Wᵀ + b`, weights in the published layout `[d_out, d_in]`, and the feed-forward layer made of two of them.
 
 use burn::tensor::Tensor;
-use malmoi_kernels::activation::{Activation, activation_backward, activation_forward};
+use malmoi_kernels::activation::Activation;
 use malmoi_kernels::gemm::{Epilogue, rows_alike};
 use malmoi_kernels::linear::{
-    linear_backward_bias, linear_backward_input, linear_backward_weight, linear_forward,
-    linear_forward_packed, linear_forward_with,
+    linear_backward_bias, linear_backward_input, linear_backward_input_finished,
+    linear_backward_weight, linear_forward_finished, linear_forward_packed, linear_forward_with,
 };
 use malmoi_kernels::loss::Products;
 use malmoi_kernels::mixed::{self, Finish, Matrix, Right, Values, ValuesMut, bf16};
@@ -282,8 +282,12 @@ impl FusedOp for FeedForward {
         let mut saved = Vec::new();
         if track {
             let mut before = buffers::take(n * up.d_out);
-            linear_forward(x.data, up.values, bias(3), up.d_in, up.d_out, &mut before);
-            activation_forward(self.activation, &before, &mut wide);
+            let finish = Finish::Activate {
+                bias: bias(3),
+                activation: self.activation,
+                input: Some(&mut before),
+            };
+            linear_forward_finished(x.data, up.values, finish, up.d_in, up.d_out, &mut wide);
             saved.push(before);
         } else {
             up.forward(x.data, bias(3), self.activation, &mut wide);
@@ -316,15 +320,16 @@ impl FusedOp for FeedForward {
         let [before, wide] =
             <[Vec<f32>; 2]>::try_from(pass.saved).expect("saved by the forward pass");
         let dy = pass.grad;
-        let mut dwide = buffers::take(wide.len());
-        linear_backward_input(dy, w2.data, d_ff, d_out, &mut dwide);
+        let mut dbefore = buffers::take(wide.len());
+        let finish = Finish::Derivative {
+            activation: self.activation,
+            input: &before,
+        };
+        linear_backward_input_finished(dy, w2.data, finish, d_ff, d_out, &mut dbefore);
+        buffers::give(before);
         let mut dw2 = buffers::take_for_gradient(w2.data.len());
         linear_backward_weight(dy, &wide, d_ff, d_out, &mut dw2, false);
-        // The values themselves are not needed any more.
-        let mut dbefore = wide;
-        activation_backward(self.activation, &before, &dwide, &mut dbefore);
-        buffers::give(before);
-        buffers::give(dwide);
+        buffers::give(wide);
         let mut dx = buffers::take(x.data.len());
         linear_backward_input(&dbefore, w1.data, d_in, d_ff, &mut dx);
         let mut dw1 = buffers::take_for_gradient(w1.data.len());
