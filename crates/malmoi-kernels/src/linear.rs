@@ -33,10 +33,7 @@ pub fn linear_forward_with(
     d_out: usize,
     y: &mut [f32],
 ) {
-    let n = rows(y.len(), d_out);
-    let x = Mat::row_major(x, n, d_in);
-    let w = Mat::row_major(w, d_out, d_in);
-    gemm(x, w.t(), y, false, epilogue);
+    linear_forward_finished(x, w, epilogue.into(), d_in, d_out, y);
 }
 
 /// `y = finish(x · wᵀ)`: [`linear_forward`] with what the backward pass needs.

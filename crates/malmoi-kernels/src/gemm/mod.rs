@@ -155,13 +155,7 @@ impl<'a> Epilogue<'a> {
 /// # Panics
 /// When shapes or lengths disagree.
 pub fn gemm(a: Mat, b: Mat, c: &mut [f32], accumulate: bool, epilogue: Epilogue) {
-    let Epilogue { bias, activation } = epilogue;
-    let finish = Finish::Activate {
-        bias,
-        activation,
-        input: None,
-    };
-    gemm_finished(a, b, c, accumulate, finish);
+    gemm_finished(a, b, c, accumulate, epilogue.into());
 }
 
 /// `c = finish(a · b)`, or `c = finish(c + a · b)` when `accumulate`: [`gemm`] with what a backward pass needs.
@@ -219,6 +213,16 @@ impl FinishOf<'_> {
     }
 }
 
+impl<'a> From<Epilogue<'a>> for Finish<'a, f32> {
+    fn from(Epilogue { bias, activation }: Epilogue<'a>) -> Finish<'a, f32> {
+        Finish::Activate {
+            bias,
+            activation,
+            input: None,
+        }
+    }
+}
+
 /// What happens to finished sums.
 #[derive(Clone, Copy)]
 pub(crate) struct Ending<'a> {
@@ -229,13 +233,9 @@ pub(crate) struct Ending<'a> {
 }
 
 impl<'a> From<Epilogue<'a>> for Ending<'a> {
-    fn from(Epilogue { bias, activation }: Epilogue<'a>) -> Ending<'a> {
+    fn from(epilogue: Epilogue<'a>) -> Ending<'a> {
         Ending {
-            finish: FinishOf::F32(SharedFinish::Activate {
-                bias,
-                activation,
-                input: None,
-            }),
+            finish: FinishOf::F32(Finish::from(epilogue).into()),
             rounded: None,
         }
     }
