@@ -315,8 +315,8 @@ pub fn run(root: &Path, options: &Options) -> bool {
         return false;
     }
     let found = shell::malmoi(root).and_then(|program| {
-        let described = shell::output_of(Command::new(&program).args(["doctor", "--json"]))?;
-        Ok((program, has_tile_unit(&described)?))
+        let tile_unit = has_tile_unit(&shell::doctor(&program)?)?;
+        Ok((program, tile_unit))
     });
     let (program, tile_unit) = match found {
         Ok(found) => found,
@@ -391,9 +391,8 @@ fn asked(tile_unit: bool) -> Vec<Floor> {
     floors.collect()
 }
 
-/// Whether what `malmoi doctor --json` printed names the tile unit among the instruction sets.
-fn has_tile_unit(described: &str) -> Result<bool, String> {
-    let report: Value = serde_json::from_str(described).map_err(|error| error.to_string())?;
+/// Whether what `malmoi doctor --json` says names the tile unit among the instruction sets.
+fn has_tile_unit(report: &Value) -> Result<bool, String> {
     let sets = report["instruction_sets"].as_array();
     let sets = sets.ok_or("expected a list `instruction_sets` from `malmoi doctor --json`")?;
     Ok(sets.iter().any(|set| set == "amx"))

@@ -192,6 +192,15 @@ pub fn malmoi(root: &Path) -> Result<PathBuf, String> {
     Ok(Path::new(target).join("release").join(name))
 }
 
+/// What `malmoi doctor --json` says of the machine.
+///
+/// # Errors
+/// The program fails, or prints something that is not JSON.
+pub fn doctor(program: &Path) -> Result<Value, String> {
+    let printed = output_of(Command::new(program).args(["doctor", "--json"]))?;
+    serde_json::from_str(&printed).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::shell::{cargo, exists, malmoi, output_of, succeeds, succeeds_with_lines};
+use crate::shell::{cargo, doctor, exists, malmoi, succeeds, succeeds_with_lines};
 use crate::summary::{Step, report};
 use crate::{clients, configs, golden, lab, minilm, prerequisites, readme, tidy};
 
@@ -201,11 +201,7 @@ fn deny(root: &Path) -> [Step; 2] {
 
 /// A line about the machine: which instruction sets the kernel tests exercised, as `malmoi doctor` reports them.
 fn machine(root: &Path) -> String {
-    let report = malmoi(root)
-        .and_then(|program| output_of(Command::new(program).args(["doctor", "--json"])));
-    let report = report
-        .and_then(|text| serde_json::from_str::<Value>(&text).map_err(|error| error.to_string()));
-    match report {
+    match malmoi(root).and_then(|program| doctor(&program)) {
         Ok(report) => format!("instruction sets exercised: {}", instruction_sets(&report)),
         Err(message) => format!("instruction sets exercised: unknown ({message})"),
     }

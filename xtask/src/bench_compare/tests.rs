@@ -1,5 +1,7 @@
 //! Ratios, floors and races.
 
+use serde_json::json;
+
 use super::*;
 
 fn results(rows: &[(&str, &str, &str, f64, f64, &str)]) -> Results {
@@ -122,14 +124,14 @@ fn without_a_tile_unit_bf16_has_to_be_as_fast_as_the_best_peer_and_f32_as_anywhe
         }
     }
     assert_eq!(
-        has_tile_unit(r#"{"instruction_sets": ["portable", "avx2", "avx512", "amx"]}"#),
+        has_tile_unit(&json!({ "instruction_sets": ["portable", "avx2", "avx512", "amx"] })),
         Ok(true)
     );
     assert_eq!(
-        has_tile_unit(r#"{"instruction_sets": ["portable", "avx2"]}"#),
+        has_tile_unit(&json!({ "instruction_sets": ["portable", "avx2"] })),
         Ok(false)
     );
-    assert!(has_tile_unit("{}").is_err());
+    assert!(has_tile_unit(&json!({})).is_err());
 }
 
 #[test]

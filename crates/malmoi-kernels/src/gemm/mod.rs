@@ -178,12 +178,8 @@ pub fn gemm_finished(a: Mat, b: Mat, c: &mut [f32], accumulate: bool, finish: Fi
     finish.check("gemm", b.cols, c.len());
     a.check();
     b.check();
-    let ending = Ending {
-        finish: FinishOf::F32(finish.into()),
-        rounded: None,
-    };
     let (a, b) = (Operand::Exact(a), Operand::Exact(b));
-    multiply(a, b, c, accumulate, ending);
+    multiply(a, b, c, accumulate, finish.into());
 }
 
 /// What happens to finished sums, with what comes from beside the product in either format.
@@ -232,10 +228,10 @@ pub(crate) struct Ending<'a> {
     pub(crate) rounded: Option<SharedMut<bf16>>,
 }
 
-impl<'a> From<Epilogue<'a>> for Ending<'a> {
-    fn from(epilogue: Epilogue<'a>) -> Ending<'a> {
+impl<'a> From<Finish<'a, f32>> for Ending<'a> {
+    fn from(finish: Finish<'a, f32>) -> Ending<'a> {
         Ending {
-            finish: FinishOf::F32(Finish::from(epilogue).into()),
+            finish: FinishOf::F32(finish.into()),
             rounded: None,
         }
     }
@@ -343,14 +339,13 @@ pub fn gemm_packed(a: Mat, b: &PackedMat, c: &mut [f32], accumulate: bool, epilo
         Blocks::new(b.k, b.n),
         "gemm_packed: b was packed for another instruction set"
     );
-    if let Some(bias) = epilogue.bias {
-        assert_eq!(bias.len(), b.n, "gemm_packed: one bias a column");
-    }
+    let finish = Finish::from(epilogue);
+    finish.check("gemm_packed", b.n, c.len());
     a.check();
     if c.is_empty() {
         return;
     }
-    let ending = Ending::from(epilogue);
+    let ending = Ending::from(finish);
     if a.cols == 0 {
         if !accumulate {
             c.fill(0.0);
