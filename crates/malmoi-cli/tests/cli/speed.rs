@@ -168,6 +168,13 @@ fn info_shows_memory_and_arithmetic_by_phase() {
     assert_eq!(names, ["train", "prefill", "decode"]);
     let memory = &phases[0]["memory"];
     assert!(memory["peak"].as_u64() > memory["moments"].as_u64());
+    // All positions asked for: a new token takes the last of them.
+    let full = json(&run(&["info", "gpt2", "--tokens", "1024", "--json"]).ok());
+    let decode = full["phases"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&decode["work"]["phase"], &decode["work"]["tokens"]),
+        (&"decode".into(), &1023.into())
+    );
     let text = run(&["info", "bert-base"]).ok();
     says(
         &text,
