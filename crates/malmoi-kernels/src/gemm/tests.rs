@@ -227,6 +227,27 @@ fn packing_ahead_and_the_number_of_rows_do_not_change_the_bits() {
 }
 
 #[test]
+fn a_row_gets_the_same_bits_alone_and_among_few_others() {
+    for_each_isa(|isa| {
+        for (k, n) in [(5, 3), (100, 50), (300, 250), (4100, 41)] {
+            let (a, b) = (normals(1, 16 * k), normals(2, k * n));
+            let b = Mat::row_major(&b, n, k).t();
+            let product = |a: &[f32]| {
+                let a = Mat::row_major(a, a.len() / k, k);
+                let mut c = vec![0.0; a.rows * n];
+                gemm(a, b, &mut c, false, Epilogue::NONE);
+                c
+            };
+            let alone: Vec<f32> = a.chunks_exact(k).flat_map(product).collect();
+            for rows in 2..=rows_alike(k) {
+                let together = product(&a[..rows * k]);
+                assert!(together == alone[..rows * n], "{rows} rows of {k} on {isa}");
+            }
+        }
+    });
+}
+
+#[test]
 fn not_a_number_reaches_the_result() {
     for_each_isa(|_| {
         for m in [1, 20] {
