@@ -224,13 +224,7 @@ pub fn filtered(
     filters: &[Filter],
     history: &History<'_>,
 ) -> Result<Vec<f64>, SamplingError> {
-    if let Some((id, &value)) = logits
-        .iter()
-        .enumerate()
-        .find(|(_, x)| x.is_nan() || **x == f32::INFINITY)
-    {
-        return Err(SamplingError::NotFinite { id, value });
-    }
+    check_finite(logits)?;
     let mut row: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
     filters
         .iter()
@@ -238,15 +232,37 @@ pub fn filtered(
     Ok(row)
 }
 
-/// The index of the largest value, the first of several; `None` when all are minus infinity or there is none.
-pub fn argmax(row: &[f64]) -> Option<usize> {
-    let mut best: Option<usize> = None;
-    for (i, &x) in row.iter().enumerate() {
-        if x > best.map_or(f64::NEG_INFINITY, |b| row[b]) {
-            best = Some(i);
+/// Refuses a NaN and plus infinity.
+fn check_finite(logits: &[f32]) -> Result<(), SamplingError> {
+    // All of them without an early end, which the compiler turns into vectors; then, if need be, which one it is.
+    let finite = |x: f32| x < f32::INFINITY;
+    if logits.iter().fold(true, |all, &x| all & finite(x)) {
+        return Ok(());
+    }
+    match logits.iter().enumerate().find(|(_, x)| !finite(**x)) {
+        Some((id, &value)) => Err(SamplingError::NotFinite { id, value }),
+        None => Ok(()),
+    }
+}
+
+/// The index of the largest value, the first of several; `None` when all are minus infinity or there is none. NaN is no value.
+pub fn argmax<T: PartialOrd + Copy + From<f32>>(row: &[T]) -> Option<usize> {
+    let lowest = T::from(f32::NEG_INFINITY);
+    let larger = |most: T, x: T| if x > most { x } else { most };
+    // The largest in every place of 16 first: independent of each other, they become vectors.
+    let mut most = [lowest; 16];
+    let (chunks, rest) = row.as_chunks::<16>();
+    for chunk in chunks {
+        for (most, &x) in most.iter_mut().zip(chunk) {
+            *most = larger(*most, x);
         }
     }
-    best
+    let largest = most.iter().chain(rest).copied().fold(lowest, larger);
+    if largest > lowest {
+        row.iter().position(|&x| x == largest)
+    } else {
+        None
+    }
 }
 
 /// The token at `uniform` (in [0, 1)) of the cumulative distribution. Tokens of probability 0 are never chosen; `None` when all
@@ -307,6 +323,11 @@ impl Sampler {
         history: &History<'_>,
         row: u64,
     ) -> Result<u32, SamplingError> {
+        if !self.do_sample && self.filters.is_empty() {
+            check_finite(logits)?;
+            let choice = argmax(logits).ok_or(SamplingError::NothingLeft);
+            return choice.map(|id| id as u32);
+        }
         let filtered = filtered(logits, &self.filters, history)?;
         let choice = if self.do_sample {
             let uniform = self

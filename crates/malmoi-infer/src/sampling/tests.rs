@@ -176,6 +176,10 @@ fn rows_and_seeds_draw_differently() {
     assert_ne!(choose(1, 0), choose(1, 1));
 }
 
+fn greedy() -> Sampler {
+    Sampler::new(&SamplingSettings::default(), &[], 0).unwrap()
+}
+
 #[test]
 fn greedy_takes_the_first_of_equal_maxima_and_ignores_the_shaping_rules() {
     let settings = SamplingSettings {
@@ -184,6 +188,26 @@ fn greedy_takes_the_first_of_equal_maxima_and_ignores_the_shaping_rules() {
     };
     let sampler = Sampler::new(&settings, &[], 0).unwrap();
     assert_eq!(sampler.choose(&[1.0, 5.0, 5.0], &NOTHING, 0), Ok(1));
+}
+
+#[test]
+fn the_largest_of_a_long_row_is_found_wherever_it_is() {
+    for len in [1, 15, 16, 17, 50, 64] {
+        for at in 0..len {
+            let mut row: Vec<f32> = (0..len).map(|i| -1.0 - (i % 7) as f32).collect();
+            row[at] = -0.5;
+            assert_eq!(argmax(&row), Some(at), "{len} values");
+            row[len - 1] = row[at];
+            assert_eq!(argmax(&row), Some(at), "the first of two");
+            let wide: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
+            assert_eq!(argmax(&wide), Some(at), "{len} values of f64");
+            row[at] = f32::NAN;
+            assert_ne!(argmax(&row), Some(at), "NaN is no value");
+            let refused = greedy().choose(&row, &NOTHING, 0);
+            assert!(matches!(refused, Err(SamplingError::NotFinite { id, .. }) if id == at));
+        }
+    }
+    assert_eq!(argmax::<f32>(&[]), None);
 }
 
 #[test]
@@ -203,7 +227,7 @@ fn bad_settings_and_logits_are_refused_by_name() {
         ..Default::default()
     };
     assert!(Sampler::new(&bad, &[], 0).is_err());
-    let sampler = Sampler::new(&SamplingSettings::default(), &[], 0).unwrap();
+    let sampler = greedy();
     assert!(matches!(
         sampler.choose(&[0.0, f32::NAN], &NOTHING, 0),
         Err(SamplingError::NotFinite { id: 1, .. })
