@@ -45,8 +45,7 @@ const fn group(lanes: usize) -> usize {
 }
 
 /// Rows of the left-hand side, a group behind the other. Within a group of `m` rows vector `p` of row `i` is vector `p * m + i`, so
-/// that what is read together lies together: at one place of two rows, a processor can't always read both in one cycle. The last
-/// vector of a row is filled up with zeros.
+/// that what is read together lies together. The last vector of a row is filled up with zeros.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
     vectors: &'a [f32],
