@@ -4,6 +4,7 @@ mod rows;
 
 use crate::gemm::{Epilogue, Mat, gemm};
 use crate::mixed::{self, Matrix, Values};
+use crate::scratch::scratch;
 
 #[cfg(test)]
 mod tests;
@@ -220,7 +221,7 @@ pub fn linear_cross_entropy(
     // Even blocks of rows whose logits are at most `LOGITS`: the fewer blocks, the less often the weights are packed.
     let blocks = m.div_ceil((LOGITS / vocab.max(1)).clamp(64, 4096));
     let rows = m.div_ceil(blocks);
-    let mut logits = vec![0.0; rows * vocab];
+    let mut logits = scratch(rows * vocab);
     let w_mat = Mat::row_major(w, vocab, d);
     let mut gradients = gradients;
     for first in (0..m).step_by(rows) {
