@@ -2,7 +2,8 @@
 //!
 //! A value of an instruction set's type (a token) exists only where the processor can run it, so whoever holds one may use
 //! its instructions. The compiler must still be told: every generic kernel is `#[inline(always)]`, and [`dispatched!`]
-//! wraps it in one function an instruction set that has the target features switched on.
+//! wraps it in one function an instruction set that has the target features switched on. A closure need not be inlined and then
+//! runs without them, many times slower: vectors belong in such functions, not in closures (`vectors!` only looks like one).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
