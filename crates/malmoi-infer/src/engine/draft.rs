@@ -73,8 +73,7 @@ impl DraftCache {
             let positions: Vec<u32> = (from..from + new.len() as u32).collect();
             let batch = PackedBatch::from_sequences(&[&new]).with_positions(positions);
             let logits = draft.advance(&batch, &mut self.cache, &[new.len() as u32 - 1])?;
-            let row: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
-            let Some(best) = argmax(&row) else { break };
+            let Some(best) = argmax(&logits) else { break };
             if guesses.is_empty() {
                 self.fed = ids.len();
             }

@@ -323,20 +323,18 @@ impl Sampler {
         history: &History<'_>,
         row: u64,
     ) -> Result<u32, SamplingError> {
-        if !self.do_sample && self.filters.is_empty() {
-            check_finite(logits)?;
-            let choice = argmax(logits).ok_or(SamplingError::NothingLeft);
-            return choice.map(|id| id as u32);
-        }
-        let filtered = filtered(logits, &self.filters, history)?;
+        let filtered = || filtered(logits, &self.filters, history);
         let choice = if self.do_sample {
             let uniform = self
                 .key
                 .fold(row)
                 .uniform_f64_at(history.new_tokens() as u64);
-            sample(&softmax(&filtered), uniform)
+            sample(&softmax(&filtered()?), uniform)
+        } else if self.filters.is_empty() {
+            check_finite(logits)?;
+            argmax(logits)
         } else {
-            argmax(&filtered)
+            argmax(&filtered()?)
         };
         choice.map(|id| id as u32).ok_or(SamplingError::NothingLeft)
     }

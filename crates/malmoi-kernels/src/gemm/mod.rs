@@ -1,6 +1,6 @@
 //! Matrix products `c = a · b`, optionally added to what `c` holds, with a bias and an activation applied at the end.
 //!
-//! Three ways: dot products for few rows against transposed weights (`skinny`, nothing is packed), panel by panel for a few dozen
+//! Three ways: dot products for few rows against transposed weights that lie as they are (`skinny`), panel by panel for a few dozen
 //! rows (`streamed`), blocks for everything else (`blocked`). Callers see only [`gemm`], [`gemm_packed`] and an opaque [`PackedMat`], so a way with another number format or
 //! tile unit can be added behind the same functions.
 
