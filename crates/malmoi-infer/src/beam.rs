@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::InferError;
 use crate::generate::{beginnings, check, feed, prefill};
-use crate::sampling::{Filter, History, SamplingError, SamplingSettings, filtered};
+use crate::sampling::{Filter, History, Row, SamplingError, SamplingSettings, filtered};
 
 /// What to search for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -307,17 +307,20 @@ impl Search {
                 ids: &running.ids,
                 prompt_len: self.prompt_len,
             };
-            let mut scores = log_softmax(&filtered(row, &[], &history)?);
+            let mut scores = Row::new(log_softmax(filtered(row, &[], &history)?.logits()));
             rules
                 .iter()
                 .for_each(|rule| rule.apply(&mut scores, &history));
+            // No beam gives more than all of them together.
+            Filter::TopK(count).apply(&mut scores, &history);
             let open = scores
+                .logits()
                 .iter()
                 .enumerate()
                 .filter(|(_, score)| **score > f64::NEG_INFINITY);
-            all.extend(open.map(|(token, score)| Extension {
+            all.extend(open.map(|(place, score)| Extension {
                 beam,
-                token: token as u32,
+                token: scores.id(place),
                 sum: running.sum + score,
             }));
         }

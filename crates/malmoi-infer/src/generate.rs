@@ -177,7 +177,7 @@ pub fn generate<S: AsRef<[u32]>>(
     on_token: &mut dyn FnMut(&Step<'_>) -> Flow,
 ) -> Result<Vec<Generated>, InferError> {
     check(model, prompts, options.max_new_tokens)?;
-    let sampler = Sampler::new(&options.sampling, &options.end_ids, options.seed)?;
+    let mut sampler = Sampler::new(&options.sampling, &options.end_ids, options.seed)?;
     let mut rows: Vec<Row> = (beginnings(model, prompts).into_iter())
         .map(Row::new)
         .collect();

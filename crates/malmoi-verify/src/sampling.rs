@@ -1,6 +1,6 @@
 //! Fixtures of sampling rules: given logits and histories, the probabilities after filters in a stated order.
 
-use malmoi_infer::sampling::{Filter, History, filtered, softmax};
+use malmoi_infer::sampling::{Filter, History, filtered};
 use serde_json::Value;
 
 use crate::report::{CaseOutcome, Comparison};
@@ -103,19 +103,19 @@ fn probabilities(fixture: &Fixture, rules: &Rules) -> Result<Vec<f64>, String> {
             u32::try_from(id).map_err(|_| format!("in.previous_ids: {id} is not a token id"))
         })
         .collect::<Result<_, _>>()?;
-    let mut probs = Vec::with_capacity(logits.len());
+    let mut probs = vec![0.0; logits.len()];
     for row in 0..rows {
         let history = History {
             ids: &ids[row * length..(row + 1) * length],
             prompt_len: rules.prompt_len,
         };
-        let row = filtered(
-            &logits[row * vocab..(row + 1) * vocab],
-            &rules.filters,
-            &history,
-        )
-        .map_err(|error| error.to_string())?;
-        probs.extend(softmax(&row));
+        let of_row = row * vocab..(row + 1) * vocab;
+        let left = filtered(&logits[of_row.clone()], &rules.filters, &history)
+            .map_err(|error| error.to_string())?;
+        let probs = &mut probs[of_row];
+        for (place, probability) in left.probabilities().into_iter().enumerate() {
+            probs[left.id(place) as usize] = probability;
+        }
     }
     Ok(probs)
 }

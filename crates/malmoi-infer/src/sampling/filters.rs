@@ -1,9 +1,10 @@
 //! Rules that change one row of logits before a token is chosen.
 //!
-//! A row is worked on in double precision: cut-offs compare sums of thousands of small probabilities, and the row is tiny
-//! next to the product that made it. A removed token has the logit minus infinity, so its probability is exactly 0.
+//! A row is worked on in double precision: cut-offs compare sums of thousands of small probabilities. A removed token has the
+//! logit minus infinity, so its probability is exactly 0; cut-offs drop such tokens from the row, so that what follows them
+//! works on the few that are left.
 
-use std::cmp::Ordering;
+use super::Row;
 
 /// What has been said so far.
 #[derive(Debug, Clone, Copy)]
@@ -63,40 +64,38 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// Applies the rule to one row of logits (`[V]`).
-    pub fn apply(&self, logits: &mut [f64], history: &History<'_>) {
+    /// Applies the rule to one row.
+    pub fn apply(&self, row: &mut Row, history: &History<'_>) {
         match self {
-            Self::RepetitionPenalty(penalty) => repetition_penalty(logits, history.ids, *penalty),
+            Self::RepetitionPenalty(penalty) => repetition_penalty(row, history.ids, *penalty),
             Self::LogitBias(biases) => {
                 for &(id, bias) in biases {
-                    if let Some(logit) = logits.get_mut(id as usize) {
-                        *logit += bias;
-                    }
+                    row.change(id, |logit| logit + bias);
                 }
             }
             Self::GeneratedPenalty {
                 frequency,
                 presence,
-            } => generated_penalty(logits, history, *frequency, *presence),
-            Self::NoRepeatNgram(n) => no_repeat_ngram(logits, history.ids, *n),
-            Self::BadWords(sequences) => bad_words(logits, history.ids, sequences),
+            } => generated_penalty(row, history, *frequency, *presence),
+            Self::NoRepeatNgram(n) => no_repeat_ngram(row, history.ids, *n),
+            Self::BadWords(sequences) => bad_words(row, history.ids, sequences),
             Self::MinNewTokens { count, end_ids } => {
                 if history.new_tokens() < *count {
-                    end_ids.iter().for_each(|&id| remove(logits, id));
+                    end_ids.iter().for_each(|&id| row.remove(id));
                 }
             }
-            Self::Temperature(temperature) => logits.iter_mut().for_each(|x| *x /= temperature),
-            Self::TopK(k) => top_k(logits, *k),
-            Self::TopP(p) => top_p(logits, *p),
+            Self::Temperature(temperature) => row.divide(*temperature),
+            Self::TopK(k) => top_k(row, *k),
+            Self::TopP(p) => top_p(row, *p),
             Self::MinP(fraction) => {
-                let probs = softmax(logits);
-                let threshold = fraction * probs.iter().copied().fold(0.0, f64::max);
-                keep_where(logits, |i| probs[i] >= threshold);
+                // p >= fraction * largest p, in logarithms.
+                let least = row.largest() + fraction.ln();
+                row.keep(|_, logit| logit >= least);
             }
-            Self::TypicalP(mass) => typical(logits, *mass),
-            Self::EpsilonCutoff(epsilon) => cut_off(logits, |_| *epsilon),
+            Self::TypicalP(mass) => typical(row, *mass),
+            Self::EpsilonCutoff(epsilon) => cut_off(row, |_| *epsilon),
             Self::EtaCutoff(epsilon) => {
-                cut_off(logits, |probs| {
+                cut_off(row, |probs| {
                     epsilon.min(epsilon.sqrt() * (-entropy(probs)).exp())
                 });
             }
@@ -104,137 +103,129 @@ impl Filter {
     }
 }
 
-/// Probabilities of a row of logits (`[V]` to `[V]`). Minus infinity becomes exactly 0; a row without a finite logit becomes all
-/// zeros.
-pub fn softmax(logits: &[f64]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if max == f64::NEG_INFINITY {
-        return vec![0.0; logits.len()];
-    }
-    let mut probs: Vec<f64> = logits.iter().map(|x| (x - max).exp()).collect();
-    let total: f64 = probs.iter().sum();
-    probs.iter_mut().for_each(|p| *p /= total);
-    probs
-}
-
-fn remove(logits: &mut [f64], id: u32) {
-    if let Some(logit) = logits.get_mut(id as usize) {
-        *logit = f64::NEG_INFINITY;
-    }
-}
-
-fn keep_where(logits: &mut [f64], keep: impl Fn(usize) -> bool) {
-    for (i, logit) in logits.iter_mut().enumerate() {
-        if !keep(i) {
-            *logit = f64::NEG_INFINITY;
-        }
-    }
-}
-
-fn repetition_penalty(logits: &mut [f64], ids: &[u32], penalty: f64) {
+fn repetition_penalty(row: &mut Row, ids: &[u32], penalty: f64) {
     // An id that was seen twice is penalised once.
     let mut seen = ids.to_vec();
     seen.sort_unstable();
     seen.dedup();
     for id in seen {
-        if let Some(logit) = logits.get_mut(id as usize) {
-            *logit = if *logit < 0.0 {
-                *logit * penalty
+        row.change(id, |logit| {
+            if logit < 0.0 {
+                logit * penalty
             } else {
-                *logit / penalty
-            };
-        }
+                logit / penalty
+            }
+        });
     }
 }
 
-fn generated_penalty(logits: &mut [f64], history: &History<'_>, frequency: f64, presence: f64) {
+fn generated_penalty(row: &mut Row, history: &History<'_>, frequency: f64, presence: f64) {
     let mut generated = history.ids[history.prompt_len.min(history.ids.len())..].to_vec();
     generated.sort_unstable();
     for run in generated.chunk_by(|a, b| a == b) {
-        if let Some(logit) = logits.get_mut(run[0] as usize) {
-            *logit -= frequency * run.len() as f64 + presence;
-        }
+        let penalty = frequency * run.len() as f64 + presence;
+        row.change(run[0], |logit| logit - penalty);
     }
 }
 
-fn no_repeat_ngram(logits: &mut [f64], ids: &[u32], n: usize) {
+fn no_repeat_ngram(row: &mut Row, ids: &[u32], n: usize) {
     if n == 0 || ids.len() < n {
         return;
     }
     let tail = &ids[ids.len() + 1 - n..];
     for ngram in ids.windows(n) {
         if &ngram[..n - 1] == tail {
-            remove(logits, ngram[n - 1]);
+            row.remove(ngram[n - 1]);
         }
     }
 }
 
-fn bad_words(logits: &mut [f64], ids: &[u32], sequences: &[Vec<u32>]) {
+fn bad_words(row: &mut Row, ids: &[u32], sequences: &[Vec<u32>]) {
     for sequence in sequences {
         if let Some((&last, before)) = sequence.split_last()
             && ids.ends_with(before)
         {
-            remove(logits, last);
+            row.remove(last);
         }
     }
 }
 
-fn descending(a: f64, b: f64) -> Ordering {
-    b.total_cmp(&a)
-}
-
-fn top_k(logits: &mut [f64], k: usize) {
-    if k == 0 || k >= logits.len() {
+fn top_k(row: &mut Row, k: usize) {
+    if k == 0 || k >= row.logits().len() {
         return;
     }
-    let mut values = logits.to_vec();
-    let (_, kth, _) = values.select_nth_unstable_by(k - 1, |a, b| descending(*a, *b));
-    let kth = *kth;
-    keep_where_value(logits, |x| x >= kth);
+    let kth = kth_largest(row.logits(), k);
+    row.keep(|_, logit| logit >= kth);
 }
 
-fn keep_where_value(logits: &mut [f64], keep: impl Fn(f64) -> bool) {
-    for logit in logits {
-        if !keep(*logit) {
-            *logit = f64::NEG_INFINITY;
+/// The `k`-th largest of more than `k` values, from 1 on.
+fn kth_largest(values: &[f64], k: usize) -> f64 {
+    // The best so far, and the k-th of them: nearly all values lie below it and cost one comparison.
+    let room = 2 * k.max(64);
+    let mut best = Vec::with_capacity(room);
+    let mut kth = f64::NEG_INFINITY;
+    for &value in values {
+        if value > kth {
+            best.push(value);
+            if best.len() == room {
+                kth = cut_to(&mut best, k);
+            }
         }
+    }
+    if best.len() < k {
+        // All others are minus infinity.
+        return kth;
+    }
+    cut_to(&mut best, k)
+}
+
+/// Leaves the `k` largest values and returns the least of them.
+fn cut_to(values: &mut Vec<f64>, k: usize) -> f64 {
+    let (_, kth, _) = values.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+    let kth = *kth;
+    values.truncate(k);
+    kth
+}
+
+/// The places with the largest keys, from the largest on (of equal ones the first place first), until the sum of their
+/// probabilities reaches `mass`; `None` when even all of them don't.
+fn head(keys: &[f64], probs: &[f64], mass: f64) -> Option<Vec<usize>> {
+    // A few tokens hold most of the mass: a short head is sorted first, and a longer one only when it does not reach it.
+    let mut length = 256;
+    loop {
+        let whole = length >= keys.len();
+        let least = if whole {
+            f64::NEG_INFINITY
+        } else {
+            kth_largest(keys, length)
+        };
+        let mut order: Vec<usize> = (0..keys.len()).filter(|&i| keys[i] >= least).collect();
+        order.sort_unstable_by(|&a, &b| keys[b].total_cmp(&keys[a]).then(a.cmp(&b)));
+        let mut sum = 0.0;
+        let reaching = order.iter().position(|&i| {
+            sum += probs[i];
+            sum >= mass
+        });
+        if let Some(last) = reaching {
+            order.truncate(last + 1);
+            return Some(order);
+        }
+        if whole {
+            return None;
+        }
+        length *= 8;
     }
 }
 
-fn top_p(logits: &mut [f64], p: f64) {
+fn top_p(row: &mut Row, p: f64) {
     if p >= 1.0 {
         return;
     }
-    let probs = softmax(logits);
-    let mut order: Vec<usize> = (0..probs.len()).filter(|&i| probs[i] > 0.0).collect();
-    // Among equal probabilities the earlier id is preferred, as in greedy choice.
-    let by_probability = |a: &usize, b: &usize| descending(probs[*a], probs[*b]).then(a.cmp(b));
-    // A few tokens hold most of the mass: sort a short head first and lengthen it only when it does not reach p.
-    let (mut sorted, mut cumulative, mut kept) = (0, 0.0, 0);
-    let mut head = 256;
-    while sorted < order.len() {
-        let end = head.min(order.len());
-        let rest = &mut order[sorted..];
-        if end - sorted < rest.len() {
-            rest.select_nth_unstable_by(end - sorted, by_probability);
-        }
-        order[sorted..end].sort_unstable_by(by_probability);
-        for &i in &order[sorted..end] {
-            // A token stays when those before it do not reach p yet; the first always stays.
-            if kept > 0 && cumulative >= p {
-                break;
-            }
-            cumulative += probs[i];
-            kept += 1;
-        }
-        sorted = end;
-        if kept < sorted {
-            break;
-        }
-        head *= 8;
-    }
-    for &i in &order[kept..] {
-        logits[i] = f64::NEG_INFINITY;
+    let probs = row.probabilities();
+    if let Some(mut kept) = head(&probs, &probs, p) {
+        kept.sort_unstable();
+        let mut kept = kept.into_iter().peekable();
+        row.keep(|place, _| kept.next_if_eq(&place).is_some());
     }
 }
 
@@ -247,35 +238,29 @@ fn entropy(probs: &[f64]) -> f64 {
         .sum::<f64>()
 }
 
-fn typical(logits: &mut [f64], mass: f64) {
-    let probs = softmax(logits);
+fn typical(row: &mut Row, mass: f64) {
+    let probs = row.probabilities();
     let entropy = entropy(&probs);
-    // How far the information of a token is from the mean information; removed tokens are infinitely far.
-    let distance: Vec<f64> = probs
+    // How close the information of a token is to the mean information; removed tokens are infinitely far.
+    let closeness: Vec<f64> = probs
         .iter()
         .map(|p| {
             if *p > 0.0 {
-                (-p.ln() - entropy).abs()
+                -(-p.ln() - entropy).abs()
             } else {
-                f64::INFINITY
+                f64::NEG_INFINITY
             }
         })
         .collect();
-    let mut order: Vec<usize> = (0..probs.len()).collect();
-    order.sort_by(|&a, &b| distance[a].total_cmp(&distance[b]));
-    let mut cumulative = 0.0;
-    let Some(threshold) = order.iter().find_map(|&i| {
-        cumulative += probs[i];
-        (cumulative >= mass).then_some(distance[i])
-    }) else {
-        return;
-    };
-    keep_where(logits, |i| distance[i] <= threshold);
+    let kept = head(&closeness, &probs, mass);
+    if let Some(&last) = kept.as_ref().and_then(|kept| kept.last()) {
+        row.keep(|place, _| closeness[place] >= closeness[last]);
+    }
 }
 
-fn cut_off(logits: &mut [f64], threshold: impl Fn(&[f64]) -> f64) {
-    let probs = softmax(logits);
+fn cut_off(row: &mut Row, threshold: impl Fn(&[f64]) -> f64) {
+    let probs = row.probabilities();
     let threshold = threshold(&probs);
     let best = probs.iter().copied().fold(0.0, f64::max);
-    keep_where(logits, |i| probs[i] >= threshold || probs[i] == best);
+    row.keep(|place, _| probs[place] >= threshold || probs[place] == best);
 }

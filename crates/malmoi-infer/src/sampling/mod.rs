@@ -4,10 +4,12 @@
 //! generated at the same time.
 
 mod filters;
+mod row;
 #[cfg(test)]
 mod tests;
 
-pub use filters::{Filter, History, softmax};
+pub use filters::{Filter, History};
+pub use row::{Row, sample, softmax};
 
 use malmoi_kernels::random::{Key, Purpose};
 use serde::{Deserialize, Serialize};
@@ -215,7 +217,7 @@ impl SamplingSettings {
     }
 }
 
-/// Applies rules in order to a copy of one row of logits.
+/// One row of logits (`[V]`) after rules, in order.
 ///
 /// # Errors
 /// [`SamplingError::NotFinite`] for a NaN or plus infinity (minus infinity is a token the model itself excludes).
@@ -223,9 +225,21 @@ pub fn filtered(
     logits: &[f32],
     filters: &[Filter],
     history: &History<'_>,
-) -> Result<Vec<f64>, SamplingError> {
+) -> Result<Row, SamplingError> {
+    filtered_in(Vec::new(), logits, filters, history)
+}
+
+/// [`filtered`] in memory that was used before.
+fn filtered_in(
+    mut memory: Vec<f64>,
+    logits: &[f32],
+    filters: &[Filter],
+    history: &History<'_>,
+) -> Result<Row, SamplingError> {
     check_finite(logits)?;
-    let mut row: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
+    memory.clear();
+    memory.extend(logits.iter().map(|&x| f64::from(x)));
+    let mut row = Row::new(memory);
     filters
         .iter()
         .for_each(|filter| filter.apply(&mut row, history));
@@ -247,40 +261,12 @@ fn check_finite(logits: &[f32]) -> Result<(), SamplingError> {
 
 /// The index of the largest value, the first of several; `None` when all are minus infinity or there is none. NaN is no value.
 pub fn argmax<T: PartialOrd + Copy + From<f32>>(row: &[T]) -> Option<usize> {
-    let lowest = T::from(f32::NEG_INFINITY);
-    let larger = |most: T, x: T| if x > most { x } else { most };
-    // The largest in every place of 16 first: independent of each other, they become vectors.
-    let mut most = [lowest; 16];
-    let (chunks, rest) = row.as_chunks::<16>();
-    for chunk in chunks {
-        for (most, &x) in most.iter_mut().zip(chunk) {
-            *most = larger(*most, x);
-        }
-    }
-    let largest = most.iter().chain(rest).copied().fold(lowest, larger);
-    if largest > lowest {
+    let largest = row::largest(row);
+    if largest > T::from(f32::NEG_INFINITY) {
         row.iter().position(|&x| x == largest)
     } else {
         None
     }
-}
-
-/// The token at `uniform` (in [0, 1)) of the cumulative distribution. Tokens of probability 0 are never chosen; `None` when all
-/// are. `probs` need not sum to 1.
-pub fn sample(probs: &[f64], uniform: f64) -> Option<usize> {
-    let total: f64 = probs.iter().sum();
-    let target = uniform * total;
-    let mut cumulative = 0.0;
-    let mut last = None;
-    for (i, &p) in probs.iter().enumerate().filter(|(_, p)| **p > 0.0) {
-        cumulative += p;
-        last = Some(i);
-        if cumulative > target {
-            break;
-        }
-    }
-    // Where rounding leaves the sum below the target, the last possible token is it.
-    last
 }
 
 /// Chooses tokens.
@@ -289,6 +275,8 @@ pub struct Sampler {
     do_sample: bool,
     filters: Vec<Filter>,
     key: Key,
+    /// Kept from row to row: the operating system takes as long to hand out new memory as the rules take to fill it.
+    memory: Vec<f64>,
 }
 
 impl Sampler {
@@ -310,6 +298,7 @@ impl Sampler {
             do_sample: settings.do_sample,
             filters,
             key: Key::new(seed, Purpose::Sampling, 0),
+            memory: Vec::new(),
         })
     }
 
@@ -318,24 +307,25 @@ impl Sampler {
     /// # Errors
     /// [`SamplingError::NotFinite`] or [`SamplingError::NothingLeft`].
     pub fn choose(
-        &self,
+        &mut self,
         logits: &[f32],
         history: &History<'_>,
         row: u64,
     ) -> Result<u32, SamplingError> {
-        let filtered = || filtered(logits, &self.filters, history);
-        let choice = if self.do_sample {
-            let uniform = self
-                .key
-                .fold(row)
-                .uniform_f64_at(history.new_tokens() as u64);
-            sample(&softmax(&filtered()?), uniform)
-        } else if self.filters.is_empty() {
+        if !self.do_sample && self.filters.is_empty() {
             check_finite(logits)?;
-            argmax(logits)
+            let id = argmax(logits).ok_or(SamplingError::NothingLeft)?;
+            return Ok(id as u32);
+        }
+        let memory = std::mem::take(&mut self.memory);
+        let mut left = filtered_in(memory, logits, &self.filters, history)?;
+        let choice = if self.do_sample {
+            let key = self.key.fold(row);
+            left.sample(key.uniform_f64_at(history.new_tokens() as u64))
         } else {
-            argmax(&filtered()?)
+            argmax(left.logits()).map(|place| left.id(place))
         };
-        choice.map(|id| id as u32).ok_or(SamplingError::NothingLeft)
+        self.memory = left.into_memory();
+        choice.ok_or(SamplingError::NothingLeft)
     }
 }

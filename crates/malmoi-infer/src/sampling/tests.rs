@@ -6,9 +6,9 @@ const NOTHING: History<'static> = History {
 };
 
 fn apply(filter: Filter, logits: &[f64], ids: &[u32], prompt_len: usize) -> Vec<f64> {
-    let mut row = logits.to_vec();
+    let mut row = Row::new(logits.to_vec());
     filter.apply(&mut row, &History { ids, prompt_len });
-    row
+    (0..logits.len() as u32).map(|id| row.logit(id)).collect()
 }
 
 fn kept(row: &[f64]) -> Vec<usize> {
@@ -63,6 +63,122 @@ fn top_p_agrees_with_a_full_sort_on_long_rows() {
             "p = {p}"
         );
     }
+}
+
+/// The rules for drawing as their definitions read: on the whole row, sorted as a whole.
+fn plainly(filter: &Filter, row: &mut [f64]) {
+    let probs = softmax(row);
+    let entropy: f64 = -(probs.iter().filter(|p| **p > 0.0))
+        .map(|p| p * p.ln())
+        .sum::<f64>();
+    let sorted = |key: &dyn Fn(usize) -> f64| {
+        let mut order: Vec<usize> = (0..row.len()).filter(|&i| probs[i] > 0.0).collect();
+        order.sort_by(|&a, &b| key(a).total_cmp(&key(b)));
+        order
+    };
+    let until = |order: &[usize], mass: f64| {
+        let mut sum = 0.0;
+        let reaching = order.iter().position(|&i| {
+            sum += probs[i];
+            sum >= mass
+        });
+        reaching.map_or(order.len(), |last| last + 1)
+    };
+    let best = probs.iter().copied().fold(0.0, f64::max);
+    let above =
+        |least: f64| -> Vec<bool> { (probs.iter().map(|&p| p >= least || p == best)).collect() };
+    let kept = match filter {
+        Filter::Temperature(temperature) => {
+            row.iter_mut().for_each(|x| *x /= temperature);
+            return;
+        }
+        Filter::TopK(k) => {
+            let order = sorted(&|i| -row[i]);
+            let kth = row[order[order.len().min(*k) - 1]];
+            row.iter().map(|&x| x >= kth).collect()
+        }
+        Filter::TopP(p) => {
+            let order = sorted(&|i| -probs[i]);
+            let kept = &order[..until(&order, *p)];
+            (0..row.len()).map(|i| kept.contains(&i)).collect()
+        }
+        Filter::MinP(fraction) => above(fraction * best),
+        Filter::TypicalP(mass) => {
+            let distance = |i: usize| (-probs[i].ln() - entropy).abs();
+            let order = sorted(&distance);
+            let farthest = distance(order[until(&order, *mass) - 1]);
+            (0..row.len()).map(|i| distance(i) <= farthest).collect()
+        }
+        Filter::EpsilonCutoff(epsilon) => above(*epsilon),
+        Filter::EtaCutoff(epsilon) => above(epsilon.min(epsilon.sqrt() * (-entropy).exp())),
+        _ => vec![true; row.len()],
+    };
+    for (x, kept) in row.iter_mut().zip(kept) {
+        if !kept {
+            *x = f64::NEG_INFINITY;
+        }
+    }
+}
+
+#[test]
+fn rules_on_what_is_left_keep_what_they_keep_of_whole_rows() {
+    let key = Key::new(5, Purpose::Sampling, 0);
+    let spread = [0.5, 3.0, 9.0];
+    for case in 0..120_u64 {
+        let uniform = |at: u64| key.fold(case).uniform_f64_at(at);
+        let len = 1 + (uniform(0) * 3000.0) as usize;
+        let logit = |i: usize| spread[case as usize % 3] * (uniform(10 + i as u64) - 0.5);
+        let mut dense: Vec<f64> = (0..len).map(logit).collect();
+        // Excluded tokens and equal logits.
+        (0..len)
+            .step_by(7)
+            .for_each(|i| dense[i] = f64::NEG_INFINITY);
+        (3..len).step_by(11).for_each(|i| dense[i] = dense[3]);
+        if len == 1 {
+            dense[0] = 1.0;
+        }
+        let filters = [
+            Filter::Temperature(0.3 + uniform(1)),
+            Filter::TopK(1 + (uniform(2) * 600.0) as usize),
+            Filter::TopP(0.2 + 0.79 * uniform(3)),
+            Filter::MinP(0.2 * uniform(4)),
+            Filter::TypicalP(0.2 + 0.79 * uniform(5)),
+            Filter::EpsilonCutoff(0.02 * uniform(6)),
+            Filter::EtaCutoff(0.2 * uniform(7)),
+        ];
+        let mut row = Row::new(dense.clone());
+        for filter in filters.into_iter().cycle().skip(case as usize % 7).take(3) {
+            plainly(&filter, &mut dense);
+            filter.apply(&mut row, &NOTHING);
+            let left: Vec<f64> = (0..len as u32).map(|id| row.logit(id)).collect();
+            assert_eq!(kept(&left), kept(&dense), "case {case}, {filter:?}");
+        }
+        let all = softmax(&dense);
+        for (place, p) in row.probabilities().into_iter().enumerate() {
+            assert!((p - all[row.id(place) as usize]).abs() < 1e-12);
+        }
+        // The draw falls where the plain sum of probabilities passes the number drawn.
+        let target = uniform(8);
+        let mut sum = 0.0;
+        let bounds = all.iter().map(|p| {
+            sum += p;
+            sum
+        });
+        let bounds: Vec<f64> = bounds.collect();
+        let id = row.sample(target).unwrap() as usize;
+        assert!(bounds[id] > target - 1e-12 && bounds[id] - all[id] < target + 1e-12);
+    }
+}
+
+#[test]
+fn a_token_that_was_dropped_stays_out() {
+    let mut row = Row::new(vec![1.0, 3.0, 2.0, 0.0]);
+    Filter::TopK(2).apply(&mut row, &NOTHING);
+    let bias = Filter::LogitBias(vec![(0, 9.0), (2, 5.0), (7, 1.0)]);
+    bias.apply(&mut row, &NOTHING);
+    assert_eq!(row.logits(), [3.0, 7.0]);
+    assert_eq!((row.id(0), row.id(1)), (1, 2));
+    assert_eq!(row.logit(0), f64::NEG_INFINITY);
 }
 
 #[test]
@@ -140,7 +256,7 @@ fn a_sampler_repeats_itself_and_its_frequencies_follow_the_probabilities() {
         do_sample: true,
         ..Default::default()
     };
-    let sampler = Sampler::new(&settings, &[], 42).unwrap();
+    let mut sampler = Sampler::new(&settings, &[], 42).unwrap();
     let logits = [0.2f32.ln(), 0.5f32.ln(), 0.3f32.ln()];
     let mut counts = [0usize; 3];
     let ids = vec![0u32; 20_000];
@@ -186,7 +302,7 @@ fn greedy_takes_the_first_of_equal_maxima_and_ignores_the_shaping_rules() {
         top_k: Some(1),
         ..Default::default()
     };
-    let sampler = Sampler::new(&settings, &[], 0).unwrap();
+    let mut sampler = Sampler::new(&settings, &[], 0).unwrap();
     assert_eq!(sampler.choose(&[1.0, 5.0, 5.0], &NOTHING, 0), Ok(1));
 }
 
@@ -227,7 +343,7 @@ fn bad_settings_and_logits_are_refused_by_name() {
         ..Default::default()
     };
     assert!(Sampler::new(&bad, &[], 0).is_err());
-    let sampler = greedy();
+    let mut sampler = greedy();
     assert!(matches!(
         sampler.choose(&[0.0, f32::NAN], &NOTHING, 0),
         Err(SamplingError::NotFinite { id: 1, .. })

@@ -296,10 +296,11 @@ impl Way {
             row.shared += 1;
         } else {
             row.left = true;
-            let logits = filtered(step.logits, &self.rules, &history).unwrap_or_default();
-            let of = |id: i64| usize::try_from(id).ok().and_then(|id| logits.get(id));
-            let behind = match (of(i64::from(step.token)), of(expected)) {
-                (Some(chosen), Some(other)) => chosen - other,
+            let behind = match (
+                filtered(step.logits, &self.rules, &history),
+                u32::try_from(expected),
+            ) {
+                (Ok(logits), Ok(expected)) => logits.logit(step.token) - logits.logit(expected),
                 _ => f64::INFINITY,
             };
             // A token that is not a number behind is no tie.
