@@ -187,34 +187,44 @@ fn cut_to(values: &mut Vec<f64>, k: usize) -> f64 {
     kth
 }
 
-/// The places with the largest keys, from the largest on (of equal ones the first place first), until the sum of their
-/// probabilities reaches `mass`; `None` when even all of them don't.
-fn head(keys: &[f64], probs: &[f64], mass: f64) -> Option<Vec<usize>> {
-    // A few tokens hold most of the mass: a short head is sorted first, and a longer one only when it does not reach it.
-    let mut length = 256;
-    loop {
-        let whole = length >= keys.len();
-        let least = if whole {
-            f64::NEG_INFINITY
-        } else {
-            kth_largest(keys, length)
-        };
-        let mut order: Vec<usize> = (0..keys.len()).filter(|&i| keys[i] >= least).collect();
-        order.sort_unstable_by(|&a, &b| keys[b].total_cmp(&keys[a]).then(a.cmp(&b)));
-        let mut sum = 0.0;
-        let reaching = order.iter().position(|&i| {
-            sum += probs[i];
+/// Goes through the places from the largest key to the smallest (of equal ones the first place first) and returns the one with
+/// which the sum of their probabilities reaches `mass`; `None` when even all of them don't.
+fn reaching(keys: &[f64], probs: &[f64], mass: f64) -> Option<usize> {
+    const FEW: usize = 256;
+    let order = |a: &usize, b: &usize| keys[*b].total_cmp(&keys[*a]).then(a.cmp(b));
+    let walk = |places: &mut [usize], mut sum: f64| {
+        places.sort_unstable_by(order);
+        places.iter().copied().find(|&place| {
+            sum += probs[place];
             sum >= mass
-        });
-        if let Some(last) = reaching {
-            order.truncate(last + 1);
-            return Some(order);
+        })
+    };
+    if keys.len() > FEW {
+        // A few tokens hold most of the mass, as a rule.
+        let least = kth_largest(keys, FEW);
+        let mut best: Vec<usize> = (0..keys.len()).filter(|&i| keys[i] >= least).collect();
+        let found = walk(&mut best, 0.0);
+        if found.is_some() {
+            return found;
         }
-        if whole {
-            return None;
-        }
-        length *= 8;
     }
+    // Where they don't, the half in which the sum passes the mass is halved again.
+    let mut places: Vec<usize> = (0..keys.len()).collect();
+    let mut rest = &mut places[..];
+    let mut before = 0.0;
+    while rest.len() > FEW {
+        let middle = rest.len() / 2;
+        rest.select_nth_unstable_by(middle, order);
+        let (upper, lower) = rest.split_at_mut(middle);
+        let sum = before + upper.iter().map(|&place| probs[place]).sum::<f64>();
+        rest = if sum >= mass {
+            upper
+        } else {
+            before = sum;
+            lower
+        };
+    }
+    walk(rest, before)
 }
 
 fn top_p(row: &mut Row, p: f64) {
@@ -222,10 +232,9 @@ fn top_p(row: &mut Row, p: f64) {
         return;
     }
     let probs = row.probabilities();
-    if let Some(mut kept) = head(&probs, &probs, p) {
-        kept.sort_unstable();
-        let mut kept = kept.into_iter().peekable();
-        row.keep(|place, _| kept.next_if_eq(&place).is_some());
+    if let Some(last) = reaching(&probs, &probs, p) {
+        let least = probs[last];
+        row.keep(|place, _| probs[place] > least || probs[place] == least && place <= last);
     }
 }
 
@@ -252,8 +261,7 @@ fn typical(row: &mut Row, mass: f64) {
             }
         })
         .collect();
-    let kept = head(&closeness, &probs, mass);
-    if let Some(&last) = kept.as_ref().and_then(|kept| kept.last()) {
+    if let Some(last) = reaching(&closeness, &probs, mass) {
         row.keep(|place, _| closeness[place] >= closeness[last]);
     }
 }
