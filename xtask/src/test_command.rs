@@ -11,9 +11,10 @@ use crate::summary::{Step, report};
 use crate::{clients, configs, golden, lab, minilm, prerequisites, readme, tidy};
 
 /// Names of the steps in the order in which they run.
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     "fmt",
     "clippy",
+    "docs",
     "tidy",
     "tests",
     "assertions",
@@ -49,6 +50,7 @@ pub fn run(root: &Path, only: &[String]) -> bool {
         match name {
             "fmt" => steps.push(fmt(root)),
             "clippy" => steps.push(clippy(root)),
+            "docs" => steps.push(docs(root)),
             "tidy" => steps.push(tidy_step(root)),
             "tests" => steps.push(tests(root, name, &["--release", "--workspace"])),
             // Release builds have no debug assertions, which say what each kernel relies on.

@@ -2,7 +2,7 @@
 //!
 //! An operation is a value that implements [`FusedOp`]: a forward pass and a hand-written backward pass, both on plain
 //! `f32` slices. [`apply`] runs it on tensors of the CPU device, with or without autodiff, and does all the graph
-//! keeping. No operation needs more glue than its two functions. [`recomputed`] does the same for a whole part of a network whose
+//! keeping. No operation needs more glue than its two functions. `recomputed` does the same for a whole part of a network whose
 //! activations are not kept.
 
 mod recompute;

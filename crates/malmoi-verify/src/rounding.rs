@@ -12,24 +12,24 @@
 //! `deviation in bf16 ≤ 2^16 · deviation in f32`, up to chance,
 //!
 //! and the references record the deviation of their own f32 run (`f32_dev`, the largest of the tensor). Both are the largest of
-//! about normally distributed errors, so one may exceed the other by chance: [`LARGEST`] leaves a factor of two. Of normal errors whose
-//! largest among some hundred is 3 σ to 4 σ, 85 % are within 1.44 σ, which is at most half of the largest: [`MOST`], asked of tensors with
-//! [`MANY`] elements. A wrong formula moves all elements and fails there first.
+//! about normally distributed errors, so one may exceed the other by chance: `LARGEST` leaves a factor of two. Of normal errors whose
+//! largest among some hundred is 3 σ to 4 σ, 85 % are within 1.44 σ, which is at most half of the largest: `MOST`, asked of tensors with
+//! `MANY` elements. A wrong formula moves all elements and fails there first.
 //!
-//! Where a tensor has few elements ([`FEW`]) their largest deviation may be small by chance. There the depth says
-//! what to expect at least: roundings are independent, so s of them add up to `√s · u`, with the [`ROUNDINGS`] of a layer and as many
+//! Where a tensor has few elements (`FEW`) their largest deviation may be small by chance. There the depth says
+//! what to expect at least: roundings are independent, so s of them add up to `√s · u`, with the `ROUNDINGS` of a layer and as many
 //! for embedding, head and loss. A loss is a difference of logits, so that is relative to the logits.
 //!
 //! ReLU's derivative jumps at zero, which no first order describes: a unit that rounding carries across gains or loses one token's term
 //! in the gradients behind it. Where one token makes up an element, that is the whole element, so that those gradients may be off by
-//! [`JUMP`] of the largest in few places. Pre-activations are off by some `√s · u`, 3 % of their size, so that about 2 % of all pairs of a
+//! `JUMP` of the largest in few places. Pre-activations are off by some `√s · u`, 3 % of their size, so that about 2 % of all pairs of a
 //! unit and a token cross zero; with a dozen tokens a batch that is a fifth of the units, and a unit is a whole row of the gradient. Of the
-//! other rows the errors are as above; 85 % of all elements then keep to [`MOST_BESIDE_JUMPS`], which 99.6 % of normal errors do, and 15 %
+//! other rows the errors are as above; 85 % of all elements then keep to `MOST_BESIDE_JUMPS`, which 99.6 % of normal errors do, and 15 %
 //! are left to the rows that jumped. In a head there is one token a text, and what a unit of it gains or loses goes into every gradient
-//! behind: of those only [`JUMP`] is asked, and of their norms [`HEAD_JUMP`]. Of the units a half is active, and each carries as much as
+//! behind: of those only `JUMP` is asked, and of their norms `HEAD_JUMP`. Of the units a half is active, and each carries as much as
 //! another; when 2 % of all cross zero, `√(2 % / 50 %)` of the norm goes with them, 20 %, doubled for chance.
 //!
-//! A gradient of which `2^16 · f32_dev` is more than [`LINEAR`] of the largest element is beyond any first order (softmaxes of scores that
+//! A gradient of which `2^16 · f32_dev` is more than `LINEAR` of the largest element is beyond any first order (softmaxes of scores that
 //! nothing divides, in T5 with random weights): of it only the size is compared.
 //!
 //! Three kinds follow from others:
