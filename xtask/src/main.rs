@@ -32,7 +32,7 @@ struct Arguments {
 enum Task {
     /// Everything that must hold: format, lints, tidy, all tests, golden references, a real model, other people's clients, the README's commands.
     Test {
-        /// Only these steps, by name (fmt, clippy, tidy, tests, golden, real-model, configs, clients, lab, readme); all of them without this flag.
+        /// Only these steps, by name (fmt, clippy, docs, tidy, tests, assertions, golden, real-model, configs, clients, lab, readme); all of them without this flag.
         #[arg(long, value_delimiter = ',')]
         only: Vec<String>,
     },
