@@ -196,7 +196,8 @@ impl Model {
         // An encoder is ready at once when it reads its weights where the file is mapped. A decoder reads all of them for every token, and
         // small pages cost it 5 %; training would copy every parameter at its first update and hold the file besides.
         let mapped = options.mode == Mode::Inference && config.direction() == Direction::Encoder;
-        // Packed tensors are read for each of their parts; the file is mapped, so that costs a conversion and no reading.
+        // The parts of a packed tensor follow each other, so that it is converted once.
+        let mut last = (String::new(), Vec::new());
         model.fill(options.mode, |info| {
             let place = table.place(info);
             if !tensors.contains(&place.name) {
@@ -209,12 +210,14 @@ impl Model {
             {
                 return Ok(ParameterValues::Shared(bytes));
             }
-            let (_, published) = tensors.to_f32(&place.name)?;
-            Ok::<ParameterValues, ModelError>(if whole {
-                published.into()
-            } else {
-                names::gather(info, place.part, &published).into()
-            })
+            if whole {
+                return Ok(tensors.to_f32(&place.name)?.1.into());
+            }
+            if last.0 != place.name {
+                last.1 = tensors.to_f32(&place.name)?.1;
+                last.0 = place.name;
+            }
+            Ok::<ParameterValues, ModelError>(names::gather(info, place.part, &last.1).into())
         })
     }
 

@@ -254,14 +254,32 @@ pub fn gather(info: &ParameterInfo, part: Part, published: &[f32]) -> Vec<f32> {
         (Part::Transposed | Part::Block { .. }, [d_out, d_in]) => {
             let (first, width) = columns(part, *d_out);
             let mut values = vec![0.0; d_out * d_in];
-            for (i, row) in published.chunks_exact(width).enumerate() {
-                for (o, &value) in row[first..first + d_out].iter().enumerate() {
-                    values[o * d_in + i] = value;
-                }
-            }
+            transpose(&published[first..], width, &mut values, *d_in);
             values
         }
         _ => published.to_vec(),
+    }
+}
+
+/// Writes column `o` of a matrix whose rows are `width` apart as row `o` of `d_in` values.
+fn transpose(columns: &[f32], width: usize, rows: &mut [f32], d_in: usize) {
+    // Rows of a few columns stay in the cache until they are full, and each visit fills a line of them.
+    const COLUMNS: usize = 32;
+    const LINE: usize = 16;
+    if d_in == 0 {
+        return;
+    }
+    for (block, rows) in rows.chunks_mut(COLUMNS * d_in).enumerate() {
+        for begin in (0..d_in).step_by(LINE) {
+            let end = d_in.min(begin + LINE);
+            for (o, row) in rows.chunks_exact_mut(d_in).enumerate() {
+                let at = begin * width + block * COLUMNS + o;
+                let column = columns[at..].iter().step_by(width);
+                for (value, &published) in row[begin..end].iter_mut().zip(column) {
+                    *value = published;
+                }
+            }
+        }
     }
 }
 
@@ -362,6 +380,28 @@ mod tests {
         );
         for (info, original) in [q, k] {
             assert_eq!(gather(&info, table.place(&info).part, values), original);
+        }
+    }
+
+    #[test]
+    fn transposed_parts_of_any_size_are_gathered_element_by_element() {
+        for (d_out, d_in, of) in [
+            (1, 1, 1),
+            (3, 0, 1),
+            (5, 17, 3),
+            (32, 16, 2),
+            (70, 33, 3),
+            (33, 100, 1),
+        ] {
+            let published: Vec<f32> = (0..d_in * of * d_out).map(|x| x as f32).collect();
+            for index in 0..of {
+                let part = Part::Block { index, of };
+                let values = gather(&info("w", &[d_out, d_in]), part, &published);
+                let expected: Vec<f32> = (0..d_out * d_in)
+                    .map(|at| published[at % d_in * of * d_out + index * d_out + at / d_in])
+                    .collect();
+                assert_eq!(values, expected, "{d_out} x {d_in}, part {index} of {of}");
+            }
         }
     }
 
