@@ -254,29 +254,33 @@ pub fn gather(info: &ParameterInfo, part: Part, published: &[f32]) -> Vec<f32> {
         (Part::Transposed | Part::Block { .. }, [d_out, d_in]) => {
             let (first, width) = columns(part, *d_out);
             let mut values = vec![0.0; d_out * d_in];
-            transpose(&published[first..], width, &mut values, *d_in);
+            let shape = [*d_out, *d_in];
+            transpose(&published[first..], width, &mut values, *d_in, shape);
             values
         }
         _ => published.to_vec(),
     }
 }
 
-/// Writes column `o` of a matrix whose rows are `width` apart as row `o` of `d_in` values.
-fn transpose(columns: &[f32], width: usize, rows: &mut [f32], d_in: usize) {
-    // Rows of a few columns stay in the cache until they are full, and each visit fills a line of them.
-    const COLUMNS: usize = 32;
+/// Writes element (j, i) of `from` as element (i, j) of `to` [rows, cols]. The strides are the distances between rows.
+fn transpose(
+    from: &[f32],
+    from_stride: usize,
+    to: &mut [f32],
+    to_stride: usize,
+    [rows, cols]: [usize; 2],
+) {
+    // A few rows of the result stay in the cache until they are full, and each visit fills a line of them.
+    const ROWS: usize = 32;
     const LINE: usize = 16;
-    if d_in == 0 {
-        return;
-    }
-    for (block, rows) in rows.chunks_mut(COLUMNS * d_in).enumerate() {
-        for begin in (0..d_in).step_by(LINE) {
-            let end = d_in.min(begin + LINE);
-            for (o, row) in rows.chunks_exact_mut(d_in).enumerate() {
-                let at = begin * width + block * COLUMNS + o;
-                let column = columns[at..].iter().step_by(width);
-                for (value, &published) in row[begin..end].iter_mut().zip(column) {
-                    *value = published;
+    for first in (0..rows).step_by(ROWS) {
+        for begin in (0..cols).step_by(LINE) {
+            let end = cols.min(begin + LINE);
+            for i in first..rows.min(first + ROWS) {
+                let row = &mut to[i * to_stride..][begin..end];
+                let column = from[begin * from_stride + i..].iter().step_by(from_stride);
+                for (to, &from) in row.iter_mut().zip(column) {
+                    *to = from;
                 }
             }
         }
@@ -293,11 +297,8 @@ fn scatter(info: &ParameterInfo, values: &[f32], part: Part, published: &mut [f3
         }
         (Part::Transposed | Part::Block { .. }, [d_out, d_in]) => {
             let (first, width) = columns(part, *d_out);
-            for (i, row) in published.chunks_exact_mut(width).enumerate() {
-                for (o, value) in row[first..first + d_out].iter_mut().enumerate() {
-                    *value = values[o * d_in + i];
-                }
-            }
+            let shape = [*d_in, *d_out];
+            transpose(values, *d_in, &mut published[first..], width, shape);
         }
         _ => published.copy_from_slice(values),
     }
@@ -384,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn transposed_parts_of_any_size_are_gathered_element_by_element() {
+    fn transposed_parts_of_any_size_are_gathered_and_put_back_element_by_element() {
         for (d_out, d_in, of) in [
             (1, 1, 1),
             (3, 0, 1),
@@ -394,6 +395,7 @@ mod tests {
             (33, 100, 1),
         ] {
             let published: Vec<f32> = (0..d_in * of * d_out).map(|x| x as f32).collect();
+            let mut back = vec![-1.0; published.len()];
             for index in 0..of {
                 let part = Part::Block { index, of };
                 let values = gather(&info("w", &[d_out, d_in]), part, &published);
@@ -401,7 +403,9 @@ mod tests {
                     .map(|at| published[at % d_in * of * d_out + index * d_out + at / d_in])
                     .collect();
                 assert_eq!(values, expected, "{d_out} x {d_in}, part {index} of {of}");
+                scatter(&info("w", &[d_out, d_in]), &values, part, &mut back);
             }
+            assert_eq!(back, published, "{d_out} x {d_in}, {of} parts");
         }
     }
 
