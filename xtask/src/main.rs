@@ -18,6 +18,7 @@ mod valgrind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
 /// Tasks of the repository.
@@ -32,8 +33,8 @@ struct Arguments {
 enum Task {
     /// Everything that must hold: format, lints, tidy, all tests, golden references, a real model, other people's clients, the README's commands.
     Test {
-        /// Only these steps, by name (fmt, clippy, docs, tidy, tests, assertions, golden, real-model, configs, clients, lab, readme); all of them without this flag.
-        #[arg(long, value_delimiter = ',')]
+        /// Only these steps; all of them without this flag.
+        #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(test_command::STEPS))]
         only: Vec<String>,
     },
     /// Format, lints, tidy, and licences and advisories of the dependencies (cargo deny).

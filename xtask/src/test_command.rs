@@ -11,7 +11,7 @@ use crate::summary::{Step, report};
 use crate::{clients, configs, golden, lab, minilm, prerequisites, readme, tidy};
 
 /// Names of the steps in the order in which they run.
-const STEPS: [&str; 12] = [
+pub const STEPS: [&str; 12] = [
     "fmt",
     "clippy",
     "docs",
@@ -26,15 +26,8 @@ const STEPS: [&str; 12] = [
     "readme",
 ];
 
-/// Runs the whole test command, or the steps named in `only`, and says whether everything held.
+/// Runs the whole test command, or the steps of [`STEPS`] that `only` names, and says whether everything held.
 pub fn run(root: &Path, only: &[String]) -> bool {
-    if let Some(unknown) = only.iter().find(|name| !STEPS.contains(&name.as_str())) {
-        eprintln!(
-            "unknown step {unknown}; expected one of: {}",
-            STEPS.join(", ")
-        );
-        return false;
-    }
     let missing = prerequisites::missing();
     if !missing.is_empty() {
         missing.iter().for_each(|message| eprintln!("{message}"));
