@@ -1,7 +1,7 @@
 //! Linear layers `y = x · wᵀ + bias`. Weights are laid out as PyTorch does: `w` is [d_out, d_in], row-major.
 
 use crate::gemm::{Epilogue, Mat, PackedMat, gemm, gemm_finished, gemm_packed};
-use crate::mixed::Finish;
+use crate::mixed::{Finish, Matrix};
 
 #[cfg(test)]
 mod tests;
@@ -119,14 +119,11 @@ pub struct PackedWeights {
 }
 
 impl PackedWeights {
-    /// Packs `w` [d_out, d_in].
-    ///
-    /// # Panics
-    /// When `w` has another length.
+    /// Packs `w` [d_out, d_in], however it lies.
     #[must_use]
-    pub fn new(w: &[f32], d_in: usize, d_out: usize) -> PackedWeights {
+    pub fn new(w: Matrix) -> PackedWeights {
         PackedWeights {
-            w: PackedMat::new(Mat::row_major(w, d_out, d_in).t()),
+            w: PackedMat::of_matrix(w.t()),
         }
     }
 

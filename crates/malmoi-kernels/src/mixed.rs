@@ -99,6 +99,35 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
+    /// A matrix whose element (i, j) is value `i * row_stride + j * col_stride`.
+    ///
+    /// # Panics
+    /// When neither rows nor columns are contiguous, or the last element lies behind the end.
+    #[must_use]
+    pub fn strided(
+        values: Values<'a>,
+        [rows, cols]: [usize; 2],
+        [row_stride, col_stride]: [usize; 2],
+    ) -> Matrix<'a> {
+        assert!(
+            row_stride == 1 || col_stride == 1,
+            "rows or columns of a matrix in tiles are contiguous"
+        );
+        let last = rows.saturating_sub(1) * row_stride + cols.saturating_sub(1) * col_stride;
+        assert!(
+            rows * cols == 0 || last < values.len(),
+            "a {rows}x{cols} matrix reaches behind {} elements",
+            values.len()
+        );
+        Matrix {
+            values,
+            rows,
+            cols,
+            row_stride,
+            col_stride,
+        }
+    }
+
     /// A dense matrix whose rows lie one after the other.
     ///
     /// # Panics
@@ -203,17 +232,7 @@ impl<'a> From<Mat<'a>> for Matrix<'a> {
             row_stride,
             col_stride,
         } = mat;
-        assert!(
-            row_stride == 1 || col_stride == 1,
-            "rows or columns of a matrix in tiles are contiguous"
-        );
-        Matrix {
-            values: Values::F32(data),
-            rows,
-            cols,
-            row_stride,
-            col_stride,
-        }
+        Matrix::strided(Values::F32(data), [rows, cols], [row_stride, col_stride])
     }
 }
 

@@ -6,7 +6,7 @@
 //! level. Packing `a` again for each piece costs about 1 % of the product and spares a second round of synchronisation.
 
 use super::operand::pack_b;
-use super::{Ending, Mat, Operand};
+use super::{Ending, Operand};
 use crate::scratch::scratch;
 use crate::simd::{Left, Simd, Tile, dispatched, sizes};
 use crate::threads::{SharedMut, for_each};
@@ -96,16 +96,11 @@ impl Blocks {
     }
 
     /// Packs all of `b`.
-    pub(super) fn pack_all(self, b: Mat) -> Vec<f32> {
+    pub(super) fn pack_all(self, b: Operand) -> Vec<f32> {
         let mut packed = vec![0.0; self.packed_len()];
         for jc in self.columns() {
             for pc in self.rows() {
-                self.pack(
-                    Operand::Exact(b),
-                    jc,
-                    pc,
-                    &mut packed[self.offset(jc, pc)..],
-                );
+                self.pack(b, jc, pc, &mut packed[self.offset(jc, pc)..]);
             }
         }
         packed

@@ -11,7 +11,7 @@ mod skinny;
 mod streamed;
 
 use crate::activation::Activation;
-use crate::mixed::{Finish, SharedFinish, bf16, finish_on, round_row_on};
+use crate::mixed::{Finish, Matrix, SharedFinish, Values, bf16, finish_on, round_row_on};
 use crate::simd::{Simd, dispatched};
 use crate::threads::SharedMut;
 use blocked::{Blocks, Right};
@@ -295,12 +295,33 @@ impl PackedMat {
     #[must_use]
     pub fn new(b: Mat) -> PackedMat {
         b.check();
-        let blocks = Blocks::new(b.rows, b.cols);
+        PackedMat::of(Operand::Exact(b))
+    }
+
+    /// Packs the values of `b`, whatever their format.
+    #[must_use]
+    pub fn of_matrix(b: Matrix) -> PackedMat {
+        PackedMat::of(match b.values {
+            Values::F32(data) => Operand::Exact(Mat {
+                data,
+                rows: b.rows,
+                cols: b.cols,
+                row_stride: b.row_stride,
+                col_stride: b.col_stride,
+            }),
+            // Rounding does not change what is rounded already.
+            Values::Bf16(_) => Operand::Rounded(b),
+        })
+    }
+
+    fn of(b: Operand) -> PackedMat {
+        let (k, n) = (b.rows(), b.cols());
+        let blocks = Blocks::new(k, n);
         PackedMat {
             panels: blocks.pack_all(b),
             blocks,
-            k: b.rows,
-            n: b.cols,
+            k,
+            n,
         }
     }
 

@@ -220,8 +220,11 @@ fn packing_ahead_and_the_number_of_rows_do_not_change_the_bits() {
         for rows in [17, 32, 56, 57, 128, 129, m] {
             let expected = &whole[..rows * n];
             assert!(product(rows, None) == expected, "{rows} rows on {isa}");
+        }
+        // Packed, any number of rows: a text gets the same bits whoever is beside it.
+        for rows in (1..=33).chain([56, 57, 128, 129, m]) {
             let packed = product(rows, Some(&packed));
-            assert!(packed == expected, "{rows} rows packed on {isa}");
+            assert!(packed == whole[..rows * n], "{rows} rows packed on {isa}");
         }
     });
 }

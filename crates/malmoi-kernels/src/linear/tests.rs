@@ -29,7 +29,7 @@ fn layers_equal_the_naive_ones_on_every_isa() {
                 linear_forward(&x, &w, bias, d_in, d_out, &mut got);
                 naive::linear_forward(&x, &w, bias, d_in, d_out, &mut expected);
                 assert_close(&what, &got, &expected, atol, 1e-6);
-                let packed = PackedWeights::new(&w, d_in, d_out);
+                let packed = PackedWeights::new(Mat::row_major(&w, d_out, d_in).into());
                 assert_eq!((packed.d_in(), packed.d_out()), (d_in, d_out));
                 linear_forward_packed(&x, &packed, Epilogue::bias(bias), &mut got);
                 assert_close(&format!("packed {what}"), &got, &expected, atol, 1e-6);
