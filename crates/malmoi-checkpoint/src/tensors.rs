@@ -1,5 +1,6 @@
 //! Reading named tensors from one safetensors file or from shards with an index.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,8 @@ pub struct Tensors {
 struct Source {
     /// The file: mapped, or in memory.
     bytes: Bytes,
+    /// The map, where there is one.
+    file: Option<MappedFile>,
     data_start: usize,
     metadata: std::collections::BTreeMap<String, String>,
 }
@@ -62,6 +65,14 @@ impl TensorView<'_> {
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Whether [`to_f32`](Self::to_f32) knows the type.
+    pub fn has_floats(&self) -> bool {
+        matches!(
+            self.dtype,
+            Dtype::F32 | Dtype::F16 | Dtype::Bf16 | Dtype::F64
+        )
     }
 
     /// The elements as f32, for F32, F16, BF16 (exact) and F64 (rounded to nearest); `None` for
@@ -112,6 +123,24 @@ fn elements<const W: usize, T>(bytes: &[u8], convert: impl Fn([u8; W]) -> T) -> 
     chunks.iter().map(|&chunk| convert(chunk)).collect()
 }
 
+/// Bytes of a mapped file whose pages go when they do.
+struct Passing {
+    bytes: Bytes,
+    file: MappedFile,
+}
+
+impl AsRef<[u8]> for Passing {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        self.file.release(&self.bytes);
+    }
+}
+
 impl Tensors {
     /// Opens weights: a `.safetensors` file, an index of shards (`*.index.json`), or a model
     /// directory that has one of them.
@@ -148,6 +177,7 @@ impl Tensors {
         })?;
         let source = Source {
             bytes: bytes.into(),
+            file: None,
             data_start: parsed.data_start,
             metadata: parsed.metadata,
         };
@@ -360,15 +390,57 @@ impl Tensors {
         self.convert(name, "F32, F16, BF16 or F64", TensorView::to_f32)
     }
 
+    /// The elements as f32 (from F32, F16, BF16 or F64), without copying those of an aligned F32 tensor.
+    ///
+    /// # Errors
+    /// [`Error::NoTensor`] or [`Error::DtypeMismatch`].
+    pub fn as_f32(&self, name: &str) -> Result<Cow<'_, [f32]>> {
+        let view = self.require(name)?;
+        match bytemuck::try_cast_slice(view.bytes) {
+            Ok(values) if view.dtype == Dtype::F32 && cfg!(target_endian = "little") => {
+                Ok(Cow::Borrowed(values))
+            }
+            _ => Ok(Cow::Owned(self.to_f32(name)?.1)),
+        }
+    }
+
     /// The elements of an F32 tensor as they lie in the file, without copying: the bytes keep the file mapped for as long as anyone holds
     /// them. `None` where they cannot stand for a slice of f32: other types, or an offset that is no multiple of four.
     pub fn shared_f32(&self, name: &str) -> Option<Bytes> {
+        self.shared(name, &[Dtype::F32])
+    }
+
+    /// The elements of a tensor of one of `types`, where they are aligned and in this machine's byte order.
+    fn shared(&self, name: &str, types: &[Dtype]) -> Option<Bytes> {
         let view = self.get(name)?;
         let whole = &self.sources[self.tensors[self.by_name[name]].source].bytes;
-        let usable = view.dtype == Dtype::F32
+        let usable = types.contains(&view.dtype)
             && cfg!(target_endian = "little")
-            && view.bytes.as_ptr().cast::<f32>().is_aligned();
+            && (view.bytes.as_ptr() as usize).is_multiple_of(view.dtype.size());
         usable.then(|| whole.slice_ref(view.bytes))
+    }
+
+    /// The type and elements of an F32 or BF16 tensor like [`Self::shared_f32`], for who reads them once: when all clones of the bytes are
+    /// gone, so are the pages, which would count as memory of this process as long as the file is mapped.
+    pub fn passing(&self, name: &str) -> Option<(Dtype, Bytes)> {
+        let bytes = self.shared(name, &[Dtype::F32, Dtype::Bf16])?;
+        let dtype = self.get(name)?.dtype;
+        let source = &self.sources[self.tensors[self.by_name[name]].source];
+        let passing = match source.file.clone() {
+            Some(file) => Bytes::from_owner(Passing { bytes, file }),
+            None => bytes,
+        };
+        Some((dtype, passing))
+    }
+
+    /// Gives the pages of a tensor back after it was read; see [`Self::passing`].
+    pub fn release(&self, name: &str) {
+        if let Some(entry) = self.by_name.get(name)
+            && let Some(file) = &self.sources[self.tensors[*entry].source].file
+            && let Some(view) = self.get(name)
+        {
+            file.release(view.bytes);
+        }
     }
 
     /// Shape and elements as f64 (from F32, F16, BF16 or F64).
@@ -425,7 +497,8 @@ fn open_source(path: &Path) -> Result<(Source, Vec<TensorInfo>)> {
         problem,
     })?;
     let source = Source {
-        bytes: Bytes::from_owner(file),
+        bytes: Bytes::from_owner(file.clone()),
+        file: Some(file),
         data_start: parsed.data_start,
         metadata: parsed.metadata,
     };

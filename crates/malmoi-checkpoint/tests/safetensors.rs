@@ -418,6 +418,43 @@ fn shared_elements_outlive_the_checkpoint_and_are_refused_where_they_are_not_ali
 }
 
 #[test]
+fn pages_that_were_given_back_are_read_from_the_file_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.safetensors");
+    // Some pages, and neighbours on the same ones.
+    let values: Vec<f32> = (0..20_000).map(|x| x as f32).collect();
+    let tensors = [
+        NamedTensor::new("before", &[3], vec![7.0f32; 3]),
+        NamedTensor::new("a", &[20_000], values.clone()),
+        NamedTensor::new("half", &[2], vec![bf16::from_f32(3.0); 2]),
+    ];
+    write_safetensors(&path, &tensors, &[]).unwrap();
+    let file = Tensors::open(&path).unwrap();
+    for _ in 0..2 {
+        let (dtype, passing) = file.passing("a").expect("aligned");
+        assert_eq!(dtype, Dtype::F32);
+        let clone = passing.clone();
+        drop(passing);
+        assert_eq!(clone.len(), 80_000);
+        assert_eq!(clone[..4], 0.0f32.to_le_bytes());
+        assert_eq!(clone[79_996..], 19_999.0f32.to_le_bytes());
+        drop(clone);
+        assert_eq!(*file.as_f32("a").unwrap(), values[..]);
+        assert_eq!(*file.as_f32("half").unwrap(), [3.0, 3.0]);
+        file.release("half");
+        file.release("no such");
+    }
+    assert_eq!(*file.as_f32("before").unwrap(), [7.0; 3]);
+    let (dtype, half) = file.passing("half").expect("aligned");
+    assert_eq!((dtype, &half[..2]), (Dtype::Bf16, &[0x40, 0x40][..]));
+    assert!(file.passing("no such").is_none());
+    // In memory there is nothing to give back.
+    let memory = Tensors::from_bytes(fs::read(&path).unwrap(), "memory").unwrap();
+    memory.release("a");
+    assert_eq!(*memory.as_f32("a").unwrap(), values[..]);
+}
+
+#[test]
 fn renaming_refuses_two_tensors_of_one_name() {
     let bytes = to_safetensors_bytes(
         &[
