@@ -39,11 +39,11 @@ pub(crate) fn own_projection(common: &Common, head: Head, biases: bool) -> Optio
 pub(crate) fn projection(own: &Option<Linear>, token: &Embedding) -> Projection {
     match own {
         Some(own) => Projection {
-            weight: own.weight.val(),
+            weight: own.weight.clone(),
             bias: own.bias.as_ref().map(burn::module::Param::val),
         },
         None => Projection {
-            weight: token.weight.val(),
+            weight: token.weight.clone(),
             bias: None,
         },
     }

@@ -60,7 +60,7 @@ pub use loss::NamedGradient;
 pub use malmoi_nn::buffers::{kept_bytes, release_idle};
 pub use malmoi_nn::parameters::{Mode, ParameterInfo};
 pub use malmoi_nn::{BatchError, KeyRows, KvCache, Mask, NormPlace, PackedBatch, Pass, Sharing};
-pub use model::{Model, OpenOptions};
+pub use model::{Model, OpenOptions, is_dense};
 pub use precision::Precision;
 pub use save::SaveOptions;
 pub use sentence::{Pooling, SentenceLayout, SentenceLoss, SentenceTargets};

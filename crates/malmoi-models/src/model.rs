@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
-use burn::tensor::Tensor;
-use malmoi_checkpoint::{AcceptNames, ModelDirectory, Tensors, match_names};
-use malmoi_nn::parameters::{Mode, ParameterInfo, ParameterValues};
+use burn::tensor::{DType, Tensor};
+use malmoi_checkpoint::{AcceptNames, Dtype, ModelDirectory, Tensors, match_names};
+use malmoi_kernels::gemm::rows_alike;
+use malmoi_nn::parameters::{Later, Mode, ParameterInfo, ParameterValues};
 use malmoi_nn::weights::WeightCache;
 use malmoi_nn::{BatchError, Key, KvCache, Memory, PackedBatch, Pass, Purpose, bridge, host, ops};
 use serde_json::Value;
@@ -82,9 +84,14 @@ impl Model {
     /// A model with initial values drawn for `seed`, the same on every machine.
     pub fn initialise(config: ModelConfig, head: Head, seed: u64, mode: Mode) -> Self {
         let model = Self::blank(config, head);
-        let config = model.config.clone();
+        let config = Arc::new(model.config.clone());
+        let packs = packs(&config, mode);
         let filled = model.fill(mode, |info| {
-            Ok::<_, std::convert::Infallible>(initial_values(&config, seed, info))
+            Ok::<_, std::convert::Infallible>(if packs && is_dense(info) {
+                initial_values_later(&config, seed, info)
+            } else {
+                initial_values(&config, seed, info).into()
+            })
         });
         filled.unwrap_or_else(|never| match never {})
     }
@@ -192,32 +199,39 @@ impl Model {
             unused: options.accept_unused,
         };
         match_names(&expected, &tensors, &redundant, accept)?;
-        let config = model.config.clone();
-        // An encoder is ready at once when it reads its weights where the file is mapped. A decoder reads all of them for every token, and
-        // small pages cost it 5 %; training would copy every parameter at its first update and hold the file besides.
-        let mapped = options.mode == Mode::Inference && config.direction() == Direction::Encoder;
-        // The parts of a packed tensor follow each other, so that it is converted once.
-        let mut last = (String::new(), Vec::new());
+        let (config, tensors) = (Arc::new(model.config.clone()), Arc::new(tensors));
+        let packs = packs(&config, options.mode);
         model.fill(options.mode, |info| {
-            let place = table.place(info);
-            if !tensors.contains(&place.name) {
-                return Ok(initial_values(&config, options.seed, info).into());
+            let (place, later) = (table.place(info), packs && is_dense(info));
+            let Some(view) = tensors.get(&place.name) else {
+                return Ok(match later {
+                    true => initial_values_later(&config, options.seed, info),
+                    false => initial_values(&config, options.seed, info).into(),
+                });
+            };
+            if later && view.has_floats() {
+                let (tensors, info) = (Arc::clone(&tensors), info.clone());
+                let read = move || match tensors.passing(&place.name) {
+                    Some((Dtype::F32, bytes)) => names::part(&info, place.part, bytes, DType::F32),
+                    Some((_, bytes)) => names::part(&info, place.part, bytes, DType::BF16),
+                    None => {
+                        let published = tensors.as_f32(&place.name).expect("a tensor of floats");
+                        let values = names::gather(&info, place.part, &published);
+                        tensors.release(&place.name);
+                        values.into()
+                    }
+                };
+                return Ok(Later::new(read).into());
             }
-            let whole = place.part == names::Part::Whole;
-            if whole
-                && mapped
+            // Training would copy every parameter at its first update and hold the file besides.
+            if options.mode == Mode::Inference
+                && place.part == names::Part::Whole
                 && let Some(bytes) = tensors.shared_f32(&place.name)
             {
                 return Ok(ParameterValues::Shared(bytes));
             }
-            if whole {
-                return Ok(tensors.to_f32(&place.name)?.1.into());
-            }
-            if last.0 != place.name {
-                last.1 = tensors.to_f32(&place.name)?.1;
-                last.0 = place.name;
-            }
-            Ok::<ParameterValues, ModelError>(names::gather(info, place.part, &last.1).into())
+            let published = tensors.as_f32(&place.name)?;
+            Ok::<ParameterValues, ModelError>(names::gather(info, place.part, &published).into())
         })
     }
 
@@ -238,6 +252,16 @@ impl Model {
     #[must_use]
     pub fn with_precision(self, precision: Precision) -> Self {
         Self { precision, ..self }
+    }
+
+    /// Rows of one pass that get the same bits as each alone: any number where products read packed weights alone, in f32.
+    pub fn rows_alike(&self) -> usize {
+        if self.packed_projection.is_always() && self.precision == Precision::F32 {
+            return usize::MAX;
+        }
+        let sizes = self.config.sizes();
+        let widths = [sizes.d_model, sizes.d_ff, sizes.n_heads * sizes.d_head];
+        widths.into_iter().map(rows_alike).min().unwrap_or(1)
     }
 
     /// The arithmetic.
@@ -263,7 +287,11 @@ impl Model {
     /// Changes every parameter in place, in module order.
     pub fn update(self, mut f: impl FnMut(&ParameterInfo, &mut [f32])) -> Self {
         let net = self.net.update(&mut f);
-        Self { net, ..self }
+        Self {
+            net,
+            packed_projection: WeightCache::default(),
+            ..self
+        }
     }
 
     /// Leaves the parameters that `frozen` names out of training: they get no gradient, and none is computed for what lies before all
@@ -283,13 +311,23 @@ impl Model {
         mode: Mode,
         mut source: impl FnMut(&ParameterInfo) -> Result<V, E>,
     ) -> Result<Self, E> {
-        let mut error = None;
+        let (mut error, mut packs) = (None, false);
         let filled = self.net.fill(mode, &mut |info| {
-            let values = source(info).map_err(|e| error = Some(e)).ok()?;
-            Some(values.into())
+            let values = source(info).map_err(|e| error = Some(e)).ok()?.into();
+            packs |= mode == Mode::Inference && matches!(values, ParameterValues::Later(_));
+            Some(values)
         });
+        let packed_projection = match packs {
+            true => WeightCache::always(),
+            false => WeightCache::default(),
+        };
         match (filled, error) {
-            (Some(net), _) => Ok(Self { net, mode, ..self }),
+            (Some(net), _) => Ok(Self {
+                net,
+                mode,
+                packed_projection,
+                ..self
+            }),
             (None, Some(error)) => Err(error),
             (None, None) => unreachable!("only an error of the source stops it"),
         }
@@ -459,6 +497,27 @@ impl Model {
         self.project(ops::gather_rows(hidden, rows.into()))
     }
 
+    /// Packs the weights that the first pass would pack, so that nobody waits for it: the blocks read them when they are first used. Nothing
+    /// happens in a model that holds its weights as they were loaded.
+    ///
+    /// # Errors
+    /// A model that cannot read a token.
+    pub fn prepare(&self) -> Result<(), ModelError> {
+        if !self.packed_projection.is_always() {
+            return Ok(());
+        }
+        let one = || PackedBatch::from_sequences(&[[0]]);
+        let batch = match self.direction() {
+            Direction::EncoderDecoder => one().with_source(one()),
+            _ => one(),
+        };
+        let hidden = self.run(&batch, &Pass::inference(), &mut |_| ())?;
+        if self.head.has_vocabulary() {
+            self.project(hidden)?;
+        }
+        Ok(())
+    }
+
     /// An empty cache for `n_sequences` sequences.
     pub fn new_cache(&self, n_sequences: usize) -> KvCache {
         self.net.stack().new_cache(n_sequences, None)
@@ -568,7 +627,7 @@ impl Model {
         let x = (self.net.source_stack()?).forward(x, source, None, pass, keep);
         Some(Memory {
             states: self.net.finish_source(x, pass),
-            cu_seqlens: std::sync::Arc::clone(&source.cu_seqlens),
+            cu_seqlens: Arc::clone(&source.cu_seqlens),
         })
     }
 
@@ -671,9 +730,32 @@ impl Model {
     }
 }
 
+/// Whether matrices that only products read are held in packed form alone, which is made when they are first used. What a decoder writes
+/// depends on no other text of a batch, so its weights have to be used in one form whatever they meet. An encoder packs what is used
+/// often, and is ready at once when it reads its weights where the file is mapped.
+fn packs(config: &ModelConfig, mode: Mode) -> bool {
+    mode == Mode::Inference && config.direction() != Direction::Encoder
+}
+
+/// Whether a parameter is a matrix of the blocks or a projection to the vocabulary that is not the embedding: only products read it.
+pub fn is_dense(info: &ParameterInfo) -> bool {
+    let within = info.name.contains("layers.") && info.name.ends_with(".weight");
+    info.shape.len() == 2 && (within || info.name == "vocabulary.weight")
+}
+
 /// Whether two tensors of a file hold different values.
 fn differ(tensors: &Tensors, a: &str, b: &str) -> Result<bool, ModelError> {
     Ok(tensors.to_f32(a)? != tensors.to_f32(b)?)
+}
+
+/// [`initial_values`], drawn when somebody asks.
+fn initial_values_later(
+    config: &Arc<ModelConfig>,
+    seed: u64,
+    info: &ParameterInfo,
+) -> ParameterValues {
+    let (config, info) = (Arc::clone(config), info.clone());
+    Later::new(move || initial_values(&config, seed, &info).into()).into()
 }
 
 /// Initial values: normal with the configured deviation; scales one, shifts and biases zero.

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use burn::tensor::DType;
+use bytes::Bytes;
 use malmoi_nn::Sharing;
-use malmoi_nn::parameters::ParameterInfo;
+use malmoi_nn::parameters::{ParameterInfo, ParameterValues};
 
 /// How a parameter of ours lies in the published tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,6 +264,27 @@ pub fn gather(info: &ParameterInfo, part: Part, published: &[f32]) -> Vec<f32> {
     }
 }
 
+/// Our matrix as a part of the published tensor's values, which are not copied.
+pub fn part(info: &ParameterInfo, part: Part, published: Bytes, format: DType) -> ParameterValues {
+    let [d_out, d_in] = info.shape[..] else {
+        panic!("{} is no matrix", info.name)
+    };
+    let (start, strides) = match part {
+        Part::Whole => (0, [d_in, 1]),
+        Part::Rows { index, .. } => (index * info.len(), [d_in, 1]),
+        Part::Transposed | Part::Block { .. } => {
+            let (first, width) = columns(part, d_out);
+            (first, [1, width])
+        }
+    };
+    ParameterValues::Part {
+        bytes: published,
+        format,
+        start,
+        strides,
+    }
+}
+
 /// Writes element (j, i) of `from` as element (i, j) of `to` [rows, cols]. The strides are the distances between rows.
 fn transpose(
     from: &[f32],
@@ -381,6 +404,27 @@ mod tests {
         );
         for (info, original) in [q, k] {
             assert_eq!(gather(&info, table.place(&info).part, values), original);
+        }
+    }
+
+    #[test]
+    fn a_part_of_published_bytes_is_what_is_gathered() {
+        let w = info("w", &[3, 4]);
+        for (places, of) in [
+            (Part::Whole, 1),
+            (Part::Transposed, 1),
+            (Part::Block { index: 1, of: 3 }, 3),
+            (Part::Rows { index: 2, of: 3 }, 3),
+        ] {
+            let published: Vec<f32> = (0..12 * of).map(|x| x as f32).collect();
+            let ParameterValues::Part { start, strides, .. } =
+                part(&w, places, Bytes::new(), DType::F32)
+            else {
+                panic!("a part")
+            };
+            let element = |at: usize| published[start + at / 4 * strides[0] + at % 4 * strides[1]];
+            let values: Vec<f32> = (0..12).map(element).collect();
+            assert_eq!(values, gather(&w, places, &published), "{places:?}");
         }
     }
 

@@ -224,6 +224,15 @@ fn what_is_saved_opens_again_bit_for_bit() {
             original.published_tensors(),
             "{json} {head:?}"
         );
+        opened.prepare().expect("prepared");
+        let states = |model: &Model| {
+            let batch = match model.direction() {
+                Direction::EncoderDecoder => batch().with_source(batch()),
+                _ => batch(),
+            };
+            model.hidden_states(&batch).expect("hidden states")
+        };
+        assert_eq!(states(&opened), states(&original), "{json} {head:?}");
     }
 }
 

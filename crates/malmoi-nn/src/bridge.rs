@@ -51,6 +51,17 @@ pub struct MixedOperand<'a> {
 }
 
 impl<'a> MixedOperand<'a> {
+    /// A parameter, whose values are in f32.
+    ///
+    /// # Panics
+    /// When they are in bf16.
+    pub fn parameter(&self) -> Operand<'a> {
+        Operand {
+            data: self.f32(),
+            shape: self.shape,
+        }
+    }
+
     /// The values of a parameter.
     ///
     /// # Panics

@@ -57,7 +57,7 @@ impl Linear {
     /// What an operation needs of the layer.
     pub fn parameters(&self) -> ops::Dense {
         ops::Dense {
-            weight: self.weight.val(),
+            weight: self.weight.clone(),
             bias: self.bias.as_ref().map(Param::val),
             cache: Some(self.cache.clone()),
         }

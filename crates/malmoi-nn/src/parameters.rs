@@ -3,13 +3,16 @@
 //! The name of a parameter is its path in the module, such as `layers.0.attention.query.weight`.
 
 use burn::backend::Flex;
-use burn::backend::flex::FlexTensor;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use bytes::Bytes;
 
 use crate::bridge::LeafGradients;
 use crate::{host, weights};
+
+pub(crate) mod later;
+
+pub use later::Later;
 
 /// Name and shape of a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +43,46 @@ pub enum ParameterValues {
     /// Values in the machine's byte order that others may hold as well, such as a part of a mapped file: nothing is copied until the
     /// parameter changes. Aligned to four bytes.
     Shared(Bytes),
+    /// A matrix within such bytes: element (i, j) is value `start + i * strides[0] + j * strides[1]` of them.
+    Part {
+        /// Bytes as above, aligned to their format.
+        bytes: Bytes,
+        /// F32 or BF16.
+        format: DType,
+        /// The first element's place among their values.
+        start: usize,
+        /// Values from one row to the next and from one column to the next.
+        strides: [usize; 2],
+    },
+    /// Values that a module for inference reads when it needs them, and that a dense layer holds in the order of its products alone.
+    Later(Later),
 }
 
 impl ParameterValues {
-    fn len(&self) -> usize {
+    /// A tensor of these values in f32, without copying them where that is how they lie.
+    ///
+    /// # Panics
+    /// When they do not fill `shape`.
+    fn tensor<const D: usize>(self, shape: [usize; D]) -> Tensor<D> {
+        let tensor = self.in_its_format(shape);
+        match tensor.dtype() {
+            DType::F32 => tensor,
+            _ => host::tensor(host::values(tensor), shape),
+        }
+    }
+
+    /// The same in the format of the values, never copied.
+    fn in_its_format<const D: usize>(self, shape: [usize; D]) -> Tensor<D> {
         match self {
-            Self::Owned(values) => values.len(),
-            Self::Shared(bytes) => bytes.len() / size_of::<f32>(),
+            Self::Owned(values) => host::tensor(values, shape),
+            Self::Shared(bytes) => host::shared_tensor(bytes, shape),
+            Self::Part {
+                bytes,
+                format,
+                start,
+                strides,
+            } => host::shared_part(bytes, format, shape, start, strides),
+            Self::Later(later) => later.read().in_its_format(shape),
         }
     }
 }
@@ -54,6 +90,12 @@ impl ParameterValues {
 impl From<Vec<f32>> for ParameterValues {
     fn from(values: Vec<f32>) -> Self {
         Self::Owned(values)
+    }
+}
+
+impl From<Later> for ParameterValues {
+    fn from(later: Later) -> Self {
+        Self::Later(later)
     }
 }
 
@@ -79,7 +121,7 @@ pub fn list<M: Module>(module: &M) -> Vec<ParameterInfo> {
 /// The first error of `source`.
 ///
 /// # Panics
-/// When `source` returns another number of values than the shape has.
+/// When `source` returns another number of values than the shape has (of values for later, when they are read).
 pub fn fill<M: Module, V: Into<ParameterValues>, E>(
     module: M,
     mode: Mode,
@@ -178,7 +220,7 @@ fn visit<M: Module>(module: &M, f: impl FnMut(ParameterInfo, &dyn Fn() -> Vec<f3
                 name: self.path.join("."),
                 shape: param.lazy_shape().to_vec(),
             };
-            (self.f)(info, &|| host::values(param.val()));
+            (self.f)(info, &|| host::values(later::read(param)));
         }
     }
     module.visit(&mut Visit {
@@ -218,16 +260,11 @@ impl<F: FnMut(&ParameterInfo) -> Result<ParameterValues, E>, E> ModuleMapper for
         };
         match (self.source)(&info) {
             Ok(values) => {
-                assert_eq!(
-                    values.len(),
-                    info.len(),
-                    "values for {} {:?}",
-                    info.name,
-                    info.shape
-                );
                 let tensor = match values {
-                    ParameterValues::Owned(values) => host::tensor(values, shape),
-                    ParameterValues::Shared(bytes) => host::shared_tensor(bytes, shape),
+                    ParameterValues::Later(later) if self.mode == Mode::Inference => {
+                        return later.parameter(shape);
+                    }
+                    values => values.tensor(shape),
                 };
                 let tensor = match self.mode {
                     Mode::Inference => tensor,
@@ -264,7 +301,7 @@ impl<F: FnMut(&ParameterInfo, &mut [f32])> ModuleMapper for Update<F> {
         };
         let (id, tensor, _) = param.consume();
         let (tracked, trained) = (tensor.is_autodiff(), tensor.is_require_grad());
-        let mut inner = outside(tensor);
+        let mut inner = host::flex(tensor);
         if inner.as_slice::<f32>().is_none() {
             inner = inner.to_contiguous();
         }
@@ -280,14 +317,6 @@ impl<F: FnMut(&ParameterInfo, &mut [f32])> ModuleMapper for Update<F> {
             },
         )
     }
-}
-
-/// The values of a parameter, outside of any graph.
-fn outside<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
-    tensor
-        .inner()
-        .try_into_primitive::<Flex>()
-        .expect("parameters live on the CPU device")
 }
 
 struct Freeze<F> {
@@ -313,7 +342,7 @@ impl<F: FnMut(&ParameterInfo) -> bool> ModuleMapper for Freeze<F> {
         if !tensor.is_autodiff() {
             return Param::initialized(id, tensor);
         }
-        let tensor = Tensor::from_primitive::<Flex>(outside(tensor)).autodiff();
+        let tensor = Tensor::from_primitive::<Flex>(host::flex(tensor)).autodiff();
         Param::initialized(
             id,
             match (self.frozen)(&info) {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use burn::module::{Param, ParamId};
 use burn::tensor::Tensor;
 use malmoi_nn::ops::{self, AttentionLayout, Projection, RotaryLayout};
 use malmoi_nn::{Activation, Key, Mask, NormConfig, NormKind, Pairs, Purpose, host};
@@ -309,7 +310,7 @@ fn losses() {
     });
     check("linear cross-entropy", &[[4, 5], [7, 5], [1, 7]], |t| {
         let projection = Projection {
-            weight: t[1].clone(),
+            weight: Param::initialized(ParamId::new(), t[1].clone()),
             bias: Some(vector(&t[2])),
         };
         let loss = ops::linear_cross_entropy(

@@ -5,7 +5,9 @@
 //! those are large enough and at most twice too large (`malmoi_nn::buffers`).
 
 use malmoi_kernels::gemm::rows_alike;
-use malmoi_models::{Head, LayerShape, Model, ModelConfig, ModelShape, StackKind, StackShape};
+use malmoi_models::{
+    Direction, Head, LayerShape, Model, ModelConfig, ModelShape, StackKind, StackShape, is_dense,
+};
 use serde::Serialize;
 
 use crate::cost::{CostError, Phase, WIDE, Widths, Work, count, head_for, target_rows};
@@ -14,9 +16,9 @@ use crate::machine::available_memory;
 /// Bytes of a phase by part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Memory {
-    /// Weights: when training as the products read them, else as they were loaded, in f32.
+    /// Weights: when training as the products read them, else those that are held as they were loaded, in f32.
     pub weights: u64,
-    /// Matrices once more, in the order and format that the products of an inference pass read them in.
+    /// Matrices in the order and format that the products of an inference pass read them in.
     pub packed_weights: u64,
     /// Weights in f32 beside narrower ones, when training.
     pub master_weights: u64,
@@ -57,8 +59,9 @@ pub fn memory(config: &ModelConfig, work: &Work, widths: Widths) -> Result<Memor
     if work.phase == Phase::Train {
         return Ok(training(&cost, &shape, widths));
     }
-    let weights = cost.parameters * WIDE;
-    let packed_weights = packed(config, head, work, &shape, widths);
+    let matrices = matrices(config, head, work, &shape, widths);
+    let weights = (cost.parameters - matrices.unread) * WIDE;
+    let packed_weights = matrices.packed * widths.weight;
     let cached = match work.phase {
         Phase::Prefill => work.tokens,
         Phase::Decode => work.tokens + 1,
@@ -104,42 +107,50 @@ pub fn memory(config: &ModelConfig, work: &Work, widths: Widths) -> Result<Memor
     })
 }
 
-/// Bytes of the matrices that an inference pass packs. Those of the blocks in f32 where they meet more rows than can be multiplied
-/// one by one (the prompt in front of a new token counts, or the source, behind which a decoder begins with one token); in bf16
-/// always, the vocabulary's as well.
-fn packed(
+/// Values of matrices in an inference pass.
+struct Matrices {
+    /// Those that nobody holds as they were loaded.
+    unread: u64,
+    /// Those that are packed.
+    packed: u64,
+}
+
+/// A decoder, and an encoder in front of it, holds the matrices of its blocks, and of a projection that is not the embedding, in packed
+/// form alone, each from its first use on. An encoder packs them beside what was loaded, in f32 where they meet more rows than can be multiplied one by one, in bf16 always. What
+/// writes packs the vocabulary's as well.
+fn matrices(
     config: &ModelConfig,
     head: Head,
     work: &Work,
     shape: &ModelShape,
     widths: Widths,
-) -> u64 {
-    let packs = |rows: usize, columns: usize| widths.weight < WIDE || rows > rows_alike(columns);
-    let rows = |name: &str| {
-        let sees = name.contains("cross_attention.key") || name.contains("cross_attention.value");
-        match name.starts_with("decoder.") {
-            // An encoder runs alone when texts become vectors.
-            true if work.phase == Phase::Encode => None,
-            true if !sees => Some(work.batch),
-            _ => Some(work.batch * work.tokens),
-        }
+) -> Matrices {
+    let alone = config.direction() != Direction::Encoder;
+    // An encoder runs alone when texts become vectors.
+    let is_used = |name: &str| !name.starts_with("decoder.") || work.phase != Phase::Encode;
+    let rows = work.batch * work.tokens;
+    let packs = |columns: usize| alone || widths.weight < WIDE || rows > rows_alike(columns);
+    let mut matrices = Matrices {
+        unread: 0,
+        packed: 0,
     };
-    let blocks: u64 = Model::blank(config.clone(), head)
-        .parameters()
-        .iter()
-        .filter(|info| info.name.contains("layers."))
-        .filter_map(|info| match info.shape[..] {
-            [d_out, d_in] if packs(rows(&info.name)?, d_in) => Some((d_out * d_in) as u64),
-            _ => None,
-        })
-        .sum();
-    let vocabulary = match (&shape.vocabulary, work.phase) {
-        (Some(vocabulary), Phase::Prefill | Phase::Decode) if packs(work.batch, vocabulary.d) => {
-            (vocabulary.vocab_size * vocabulary.d) as u64
+    for info in Model::blank(config.clone(), head).parameters() {
+        if !is_dense(&info) {
+            continue;
         }
-        _ => 0,
-    };
-    (blocks + vocabulary) * widths.weight
+        let values = info.len() as u64;
+        if alone {
+            matrices.unread += values;
+        }
+        // The vocabulary's is counted below, whether it is the embedding or not.
+        if info.name.contains("layers.") && is_used(&info.name) && packs(info.shape[1]) {
+            matrices.packed += values;
+        }
+    }
+    if let (Some(vocabulary), Phase::Prefill | Phase::Decode) = (&shape.vocabulary, work.phase) {
+        matrices.packed += (vocabulary.vocab_size * vocabulary.d) as u64;
+    }
+    matrices
 }
 
 fn training(cost: &crate::cost::Cost, shape: &ModelShape, widths: Widths) -> Memory {
@@ -321,13 +332,13 @@ mod tests {
     #[test]
     fn inference_holds_weights_and_what_it_packs_of_them() {
         let p = 124_439_808;
-        let matrices = 12 * 12 * 768 * 768;
-        let f32 = of("gpt2", Work::new(Phase::Decode, 1, 96), F32);
-        assert_eq!((f32.weights, f32.packed_weights), (4 * p, 4 * matrices));
-        // A vocabulary that meets more rows is packed as well.
-        let many = of("gpt2", Work::new(Phase::Decode, 32, 96), F32);
-        let table = 50_257 * 768;
-        assert_eq!(many.packed_weights, 4 * (matrices + table));
+        let (matrices, table) = (12 * 12 * 768 * 768, 50_257 * 768);
+        // A decoder holds its blocks in packed form alone, and the vocabulary in both.
+        for batch in [1, 32] {
+            let f32 = of("gpt2", Work::new(Phase::Decode, batch, 96), F32);
+            assert_eq!(f32.weights, 4 * (p - matrices));
+            assert_eq!(f32.packed_weights, 4 * (matrices + table));
+        }
         let narrow = of(
             "gpt2",
             Work::new(Phase::Decode, 1, 96),
@@ -335,19 +346,25 @@ mod tests {
         );
         assert_eq!(
             (narrow.weights, narrow.packed_weights),
-            (4 * p, 2 * (matrices + table))
+            (4 * (p - matrices), 2 * (matrices + table))
         );
-        // A few rows read the weights as they are.
+        // In an encoder a few rows read the weights as they are, and others what it packs beside them.
         let few = of("bert-base", Work::new(Phase::Encode, 1, 16), F32);
         assert_eq!(few.packed_weights, 0);
+        let many = of("bert-base", Work::new(Phase::Encode, 1, 32), F32);
+        assert_eq!(
+            (many.weights - few.weights, many.packed_weights),
+            (0, 4 * matrices)
+        );
         // Texts become vectors without the decoder: half of T5's feed-forward layers and a third of its attention.
-        let t5 = of("t5-base", Work::new(Phase::Encode, 1, 64), F32);
+        let encodes = of("t5-base", Work::new(Phase::Encode, 1, 64), F32);
         let encoder = 12 * (4 + 8) * 768 * 768;
-        assert_eq!(t5.packed_weights, 4 * encoder);
-        // Writing token by token, its decoder packs what turns the source into keys and values.
-        let t5 = of("t5-base", Work::new(Phase::Decode, 1, 256), F32);
-        let sees = 12 * 2 * 768 * 768;
-        assert_eq!(t5.packed_weights, 4 * (encoder + sees));
+        assert_eq!(encodes.packed_weights, 4 * encoder);
+        let writes = of("t5-base", Work::new(Phase::Decode, 1, 256), F32);
+        let decoder = 12 * (4 + 4 + 8) * 768 * 768;
+        let table = 32_128 * 768;
+        assert_eq!(writes.packed_weights, 4 * (encoder + decoder + table));
+        assert_eq!(encodes.weights, writes.weights);
     }
 
     #[test]

@@ -112,7 +112,11 @@ impl Served {
     ) -> Result<Self, LoadError> {
         let name = source.name.clone();
         let open = |directory| {
-            Pipeline::open(directory, &source.options).map_err(|error| LoadError::Open {
+            let pipeline = Pipeline::open(directory, &source.options).and_then(|pipeline| {
+                pipeline.model.prepare()?;
+                Ok(pipeline)
+            });
+            pipeline.map_err(|error| LoadError::Open {
                 name: name.clone(),
                 source: Box::new(error),
             })

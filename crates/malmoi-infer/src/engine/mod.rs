@@ -3,7 +3,7 @@
 //! A step reads one piece of one prompt, so that a long prompt holds nobody up for long, and gives every running text its next
 //! token in a common pass. What a text becomes depends on its own request and seed alone: prompts are cut at the same places
 //! whoever else is there, the common pass has no more rows than a product gives the same bits as alone
-//! ([`rows_alike`]), and draws are functions of seed, row and position. (Stated for f32.)
+//! ([`Model::rows_alike`]), and draws are functions of seed, row and position. (Stated for f32.)
 //!
 //! Keys and values live in one slab a text, whose size is known when it joins; all together stay within a bound. What is left of
 //! it holds the beginnings of earlier prompts, which later ones with the same beginning take over.
@@ -19,7 +19,6 @@ mod write;
 
 use std::collections::VecDeque;
 
-use malmoi_kernels::gemm::rows_alike;
 use malmoi_models::{KvCache, Model};
 
 use crate::beam::BeamSearch;
@@ -123,8 +122,6 @@ impl<'m> Engine<'m> {
     /// An engine without work. A draft model with another vocabulary is left alone.
     pub fn new(model: &'m Model, draft: Option<&'m Model>, options: EngineOptions) -> Self {
         let sizes = model.config().sizes();
-        let widths = [sizes.d_model, sizes.d_ff, sizes.n_heads * sizes.d_head];
-        let alike = widths.into_iter().map(rows_alike).min().unwrap_or(1);
         Self {
             model,
             draft: draft.filter(|draft| draft.config().vocab_size() == sizes.vocab_size),
@@ -134,7 +131,7 @@ impl<'m> Engine<'m> {
             groups: Vec::new(),
             beams: Vec::new(),
             prefixes: Prefixes::default(),
-            alike,
+            alike: model.rows_alike(),
         }
     }
 

@@ -124,31 +124,51 @@ fn mixed(count: usize) -> Vec<(Vec<u32>, SamplingSettings, u64)> {
 }
 
 #[test]
-fn sixteen_together_write_what_each_writes_alone() {
-    // 16: products of few rows are made in groups of eight; 256: all sixteen in one.
-    for d_model in [16, 256] {
+fn many_together_write_what_each_writes_alone() {
+    // Weights are read in packed form alone, so that all go through them in one pass; an update brings them back as they were, and few
+    // rows at a time are alike: eight of 16 columns, sixteen of 256.
+    for (d_model, count, packed) in [(16, 16, false), (256, 16, false), (256, 40, true)] {
         let model = decoder(d_model, 2, 5);
-        let requests = mixed(16);
+        let model = if packed {
+            model
+        } else {
+            model.update(|_, _| ())
+        };
+        assert_eq!(model.rows_alike() == usize::MAX, packed);
+        let requests = mixed(count);
+        // Long enough, and read fast enough, for most of forty to be there at once.
+        let (prompt_piece, max_new_tokens) = if packed { (32, 40) } else { (4, 12) };
+        let options = || EngineOptions {
+            rows: count,
+            prompt_piece,
+            ..options()
+        };
+        let request = |prompt: &[u32], settings: &SamplingSettings, seed: u64, ear: &Ear| Request {
+            max_new_tokens,
+            ..request(prompt, settings.clone(), seed, ear)
+        };
         let alone: Vec<Ear> = (requests.iter())
             .map(|(prompt, settings, seed)| {
                 let (ear, mut engine) = (Ear::default(), Engine::new(&model, None, options()));
-                engine.submit(request(prompt, settings.clone(), *seed, &ear));
+                engine.submit(request(prompt, settings, *seed, &ear));
                 finish(&mut engine);
                 ear
             })
             .collect();
         let mut engine = Engine::new(&model, None, options());
-        let mut together = Vec::new();
+        let (mut together, mut most) = (Vec::new(), None);
         for (i, (prompt, settings, seed)) in requests.iter().enumerate() {
             let ear = Ear::default();
-            engine.submit(request(prompt, settings.clone(), *seed, &ear));
+            engine.submit(request(prompt, settings, *seed, &ear));
             together.push(ear);
             // Some join while others are well under way.
             (0..i % 3).for_each(|_| {
                 engine.step();
             });
+            most = most.max(engine.groups.iter().map(|group| group.rows.len()).max());
         }
         finish(&mut engine);
+        assert!(!packed || most > Some(16), "{most:?}");
         for (i, (a, b)) in alone.iter().zip(&together).enumerate() {
             let (a, b) = (a.0.lock().unwrap(), b.0.lock().unwrap());
             assert!(a.finished.is_some() && !a.tokens.is_empty());

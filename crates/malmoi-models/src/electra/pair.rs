@@ -73,7 +73,7 @@ impl Generator {
 pub(crate) fn sample(states: &Tensor<2>, projection: &Projection, key: Key) -> Vec<u32> {
     // Plain tensors: nothing here is differentiated.
     let states = host::plain(states.clone());
-    let weight = host::plain(projection.weight.clone());
+    let weight = host::plain(projection.weight.val());
     let bias = projection.bias.clone().map(host::plain);
     let [m, vocab_size] = [states.dims()[0], weight.dims()[0]];
     let mut tokens = Vec::with_capacity(m);

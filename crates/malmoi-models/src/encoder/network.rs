@@ -56,7 +56,7 @@ impl VocabularyHead {
     /// The projection, whose weight is the token embedding's.
     pub fn projection(&self, embeddings: &Embeddings) -> Projection {
         Projection {
-            weight: embeddings.token.weight.val(),
+            weight: embeddings.token.weight.clone(),
             bias: Some(self.bias.val()),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use burn::module::Param;
 use burn::tensor::Tensor;
 use malmoi_kernels::loss as kernel;
 use malmoi_kernels::mixed::{Values, to_f32};
@@ -26,7 +27,7 @@ pub fn cross_entropy(logits: Tensor<2>, targets: Arc<[u32]>, weights: Arc<[f32]>
 #[derive(Clone, Debug)]
 pub struct Projection {
     /// `[V, D]`, usually the token embedding.
-    pub weight: Tensor<2>,
+    pub weight: Param<Tensor<2>>,
     /// `[V]`.
     pub bias: Option<Tensor<1>>,
 }
@@ -46,9 +47,13 @@ pub fn linear_cross_entropy(
     match projection.bias {
         Some(bias) => apply(
             op,
-            [primitive(x), primitive(projection.weight), primitive(bias)],
+            [
+                primitive(x),
+                primitive(projection.weight.val()),
+                primitive(bias),
+            ],
         ),
-        None => apply(op, [primitive(x), primitive(projection.weight)]),
+        None => apply(op, [primitive(x), primitive(projection.weight.val())]),
     }
 }
 

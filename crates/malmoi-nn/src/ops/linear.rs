@@ -1,5 +1,6 @@
 //! `y = x Wᵀ + b`, weights in the published layout `[d_out, d_in]`, and the feed-forward layer made of two of them.
 
+use burn::module::{Param, ParamId};
 use burn::tensor::Tensor;
 use malmoi_kernels::activation::Activation;
 use malmoi_kernels::gemm::{Epilogue, rows_alike};
@@ -12,8 +13,8 @@ use malmoi_kernels::mixed::{self, Finish, Matrix, Right, Values, ValuesMut, bf16
 use malmoi_kernels::profile::{Cost, Direction};
 
 use crate::bridge::{
-    BackwardPass, Data, Forward, FusedOp, Keep, MixedBackward, MixedForward, MixedOperand, Operand,
-    apply, primitive,
+    self, BackwardPass, Data, Forward, FusedOp, Keep, MixedBackward, MixedForward, MixedOperand,
+    Operand, apply, primitive,
 };
 use crate::weights::{Packed, WeightCache};
 use crate::{buffers, profile};
@@ -25,16 +26,67 @@ const PACKED_ROWS: usize = 128;
 /// A dense layer's parameters: `weight [d_out, d_in]`, `bias [d_out]`.
 #[derive(Clone, Debug)]
 pub struct Dense {
-    /// `[d_out, d_in]`.
-    pub weight: Tensor<2>,
+    /// `[d_out, d_in]`. Where its values are read only when somebody asks, an operation without a graph asks for its packed form alone.
+    pub weight: Param<Tensor<2>>,
     /// `[d_out]`.
     pub bias: Option<Tensor<1>>,
     /// Where packed weights are kept, for inference.
     pub cache: Option<WeightCache>,
 }
 
+impl Dense {
+    /// Whether `x` meets the packed form of weights that nobody holds the values of.
+    fn is_unread(&self, x: &Tensor<2>) -> bool {
+        self.cache.is_some() && !self.weight.is_initialized() && !bridge::is_tracked(x)
+    }
+
+    /// How the operation gets at its weights.
+    fn kept(&self, is_unread: bool) -> Kept {
+        Kept {
+            cache: self.cache.clone(),
+            unread: is_unread.then(|| self.weight.clone()),
+        }
+    }
+}
+
+/// What an operation has of a layer's weights beside their values.
+#[derive(Debug)]
+struct Kept {
+    /// Where packed weights are kept, for inference.
+    cache: Option<WeightCache>,
+    /// Weights whose values are not among the operation's inputs.
+    unread: Option<Param<Tensor<2>>>,
+}
+
+impl Kept {
+    /// Weights of `[d_out, d_in]` that are not among the inputs.
+    fn shape(&self) -> Option<[usize; 2]> {
+        (self.unread.as_ref()).map(|weight| weight.lazy_shape().dims())
+    }
+
+    /// The weights: the next of `inputs`, unless they are not among them.
+    fn weight<'a>(
+        &'a self,
+        inputs: &mut impl Iterator<Item = Operand<'a>>,
+        track: bool,
+    ) -> Weight<'a> {
+        if let (Some(unread), Some(cache)) = (&self.unread, &self.cache) {
+            let [d_out, d_in] = unread.lazy_shape().dims();
+            return Weight {
+                source: Source::Unread(unread, cache),
+                d_out,
+                d_in,
+            };
+        }
+        let weight = inputs.next().expect("weights among the inputs");
+        let cache = self.cache.as_ref().filter(|_| !track);
+        Weight::new(weight.data, weight.shape, cache)
+    }
+}
+
 /// Dense layer: `x [N, d_in]`, `weight [d_out, d_in]`, `bias [d_out]` → `[N, d_out]`.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let weight = Param::initialized(ParamId::new(), weight);
     dense(
         x,
         Dense {
@@ -47,50 +99,70 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 
 /// The same with a place to keep packed weights.
 pub fn dense(x: Tensor<2>, layer: Dense) -> Tensor<2> {
-    let Dense {
-        weight,
-        bias,
-        cache,
-    } = layer;
-    let op = Linear { cache };
-    match bias {
-        Some(bias) => apply(op, [primitive(x), primitive(weight), primitive(bias)]),
-        None => apply(op, [primitive(x), primitive(weight)]),
+    let is_unread = layer.is_unread(&x);
+    let op = Linear {
+        kept: layer.kept(is_unread),
+    };
+    let Dense { weight, bias, .. } = layer;
+    match (is_unread, bias) {
+        (true, Some(bias)) => apply(op, [primitive(x), primitive(bias)]),
+        (true, None) => apply(op, [primitive(x)]),
+        (false, Some(bias)) => apply(op, [primitive(x), primitive(weight.val()), primitive(bias)]),
+        (false, None) => apply(op, [primitive(x), primitive(weight.val())]),
     }
 }
 
 /// `down(activation(up(x)))` in one operation: the wide activations pass through the cache once. Both layers have a bias or
 /// neither.
 pub fn feed_forward(x: Tensor<2>, up: Dense, down: Dense, activation: Activation) -> Tensor<2> {
+    let is_unread = up.is_unread(&x) && down.is_unread(&x);
     let op = FeedForward {
         activation,
-        up: up.cache,
-        down: down.cache,
+        up: up.kept(is_unread),
+        down: down.kept(is_unread),
     };
-    let [x, w1, w2] = [primitive(x), primitive(up.weight), primitive(down.weight)];
-    match (up.bias, down.bias) {
-        (Some(b1), Some(b2)) => apply(op, [x, w1, w2, primitive(b1), primitive(b2)]),
-        (None, None) => apply(op, [x, w1, w2]),
+    let x = primitive(x);
+    let biases = match (up.bias, down.bias) {
+        (Some(b1), Some(b2)) => Some([primitive(b1), primitive(b2)]),
+        (None, None) => None,
         _ => panic!("feed_forward: both layers have a bias or neither"),
+    };
+    match (is_unread, biases) {
+        (true, Some([b1, b2])) => apply(op, [x, b1, b2]),
+        (true, None) => apply(op, [x]),
+        (false, biases) => {
+            let [w1, w2] = [primitive(up.weight.val()), primitive(down.weight.val())];
+            match biases {
+                Some([b1, b2]) => apply(op, [x, w1, w2, b1, b2]),
+                None => apply(op, [x, w1, w2]),
+            }
+        }
     }
 }
 
-/// A weight matrix with the place of its packed form, when nothing is tracked.
+/// A weight matrix with its packed form, when nothing is tracked.
 #[derive(Clone, Copy, Debug)]
 struct Weight<'a> {
-    values: &'a [f32],
+    source: Source<'a>,
     d_out: usize,
     d_in: usize,
-    cache: Option<&'a WeightCache>,
+}
+
+/// Where weights come from.
+#[derive(Clone, Copy, Debug)]
+enum Source<'a> {
+    /// Their values, and the place of their packed form.
+    Values(&'a [f32], Option<&'a WeightCache>),
+    /// Values that nobody holds, and the place of their packed form, which is all that is used.
+    Unread(&'a Param<Tensor<2>>, &'a WeightCache),
 }
 
 impl<'a> Weight<'a> {
     fn new(values: &'a [f32], shape: &[usize], cache: Option<&'a WeightCache>) -> Self {
         Self {
-            values,
+            source: Source::Values(values, cache),
             d_out: shape[0],
             d_in: shape[1],
-            cache,
         }
     }
 
@@ -103,32 +175,48 @@ impl<'a> Weight<'a> {
     }
 
     fn packed(&self, products: Products) -> Option<Packed> {
-        let cache = self.cache?;
-        Some(cache.get(self.values, self.d_out, self.d_in, products))
+        match self.source {
+            Source::Values(values, cache) => {
+                Some(cache?.get(values, self.d_out, self.d_in, products))
+            }
+            Source::Unread(weight, cache) => Some(cache.get_unread(weight, products)),
+        }
+    }
+
+    /// What products in f32 of this many rows read, unless it is the values.
+    fn packed_for(&self, rows: usize) -> Option<Packed> {
+        match self.source {
+            Source::Values(values, Some(cache)) if !cache.is_always() && rows < PACKED_ROWS => {
+                if rows <= rows_alike(self.d_in) {
+                    return None;
+                }
+                cache.get_when_used_again(values, self.d_out, self.d_in)
+            }
+            _ => self.packed(Products::F32),
+        }
+    }
+
+    /// The values, for products that need them.
+    fn values(&self) -> &'a [f32] {
+        match self.source {
+            Source::Values(values, _) => values,
+            Source::Unread(..) => unreachable!("packed weights serve every forward pass"),
+        }
     }
 
     /// `y = activation(x wᵀ + bias)` in f32.
     fn forward(&self, x: &[f32], bias: Option<&[f32]>, activation: Activation, y: &mut [f32]) {
         let epilogue = Epilogue { bias, activation };
         let rows = x.len() / self.d_in.max(1);
-        let packed = if rows <= rows_alike(self.d_in) {
-            None
-        } else if rows < PACKED_ROWS {
-            let again =
-                |cache: &WeightCache| cache.get_when_used_again(self.values, self.d_out, self.d_in);
-            self.cache.and_then(again)
-        } else {
-            self.packed(Products::F32)
-        };
-        if let Some(Packed::F32(packed)) = packed {
+        if let Some(Packed::F32(packed)) = self.packed_for(rows) {
             linear_forward_packed(x, &packed, epilogue, y);
         } else {
-            linear_forward_with(x, self.values, epilogue, self.d_in, self.d_out, y);
+            linear_forward_with(x, self.values(), epilogue, self.d_in, self.d_out, y);
         }
     }
 
     fn matrix(&self) -> Matrix<'a> {
-        Matrix::row_major(Values::F32(self.values), self.d_out, self.d_in)
+        Matrix::row_major(Values::F32(self.values()), self.d_out, self.d_in)
     }
 
     /// `y = finish(x wᵀ)` in bf16.
@@ -152,7 +240,7 @@ impl<'a> Weight<'a> {
 
     /// `dw = dyᵀ x` in f32.
     fn backward_weight(&self, dy: Matrix, x: Matrix) -> Vec<f32> {
-        let mut dw = buffers::take_for_gradient(self.values.len());
+        let mut dw = buffers::take_for_gradient(self.d_out * self.d_in);
         let right = Right::Plain(x);
         mixed::product(dy.t(), right, ValuesMut::F32(&mut dw), false, Finish::NONE);
         dw
@@ -169,17 +257,28 @@ fn bias_gradient(dy: Values, d_out: usize) -> Vec<f32> {
     db
 }
 
+/// Inputs: x, [w], [b]; without w where its values are not held.
 #[derive(Debug)]
 struct Linear {
-    cache: Option<WeightCache>,
+    kept: Kept,
+}
+
+impl Linear {
+    /// The weights, and the bias if there is one, of the inputs behind the first.
+    fn layer<'a>(
+        &'a self,
+        mut inputs: impl Iterator<Item = Operand<'a>>,
+        track: bool,
+    ) -> (Weight<'a>, Option<&'a [f32]>) {
+        let weight = self.kept.weight(&mut inputs, track);
+        (weight, inputs.next().map(|bias| bias.data))
+    }
 }
 
 impl FusedOp for Linear {
     fn forward(&self, inputs: &[Operand<'_>], track: bool) -> Forward {
-        let (x, weight) = (inputs[0], inputs[1]);
-        let bias = inputs.get(2).map(|bias| bias.data);
-        let cache = self.cache.as_ref().filter(|_| !track);
-        let weight = Weight::new(weight.data, weight.shape, cache);
+        let x = inputs[0];
+        let (weight, bias) = self.layer(inputs[1..].iter().copied(), track);
         weight.check(x.shape[1]);
         let mut y = buffers::take(x.shape[0] * weight.d_out);
         weight.forward(x.data, bias, Activation::Identity, &mut y);
@@ -214,10 +313,8 @@ impl FusedOp for Linear {
     }
 
     fn forward_mixed(&self, inputs: &[MixedOperand<'_>], track: bool) -> Option<MixedForward> {
-        let (x, weight) = (inputs[0], inputs[1]);
-        let bias = inputs.get(2).map(MixedOperand::f32);
-        let cache = self.cache.as_ref().filter(|_| !track);
-        let weight = Weight::new(weight.f32(), weight.shape, cache);
+        let x = inputs[0];
+        let (weight, bias) = self.layer(inputs[1..].iter().map(MixedOperand::parameter), track);
         let (n, d_in) = (x.shape[0], x.shape[1]);
         weight.check(d_in);
         let mut y = buffers::take(n * weight.d_out);
@@ -247,22 +344,30 @@ impl FusedOp for Linear {
     }
 
     fn cost(&self, shapes: &[&[usize]], direction: Direction, _track: bool) -> Cost {
-        let (x, weight) = (shapes[0], shapes[1]);
-        profile::product(x[0], weight[1], weight[0], direction)
+        let [d_out, d_in] = (self.kept.shape()).unwrap_or_else(|| [shapes[1][0], shapes[1][1]]);
+        profile::product(shapes[0][0], d_in, d_out, direction)
     }
 }
 
-/// Inputs: x, w1, w2, [b1, b2]. Saved: what goes into the activation and what comes out.
+/// Inputs: x, [w1, w2], [b1, b2]; without weights where their values are not held. Saved: what goes into the activation and what
+/// comes out.
 #[derive(Debug)]
 struct FeedForward {
     activation: Activation,
-    up: Option<WeightCache>,
-    down: Option<WeightCache>,
+    up: Kept,
+    down: Kept,
 }
 
 impl FeedForward {
-    fn cache<'a>(&self, cache: &'a Option<WeightCache>, track: bool) -> Option<&'a WeightCache> {
-        cache.as_ref().filter(|_| !track)
+    /// The weights of both layers and their biases, of the inputs behind the first.
+    fn layers<'a>(
+        &'a self,
+        mut inputs: impl Iterator<Item = Operand<'a>>,
+        track: bool,
+    ) -> ([Weight<'a>; 2], [Option<&'a [f32]>; 2]) {
+        let weights = [&self.up, &self.down].map(|kept| kept.weight(&mut inputs, track));
+        let biases = [(); 2].map(|()| inputs.next().map(|bias| bias.data));
+        (weights, biases)
     }
 }
 
@@ -270,30 +375,24 @@ impl FusedOp for FeedForward {
     fn forward(&self, inputs: &[Operand<'_>], track: bool) -> Forward {
         let x = inputs[0];
         let n = x.shape[0];
-        let up = Weight::new(inputs[1].data, inputs[1].shape, self.cache(&self.up, track));
-        let down = Weight::new(
-            inputs[2].data,
-            inputs[2].shape,
-            self.cache(&self.down, track),
-        );
-        let bias = |i: usize| inputs.get(i).map(|bias| bias.data);
+        let ([up, down], [b1, b2]) = self.layers(inputs[1..].iter().copied(), track);
         up.check(x.shape[1]);
         let mut wide = buffers::take(n * up.d_out);
         let mut saved = Vec::new();
         if track {
             let mut before = buffers::take(n * up.d_out);
             let finish = Finish::Activate {
-                bias: bias(3),
+                bias: b1,
                 activation: self.activation,
                 input: Some(&mut before),
             };
-            linear_forward_finished(x.data, up.values, finish, up.d_in, up.d_out, &mut wide);
+            linear_forward_finished(x.data, up.values(), finish, up.d_in, up.d_out, &mut wide);
             saved.push(before);
         } else {
-            up.forward(x.data, bias(3), self.activation, &mut wide);
+            up.forward(x.data, b1, self.activation, &mut wide);
         }
         let mut y = buffers::take(n * down.d_out);
-        down.forward(&wide, bias(4), Activation::Identity, &mut y);
+        down.forward(&wide, b2, Activation::Identity, &mut y);
         if track {
             saved.push(wide);
         } else {
@@ -346,29 +445,19 @@ impl FusedOp for FeedForward {
     fn forward_mixed(&self, inputs: &[MixedOperand<'_>], track: bool) -> Option<MixedForward> {
         let x = inputs[0];
         let n = x.shape[0];
-        let up = Weight::new(
-            inputs[1].f32(),
-            inputs[1].shape,
-            self.cache(&self.up, track),
-        );
-        let down = Weight::new(
-            inputs[2].f32(),
-            inputs[2].shape,
-            self.cache(&self.down, track),
-        );
-        let bias = |i: usize| inputs.get(i).map(MixedOperand::f32);
-        up.check(x.shape[1]);
+        let ([up, down], [b1, b2]) =
+            self.layers(inputs[1..].iter().map(MixedOperand::parameter), track);
         let mut wide = buffers::take(n * up.d_out);
         let mut before = track.then(|| buffers::take::<bf16>(n * up.d_out));
         let finish = Finish::Activate {
-            bias: bias(3),
+            bias: b1,
             activation: self.activation,
             input: before.as_deref_mut(),
         };
         up.forward_mixed(Matrix::row_major(x.values, n, up.d_in), finish, &mut wide);
         let mut y = buffers::take(n * down.d_out);
         let rows = Matrix::row_major(Values::Bf16(&wide), n, down.d_in);
-        down.forward_mixed(rows, Finish::bias(bias(4)), &mut y);
+        down.forward_mixed(rows, Finish::bias(b2), &mut y);
         let saved = match before {
             Some(before) => vec![Data::Bf16(before), Data::Bf16(wide)],
             None => {
@@ -419,9 +508,10 @@ impl FusedOp for FeedForward {
     }
 
     fn cost(&self, shapes: &[&[usize]], direction: Direction, _track: bool) -> Cost {
-        let (n, up, down) = (shapes[0][0], shapes[1], shapes[2]);
-        let first = profile::product(n, up[1], up[0], direction);
-        let second = profile::product(n, down[1], down[0], direction);
-        first + second
+        let of = |kept: &Kept, i: usize| {
+            let [d_out, d_in] = kept.shape().unwrap_or_else(|| [shapes[i][0], shapes[i][1]]);
+            profile::product(shapes[0][0], d_in, d_out, direction)
+        };
+        of(&self.up, 1) + of(&self.down, 2)
     }
 }
