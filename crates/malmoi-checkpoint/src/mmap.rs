@@ -43,9 +43,7 @@ impl MappedFile {
             map: Some(Arc::new(map)),
         })
     }
-}
 
-impl MappedFile {
     /// Tells the operating system that nobody reads `bytes`, a part of the file, any time soon, so that its pages stop counting as this
     /// process's memory. Who reads them all the same gets them from the file again.
     pub fn release(&self, bytes: &[u8]) {

@@ -424,13 +424,12 @@ impl Tensors {
     /// gone, so are the pages, which would count as memory of this process as long as the file is mapped.
     pub fn passing(&self, name: &str) -> Option<(Dtype, Bytes)> {
         let bytes = self.shared(name, &[Dtype::F32, Dtype::Bf16])?;
-        let dtype = self.get(name)?.dtype;
-        let source = &self.sources[self.tensors[self.by_name[name]].source];
-        let passing = match source.file.clone() {
+        let entry = &self.tensors[self.by_name[name]];
+        let passing = match self.sources[entry.source].file.clone() {
             Some(file) => Bytes::from_owner(Passing { bytes, file }),
             None => bytes,
         };
-        Some((dtype, passing))
+        Some((entry.info.dtype, passing))
     }
 
     /// Gives the pages of a tensor back after it was read; see [`Self::passing`].

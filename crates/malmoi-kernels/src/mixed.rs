@@ -116,7 +116,7 @@ impl<'a> Matrix<'a> {
         let last = rows.saturating_sub(1) * row_stride + cols.saturating_sub(1) * col_stride;
         assert!(
             rows * cols == 0 || last < values.len(),
-            "a {rows}x{cols} matrix reaches behind {} elements",
+            "a {rows}x{cols} matrix with strides {row_stride} and {col_stride} does not fit {} elements",
             values.len()
         );
         Matrix {
@@ -159,18 +159,7 @@ impl<'a> Matrix<'a> {
         cols: usize,
         row_stride: usize,
     ) -> Matrix<'a> {
-        assert!(
-            rows == 0 || cols == 0 || (rows - 1) * row_stride + cols <= values.len(),
-            "a {rows}x{cols} matrix with rows {row_stride} apart does not fit {} elements",
-            values.len()
-        );
-        Matrix {
-            values,
-            rows,
-            cols,
-            row_stride,
-            col_stride: 1,
-        }
+        Matrix::strided(values, [rows, cols], [row_stride, 1])
     }
 
     /// Number of rows.

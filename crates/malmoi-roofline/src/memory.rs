@@ -116,8 +116,8 @@ struct Matrices {
 }
 
 /// A decoder, and an encoder in front of it, holds the matrices of its blocks, and of a projection that is not the embedding, in packed
-/// form alone, each from its first use on. An encoder packs them beside what was loaded, in f32 where they meet more rows than can be multiplied one by one, in bf16 always. What
-/// writes packs the vocabulary's as well.
+/// form alone, each from its first use on. An encoder packs them beside what was loaded, in f32 where they meet more rows than can be
+/// multiplied one by one, in bf16 always. What writes packs the vocabulary's as well.
 fn matrices(
     config: &ModelConfig,
     head: Head,

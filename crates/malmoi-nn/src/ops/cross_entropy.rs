@@ -44,16 +44,10 @@ pub fn linear_cross_entropy(
     weights: Arc<[f32]>,
 ) -> Tensor<1> {
     let op = LinearCrossEntropy { targets, weights };
+    let weight = primitive(projection.weight.val());
     match projection.bias {
-        Some(bias) => apply(
-            op,
-            [
-                primitive(x),
-                primitive(projection.weight.val()),
-                primitive(bias),
-            ],
-        ),
-        None => apply(op, [primitive(x), primitive(projection.weight.val())]),
+        Some(bias) => apply(op, [primitive(x), weight, primitive(bias)]),
+        None => apply(op, [primitive(x), weight]),
     }
 }
 

@@ -70,8 +70,9 @@ impl Kept {
         inputs: &mut impl Iterator<Item = Operand<'a>>,
         track: bool,
     ) -> Weight<'a> {
-        if let (Some(unread), Some(cache)) = (&self.unread, &self.cache) {
-            let [d_out, d_in] = unread.lazy_shape().dims();
+        if let (Some(unread), Some(cache), Some([d_out, d_in])) =
+            (&self.unread, &self.cache, self.shape())
+        {
             return Weight {
                 source: Source::Unread(unread, cache),
                 d_out,
